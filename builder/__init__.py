@@ -1,0 +1,1 @@
+"""Goldsmith's builder: from a definition to a signed, published golden image."""

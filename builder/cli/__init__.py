@@ -1,0 +1,1 @@
+"""The command line: parse, call, print, exit code. The one place that wires builder and registry."""

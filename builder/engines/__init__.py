@@ -1,0 +1,1 @@
+"""Engines: several ways to the same digest."""

@@ -1,0 +1,1 @@
+"""Frozen types, without input or output."""

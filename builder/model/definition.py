@@ -1,0 +1,156 @@
+"""What people write: `image.yaml` and `checks.yaml`, as strict, frozen types.
+
+The schema of these models is published by `goldsmith schema`. A value that was
+accepted here needs no further check downstream.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from builder.model.platform import Platform
+
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_ABSOLUTE = re.compile(r"/(?!.*(^|/)\.\.?(/|$))[^\x00-\x1f\x7f]*")
+_ENVIRONMENT_VALUE_MAX = 4096  # bytes
+
+
+class Strict(BaseModel):
+    """The base of everything that is parsed from the catalogue: no extras, no coercion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+def _package(value: str) -> str:
+    if not _PACKAGE.fullmatch(value):
+        raise ValueError("not a Debian package name")
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not _ABSOLUTE.fullmatch(value) or (value != "/" and value.endswith("/")):
+        raise ValueError("not a plain absolute path (no '..', no control characters, no trailing '/')")
+    return value
+
+
+def _text(value: str) -> str:
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+def _environment_value(value: str) -> str:
+    if len(value.encode()) > _ENVIRONMENT_VALUE_MAX:
+        raise ValueError(f"longer than {_ENVIRONMENT_VALUE_MAX} bytes")
+    return _text(value)
+
+
+def _platform(value: str) -> str:
+    Platform.parse(value)
+    return value
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+StreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.]*$", max_length=32)]
+PackageName = Annotated[str, AfterValidator(_package)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute), Field(max_length=1024)]
+PlainText = Annotated[str, AfterValidator(_text), Field(min_length=1, max_length=500)]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+EnvironmentValue = Annotated[str, AfterValidator(_environment_value)]
+PlatformText = Annotated[str, AfterValidator(_platform)]
+Variant = Literal["runtime", "dev"]
+# A set of ranges that Docker, containerd and Kubernetes agree on; larger ids overflow in some.
+UserId = Annotated[int, Field(ge=0, le=2_000_000_000)]
+
+
+class VariantPackages(Strict):
+    """What a variant adds to a stream's packages."""
+
+    packages: tuple[PackageName, ...] = ()
+
+
+class Stream(Strict):
+    """One version line of an image; it gives the floating tag."""
+
+    suite: Literal["bookworm", "trixie"]
+    packages: Annotated[tuple[PackageName, ...], Field(min_length=1)] = Field(
+        description="What is asked for; the resolver adds the dependencies. The first names the version."
+    )
+    omit: tuple[PackageName, ...] = Field(
+        (), description="Dependencies that are resolved but left out of the image."
+    )
+    end_of_life: dt.date = Field(description="After this day the stream is no longer built.")
+    replacement: StreamName | None = Field(None, description="The stream to move to.")
+    dev: VariantPackages = Field(default_factory=VariantPackages, description="What the dev variant adds.")
+    links: dict[AbsolutePath, AbsolutePath] = Field(
+        default_factory=dict, description="Symbolic links: path to target."
+    )
+    environment: dict[EnvironmentName, EnvironmentValue] = Field(default_factory=dict)
+    entrypoint: tuple[PlainText, ...] | None = None
+    command: tuple[PlainText, ...] | None = None
+
+
+class ImageDefinition(Strict):
+    """`images/NAME/image.yaml`: the intent of one image, with all its streams and variants."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Name
+    title: PlainText
+    description: PlainText | None = None
+    owner: PlainText
+    parent: str | None = Field(
+        None,
+        alias="from",
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(:[a-z0-9][a-z0-9.]*)?$",
+        description="Another image of this catalogue: NAME or NAME:STREAM. Without a stream, the "
+        "stream of the same suite is taken.",
+    )
+    template: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+    streams: Annotated[dict[StreamName, Stream], Field(min_length=1)]
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = ("runtime",)
+    platforms: Annotated[tuple[PlatformText, ...], Field(min_length=1)] = ("linux/amd64",)
+    run_as: Literal["nonroot"] = "nonroot"
+    working_directory: AbsolutePath = "/"
+    licences: PlainText | None = Field(None, description="An SPDX expression, when one is known.")
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> ImageDefinition:
+        for field in ("variants", "platforms"):
+            values = getattr(self, field)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{field} names something twice")
+        return self
+
+
+class CommandCheck(Strict):
+    """A command that is run in the locked-down container; no shell is involved."""
+
+    name: PlainText
+    run: Annotated[tuple[str, ...], Field(min_length=1)]
+    exit_code: int = 0
+    stdout: str | None = Field(None, description="The exact expected output.")
+    stdout_contains: str | None = None
+    variants: tuple[Variant, ...] = ("runtime", "dev")
+    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+
+
+class FileCheck(Strict):
+    """A file that must be there (of that type and mode), or must not."""
+
+    path: AbsolutePath
+    present: bool = True
+    kind: Literal["file", "directory", "link"] | None = None
+    mode: Annotated[str, Field(pattern=r"^[0-7]{4}$")] | None = None
+    variants: tuple[Variant, ...] = ("runtime", "dev")
+
+
+class ChecksDefinition(Strict):
+    """`images/NAME/checks.yaml`: what this image, beyond the rules for all, has to show."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    commands: tuple[CommandCheck, ...] = ()
+    files: tuple[FileCheck, ...] = ()

@@ -1,0 +1,54 @@
+"""Content digests: the identity of everything that is stored.
+
+Source: OCI image specification 1.1, descriptor.md, "Digests". Only sha256 is accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Digest(str):
+    """`sha256:` and 64 lower-case hexadecimal digits; anything else cannot be made.
+
+    Raises ValueError on construction from a malformed string.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: str) -> Digest:
+        if not _PATTERN.fullmatch(value):
+            raise ValueError(f"not a sha256 digest: {value[:100]!r}")
+        return super().__new__(cls, value)
+
+    @property
+    def hex(self) -> str:
+        """The 64 digits without the algorithm."""
+        return self[7:]
+
+    @property
+    def short(self) -> str:
+        """The first 12 digits, for people."""
+        return self[7:19]
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """The digest of `data`."""
+        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_json(cls, value: Any) -> Digest:
+        """The digest of `value` as canonical JSON."""
+        return cls.of(canonical_json(value))
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys, no blanks and no NaN, as UTF-8: one value, one byte string."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()

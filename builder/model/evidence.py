@@ -1,0 +1,180 @@
+"""Evidence about one digest. "Not done" is a type of its own, never an empty result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from builder.model.digest import Digest
+from builder.model.platform import Platform
+
+
+class Severity(StrEnum):
+    """The severities that Trivy reports, worst first."""
+
+    CRITICAL = "CRITICAL"
+    HIGH = "HIGH"
+    MEDIUM = "MEDIUM"
+    LOW = "LOW"
+    UNKNOWN = "UNKNOWN"
+
+
+class Outcome(StrEnum):
+    """What became of a check; `not-run` is not a pass."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_RUN = "not-run"
+
+
+@dataclass(frozen=True, slots=True)
+class NotDone:
+    """A stage that could not be done, and why; the policy denies for that reason."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check: a stable id, what it demands, what came out, and what was seen."""
+
+    id: str
+    title: str
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """All checks of one platform manifest, and where they ran."""
+
+    digest: Digest
+    platform: Platform
+    engine: str
+    results: tuple[CheckResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseIdentity:
+    """The vulnerability database: digest of its artefact, and what its metadata says.
+
+    `updated_at` is RFC 3339 UTC. `sample` marks the small database of the tests, which no
+    ordinary policy accepts.
+    """
+
+    digest: Digest
+    source: str
+    updated_at: str
+    schema: int
+    sample: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScannerIdentity:
+    """The scanner's name, version, and the digest of its binary."""
+
+    name: str
+    version: str
+    binary: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One vulnerability in one package; `fixed_version` is empty when there is no fix."""
+
+    id: str
+    package: str
+    installed_version: str
+    fixed_version: str
+    severity: Severity
+    status: str
+    title: str
+
+    @property
+    def fixable(self) -> bool:
+        """Whether a version without the vulnerability is published."""
+        return bool(self.fixed_version)
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Something that looks like a credential; the value itself is never kept."""
+
+    rule: str
+    path: str
+    severity: Severity
+
+
+@dataclass(frozen=True, slots=True)
+class PackageLicences:
+    """The licence names that a package's copyright file gives."""
+
+    package: str
+    licences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryResult:
+    """The planted known-vulnerable package: what was planted, and what was found of it."""
+
+    package: str
+    version: str
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReport:
+    """A complete scan of one platform manifest; it exists only if the scan can be trusted."""
+
+    digest: Digest
+    platform: Platform
+    scanner: ScannerIdentity
+    database: DatabaseIdentity
+    os_family: str
+    os_version: str
+    packages: tuple[str, ...]  # NAME=VERSION, sorted: exactly the locked packages
+    findings: tuple[Finding, ...]
+    secrets: tuple[Secret, ...]
+    licences: tuple[PackageLicences, ...]
+    canary: CanaryResult
+
+
+@dataclass(frozen=True, slots=True)
+class Sboms:
+    """The two SBOM documents, as the bytes that are attested."""
+
+    digest: Digest
+    cyclonedx: bytes
+    spdx: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LintFinding:
+    """One remark of the Dockerfile linter."""
+
+    code: str
+    line: int
+    message: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class LintReport:
+    """What the linter says of the rendered Dockerfile."""
+
+    linter: str
+    version: str
+    findings: tuple[LintFinding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything known of one platform manifest when the verdict is given."""
+
+    digest: Digest
+    platform: Platform
+    checks: CheckReport | NotDone
+    scan: ScanReport | NotDone
+    sboms: Sboms | NotDone
+    lint: LintReport | NotDone

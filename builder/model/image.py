@@ -1,0 +1,167 @@
+"""Targets, build contexts and built images: what travels from `define` to `normalise`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from builder.model.definition import ChecksDefinition, ImageDefinition, Stream
+from builder.model.digest import Digest
+from builder.model.lock import LockedPackage, LockSection
+from builder.model.platform import Platform
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One image to build: a stream and a variant of a definition, on all its platforms."""
+
+    definition: ImageDefinition
+    checks: ChecksDefinition
+    directory: Path
+    stream_name: str
+    variant: str
+
+    @property
+    def stream(self) -> Stream:
+        """The stream's part of the definition."""
+        return self.definition.streams[self.stream_name]
+
+    @property
+    def tag(self) -> str:
+        """The floating tag: `3.13`, `3.13-dev`."""
+        return self.stream_name + ("" if self.variant == "runtime" else f"-{self.variant}")
+
+    @property
+    def ref(self) -> str:
+        """The name in the catalogue: `python:3.13`."""
+        return f"{self.definition.name}:{self.tag}"
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """The platforms, sorted."""
+        return tuple(sorted(Platform.parse(p) for p in self.definition.platforms))
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """An OCI content descriptor (image specification 1.1, descriptor.md); `size` in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str | None = None
+    platform: Platform | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The descriptor as JSON data."""
+        out: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": str(self.digest),
+            "size": self.size,
+        }
+        if self.artifact_type:
+            out["artifactType"] = self.artifact_type
+        if self.platform:
+            out["platform"] = {
+                "architecture": self.platform.architecture,
+                "os": self.platform.os,
+            }
+        if self.annotations:
+            out["annotations"] = dict(sorted(self.annotations.items()))
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What a container of the image starts with; the template writes the same into the Dockerfile."""
+
+    user: str
+    environment: Mapping[str, str]
+    entrypoint: tuple[str, ...] | None
+    command: tuple[str, ...] | None
+    working_directory: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """A rendered build for one platform: the Dockerfile and small files, and what it binds.
+
+    `files` are the rendered files by path in the context. The packages come from the pool by
+    their SHA-256 in `lock`. `parent` is the finished image that this one is built on.
+    """
+
+    ref: str
+    platform: Platform
+    lock: LockSection
+    files: Mapping[str, bytes]
+    config: ImageConfig
+    parent: PlatformImage | None
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """What an engine made: the whole root file system as an uncompressed tar, not yet canonical."""
+
+    context: BuildContext
+    rootfs: Path
+    engine: str
+    engine_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer: its compressed blob, the digest of its tar (diff_id), and its package group."""
+
+    blob: Descriptor
+    diff_id: Digest
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformImage:
+    """One platform of a built image, inside the OCI layout at `layout`."""
+
+    platform: Platform
+    layout: Path
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Layer, ...]
+    lock: LockSection
+    # The closure's packages: the parent's and this section's, sorted by name.
+    packages: tuple[LockedPackage, ...]
+
+    @property
+    def compressed_bytes(self) -> int:
+        """The size of what a client pulls: layers, config and manifest, in bytes."""
+        return sum(x.blob.size for x in self.layers) + self.config.size + self.manifest.size
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """A canonical image: an OCI layout whose index digest is the identity."""
+
+    target: Target
+    layout: Path
+    index: Descriptor
+    platforms: tuple[PlatformImage, ...]
+    input_hash: Digest
+    version: str
+
+    @property
+    def digest(self) -> Digest:
+        """The identity of the image: the digest of its index."""
+        return self.index.digest
+
+    @property
+    def immutable_tag(self) -> str:
+        """`VERSION-INPUT`: one tag for each digest, never moved."""
+        return f"{self.version}-{self.input_hash.short}"

@@ -1,0 +1,50 @@
+"""A signed image, ready to publish: every byte that goes to the registry, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from builder.model.digest import Digest
+from builder.model.image import BuiltImage, Descriptor
+from builder.model.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class SignedManifest:
+    """A manifest that carries signatures, the small blobs it names, and its tag or subject.
+
+    Exactly one of `tag` (cosign's `sha256-HEX.sig` and `.att`) and `subject` (a referrer) is set.
+    """
+
+    manifest: bytes
+    media_type: str
+    blobs: Mapping[Digest, bytes]
+    tag: str | None = None
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] | None = None
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the manifest."""
+        return Digest.of(self.manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedImage:
+    """The image, its verdict, and all signatures and attestations of its index and platforms."""
+
+    image: BuiltImage
+    verdict: Verdict
+    signatures: tuple[SignedManifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedImage:
+    """Where an image went: the repository reference by digest, and the tags that point to it."""
+
+    reference: str
+    digest: Digest
+    tags: tuple[str, ...]
+    uploaded_bytes: int

@@ -1,0 +1,1 @@
+"""OCI: layouts, manifests, archives, and the one client that talks to registries."""

@@ -1,0 +1,1 @@
+"""The policy: its engine, and one rule a file."""

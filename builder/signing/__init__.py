@@ -1,0 +1,1 @@
+"""Keys, statements, the formats of cosign, and their verification."""

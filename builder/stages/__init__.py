@@ -1,0 +1,1 @@
+"""The stages, one a file, in the order that `pipeline.py` knows."""

@@ -1,0 +1,148 @@
+"""The state directory: where things are kept between runs, and who may write them.
+
+pool/            packages by SHA-256        images/   finished OCI layouts by index digest
+apt/             apt's private state        db/       vulnerability databases by digest
+keys/            signing keys               records/  what each content key led to
+run/             pids, logs, sockets        tmp/      unfinished work, emptied under the lock
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from builder.errors import GoldsmithError, ToolError
+from builder.model.digest import Digest
+
+_CHUNK = 1 << 20  # bytes
+
+
+class StateBusy(GoldsmithError):
+    """Another run works on this state directory."""
+
+
+class Store:
+    """The folders of one state directory. Every write is to a temporary file, then renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.pool = root / "pool"
+        self.apt = root / "apt"
+        self.images = root / "images"
+        self.db = root / "db"
+        self.keys = root / "keys"
+        self.records = root / "records"
+        self.run = root / "run"
+        self.tmp = root / "tmp"
+
+    def create(self) -> Store:
+        """Make the folders; raises ToolError when that is not possible."""
+        try:
+            for folder in (self.pool, self.apt, self.images, self.db, self.records, self.run, self.tmp):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.keys.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ToolError(
+                f"the state directory cannot be written: {self.root}",
+                context=str(error),
+                hint="set GOLDSMITH_STATE to a folder that you may write",
+            ) from None
+        return self
+
+    @contextlib.contextmanager
+    def exclusive(self, purpose: str) -> Iterator[None]:
+        """Hold the state directory for this process; raises StateBusy when another run has it.
+
+        The lock is the kernel's (flock), so a killed run leaves none behind. What a killed run
+        left in `tmp/` is removed.
+        """
+        self.create()
+        with open(self.root / "lock", "a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                holder = handle.read(200).strip() or "another run"
+                raise StateBusy(
+                    "this state directory is in use",
+                    context=f"{holder} holds {self.root}",
+                    hint="wait for it to end, or give this run its own GOLDSMITH_STATE",
+                ) from None
+            handle.truncate(0)
+            handle.write(f"{purpose} (pid {os.getpid()})")
+            handle.flush()
+            for leftover in self.tmp.iterdir():
+                _remove(leftover)
+            try:
+                yield
+            finally:
+                handle.truncate(0)
+
+    @contextlib.contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A temporary folder inside the state directory, removed at the end whatever happens."""
+        self.tmp.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=name + "-", dir=self.tmp))
+        try:
+            yield path
+        finally:
+            _remove(path)
+
+    def record(self, kind: str, key: Digest) -> dict[str, Any] | None:
+        """What was recorded under a content key; None when nothing (readable) is there."""
+        try:
+            found = json.loads((self.records / kind / key.hex).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def remember(self, kind: str, key: Digest, value: dict[str, Any]) -> None:
+        """Record a value under a content key."""
+        write_atomically(self.records / kind / key.hex, json.dumps(value, sort_keys=True, indent=1).encode())
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file so that a reader sees the old bytes or the new ones; raises ToolError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as handle:
+            os.fchmod(handle.fileno(), mode)
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ToolError(f"cannot write {path}", context=str(error)) from None
+
+
+def file_digest(path: Path) -> Digest:
+    """The digest of a file's bytes, read in pieces."""
+    with open(path, "rb") as handle:
+        return stream_digest(handle)
+
+
+def stream_digest(handle: BinaryIO) -> Digest:
+    """The digest of what is left in a binary stream, read in pieces."""
+    sha = hashlib.sha256()
+    while chunk := handle.read(_CHUNK):
+        sha.update(chunk)
+    return Digest("sha256:" + sha.hexdigest())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""External programs, one a file: command line, and parser of the output."""

@@ -1,0 +1,1 @@
+"""Goldsmith's registry side: the storage behind the mirror, and what will serve it."""
