@@ -92,27 +92,51 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneratedEntry:
+    """A file, directory or link that no package brings, at an absolute `path`.
+
+    `kind` is "file", "directory" or "link"; `content` is the file's bytes, `target` the link's.
+    """
+
+    path: str
+    kind: str
+    mode: int
+    owner: int = 0
+    content: bytes = b""
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BuildContext:
     """A rendered build for one platform: the Dockerfile and small files, and what it binds.
 
     `files` are the rendered files by path in the context. The packages come from the pool by
-    their SHA-256 in `lock`. `parent` is the finished image that this one is built on.
+    their SHA-256 in `lock`. `entries` is what the rendered files add to the root file system,
+    as data. `parent` is the finished image that this one is built on. `epoch` is
+    SOURCE_DATE_EPOCH: the newest file time inside the locked packages, in seconds.
     """
 
     ref: str
     platform: Platform
     lock: LockSection
     files: Mapping[str, bytes]
+    entries: tuple[GeneratedEntry, ...]
     config: ImageConfig
-    parent: PlatformImage | None
+    has_parent: bool
+    parent: PlatformImage | None = None
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """What an engine made: the whole root file system as an uncompressed tar, not yet canonical."""
+    """What an engine made: a root file system as an uncompressed tar, not yet canonical.
+
+    `whole` says whether the tar holds the parent's files too, or only what comes on top.
+    """
 
     context: BuildContext
     rootfs: Path
+    whole: bool
     engine: str
     engine_version: str
 

@@ -1,0 +1,103 @@
+"""The direct engine: assembles the root file system in pure Python, without container tools.
+
+It shares no step with the Docker engine but the data of `model/assembly.py`, which makes it
+an independent witness of the digest. It needs no rights and no network.
+"""
+
+from __future__ import annotations
+
+import platform as host
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from builder.errors import LockError
+from builder.model import assembly
+from builder.model.image import BuildContext, RawImage
+from builder.model.lock import LockedPackage
+from builder.oci.tarformat import END, TarEntry, header, padding
+from builder.tools.deb import DebEntry, read_control, read_data
+
+_CHUNK = 1 << 20  # bytes
+_KINDS = {"file": "0", "directory": "5", "link": "2"}
+
+
+class Pool(Protocol):
+    """Where verified packages are."""
+
+    def path(self, package: LockedPackage) -> Path:
+        """The file of a package, its size and SHA-256 just checked."""
+
+
+class DirectEngine:
+    """Python's own reader of packages and writer of tar files."""
+
+    name = "direct"
+
+    def build(self, context: BuildContext, pool: Pool, work: Path) -> RawImage:
+        """Assemble what `context` describes; the tar is written below `work`.
+
+        Raises LockError when a package is malformed or not the locked one.
+        """
+        rootfs = work / "rootfs.tar"
+        with open(rootfs, "wb") as out:
+            writer = _Writer(out)
+            for package in context.lock.packages:
+                writer.package(package, pool.path(package))
+            for entry in context.entries:
+                writer.entry(
+                    TarEntry(
+                        entry.path.lstrip("/"),
+                        _KINDS[entry.kind],
+                        entry.mode,
+                        entry.owner,
+                        entry.owner,
+                        len(entry.content),
+                        0,
+                        entry.target,
+                    ),
+                    entry.content,
+                )
+            out.write(END)
+        return RawImage(context, rootfs, False, self.name, f"python {host.python_version()}")
+
+
+class _Writer:
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def package(self, package: LockedPackage, path: Path) -> None:
+        certificates: dict[str, bytes] = {}
+        for entry, content in read_data(path):
+            if content is not None and entry.path.startswith(assembly.CERTIFICATES + "/"):
+                certificates[entry.path] = content.read()
+            elif not assembly.is_dropped(entry.path):
+                self._copy(package, entry, content)
+        control = read_control(path)
+        status = f"{assembly.STATUS_DIRECTORY}/{package.name}"
+        self._file(status, assembly.status_text(control.control).encode())
+        if control.md5sums:
+            self._file(f"{status}.md5sums", control.md5sums.encode())
+        if certificates:
+            names = sorted(n for n in certificates if n.endswith(".crt"))
+            self._file(assembly.CA_BUNDLE, b"".join(certificates[n] for n in names))
+
+    def entry(self, entry: TarEntry, content: bytes = b"") -> None:
+        self._out.write(header(entry) + content + padding(len(content)))
+
+    def _file(self, path: str, content: bytes) -> None:
+        self.entry(TarEntry(path, "0", 0o644, 0, 0, len(content), 0), content)
+
+    def _copy(self, package: LockedPackage, entry: DebEntry, content: BinaryIO | None) -> None:
+        size = entry.size if content is not None else 0
+        mode = 0o777 if entry.kind == "2" else assembly.mode_of(entry.mode)
+        self._out.write(header(TarEntry(entry.path, entry.kind, mode, 0, 0, size, entry.mtime, entry.link)))
+        if content is None:
+            return
+        left = size
+        while left:
+            chunk = content.read(min(left, _CHUNK))
+            if not chunk:
+                raise LockError(f"{package.name} is cut short at /{entry.path}")
+            self._out.write(chunk)
+            left -= len(chunk)
+        self._out.write(padding(size))

@@ -1,0 +1,54 @@
+"""How packages become a root file system, as data: both the rendered script and the direct
+engine follow this page, so that they cannot drift apart.
+
+No maintainer script ever runs. What the few needed ones would have made is made here.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+ASSEMBLY_VERSION = 1
+
+# Documentation, translations and lint data: nothing a program needs at run time.
+DROPPED_TREES = (
+    "usr/share/bug",
+    "usr/share/doc-base",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/locale",
+    "usr/share/man",
+)
+# Only copyright files stay of the documentation: they are the licence evidence.
+DOC_TREE = "usr/share/doc"
+DOC_KEPT = "copyright"
+
+# The stand-in for the script of ca-certificates: one bundle of all certificates, by name.
+CERTIFICATES = "usr/share/ca-certificates/mozilla"
+CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+
+STATUS_DIRECTORY = "var/lib/dpkg/status.d"
+STATUS_LINE = "Status: install ok installed"
+
+# Aliases of a merged /usr; they come from base-files, so a child must not bring them again.
+USR_ALIASES = ("bin", "lib", "lib64", "sbin")
+
+
+def is_dropped(path: str) -> bool:
+    """Whether a file of a package at `path` (without a leading `/`) is left out."""
+    if any(path == tree or path.startswith(tree + "/") for tree in DROPPED_TREES):
+        return True
+    if path.startswith(CERTIFICATES + "/") or path == CERTIFICATES:
+        return True
+    return path.startswith(DOC_TREE + "/") and posixpath.basename(path) != DOC_KEPT
+
+
+def mode_of(mode: int) -> int:
+    """The mode that a package's entry gets: never setuid or setgid."""
+    return mode & 0o1777
+
+
+def status_text(control: str) -> str:
+    """A package's entry for `status.d`: its control file with the status after the first line."""
+    first, _, rest = control.rstrip("\n").partition("\n")
+    return f"{first}\n{STATUS_LINE}\n{rest}\n"

@@ -1,0 +1,167 @@
+"""Render: definition and lock → build context. Pure: no clock, no network, no environment.
+
+The template gives the Dockerfile; everything else in the context follows from the lock and
+from `model/assembly.py`. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.errors import DefinitionError, Problem
+from builder.model import assembly
+from builder.model.image import BuildContext, GeneratedEntry, ImageConfig, Target
+from builder.model.lock import LockedPackage, LockSection
+from builder.model.platform import Platform
+
+NONROOT = 65532
+_TEMPLATE_MAX = 1 << 20  # bytes of one rendered file
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def render(
+    target: Target, platform: Platform, lock: LockSection, templates: Path, inherited: Mapping[str, str]
+) -> BuildContext:
+    """The build context of `target` on `platform`.
+
+    `inherited` is the environment of the parent's configuration, empty without a parent.
+    Raises DefinitionError that names the template when it cannot be rendered.
+    """
+    config = image_config(target, inherited)
+    entries = _entries(target, lock)
+    facts = {
+        "image": {
+            "ref": target.ref,
+            "name": target.definition.name,
+            "stream": target.stream_name,
+            "variant": target.variant,
+        },
+        "platform": str(platform),
+        "has_parent": lock.parent is not None,
+        "lock": lock,
+        "config": config,
+        "entries": entries,
+        "assembly": assembly,
+    }
+    environment = _environment(templates)
+    dockerfile = _rendered(environment, f"{target.definition.template}.Dockerfile.j2", facts)
+    script = _rendered(environment, "_partials/assemble.sh.j2", facts)
+    files = {
+        "Dockerfile": dockerfile,
+        "assemble/assemble.sh": script,
+        "assemble/SHA256SUMS": "".join(f"{p.sha256}  {pool_name(p)}\n" for p in lock.packages).encode(),
+        "assemble/packages": "".join(f"{pool_name(p)} {p.name}\n" for p in lock.packages).encode(),
+        **{f"assemble/rootfs{e.path}": e.content for e in entries if e.kind == "file"},
+    }
+    return BuildContext(target.ref, platform, lock, files, entries, config, lock.parent is not None)
+
+
+def pool_name(package: LockedPackage) -> str:
+    """A package's file name in the context's `pool/`."""
+    return f"{package.name}_{package.sha256[:16]}.deb"
+
+
+def image_config(target: Target, inherited: Mapping[str, str]) -> ImageConfig:
+    """What a container of the image starts with; labels are derived, each fact once."""
+    definition, stream = target.definition, target.stream
+    environment = {"PATH": _PATH, **inherited, **stream.environment}
+    if definition.parent is None:
+        environment.setdefault("SSL_CERT_FILE", "/" + assembly.CA_BUNDLE)
+    labels = {
+        "org.opencontainers.image.title": definition.title,
+        "org.opencontainers.image.ref.name": target.ref,
+        "org.opencontainers.image.vendor": definition.owner,
+        "org.opencontainers.image.version": target.stream_name,
+        "dev.goldsmith.end-of-life": stream.end_of_life.isoformat(),
+        "dev.goldsmith.variant": target.variant,
+    }
+    if definition.description:
+        labels["org.opencontainers.image.description"] = definition.description
+    if definition.licences:
+        labels["org.opencontainers.image.licenses"] = definition.licences
+    return ImageConfig(
+        user=f"{NONROOT}:{NONROOT}",
+        environment=dict(sorted(environment.items())),
+        entrypoint=stream.entrypoint,
+        command=stream.command,
+        working_directory=definition.working_directory,
+        labels=dict(sorted(labels.items())),
+    )
+
+
+def _entries(target: Target, lock: LockSection) -> tuple[GeneratedEntry, ...]:
+    entries = [GeneratedEntry(path, "link", 0o777, target=to) for path, to in target.stream.links.items()]
+    if lock.parent is None:
+        entries += [
+            GeneratedEntry("/etc/passwd", "file", 0o644, content=_PASSWD),
+            GeneratedEntry("/etc/group", "file", 0o644, content=_GROUP),
+            GeneratedEntry("/etc/nsswitch.conf", "file", 0o644, content=_NSSWITCH),
+            GeneratedEntry("/home/nonroot", "directory", 0o700, owner=NONROOT),
+            GeneratedEntry("/root", "directory", 0o700),
+            GeneratedEntry("/tmp", "directory", 0o1777),  # noqa: S108 - the image's, not ours
+        ]
+    return tuple(sorted(entries, key=lambda e: e.path))
+
+
+_PASSWD = (
+    b"root:x:0:0:root:/root:/usr/sbin/nologin\n"
+    b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    b"nonroot:x:65532:65532:nonroot:/home/nonroot:/usr/sbin/nologin\n"
+)
+_GROUP = b"root:x:0:\nnogroup:x:65534:\nnonroot:x:65532:\n"
+_NSSWITCH = b"passwd: files\ngroup: files\nhosts: files dns\n"
+
+
+def _environment(templates: Path) -> Any:
+    from jinja2 import FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        loader=FileSystemLoader(templates, followlinks=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Dockerfiles and shell, quoted by the filters below
+    )
+    # A template sees the facts it is given, and nothing that could differ between two runs.
+    environment.globals.clear()
+    for name in ("random", "shuffle", "pprint", "urlize"):
+        environment.filters.pop(name, None)
+    environment.filters["shell_quote"] = shlex.quote
+    environment.filters["docker_quote"] = docker_quote
+    environment.filters["json"] = lambda value: json.dumps(list(value), ensure_ascii=False)
+    return environment
+
+
+def docker_quote(value: str) -> str:
+    """A value as a double-quoted word of a Dockerfile, with nothing left to expand."""
+    for special in ("\\", '"', "$"):
+        value = value.replace(special, "\\" + special)
+    return f'"{value}"'
+
+
+def _rendered(environment: Any, name: str, facts: dict[str, Any]) -> bytes:
+    from jinja2 import TemplateError, TemplateNotFound
+
+    try:
+        text: str = environment.get_template(name).render(**facts)
+    except TemplateNotFound as error:
+        problem = Problem(
+            f"templates/{error.name}", "template", "there is no such template", "see the files of templates/"
+        )
+        raise DefinitionError([problem]) from None
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        line = getattr(error, "lineno", None)
+        problem = Problem(
+            f"templates/{name}", f"line {line}" if line else "template", str(error)[:500], "mend the template"
+        )
+        raise DefinitionError([problem]) from None
+    data = text.encode()
+    if len(data) > _TEMPLATE_MAX:
+        raise DefinitionError([Problem(f"templates/{name}", "template", "it renders to more than 1 MiB")])
+    return data

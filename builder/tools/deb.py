@@ -1,0 +1,188 @@
+"""Debian binary packages: control data and files, read as a stream and trusted in nothing.
+
+Source: deb(5) (ar members, `control.tar.*`, `data.tar.*`), deb-control(5).
+A package may hold directories, files, and links that stay inside the tree; anything else
+(absolute names, `..`, devices, a file larger than the limits) is refused with its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import lzma
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from builder.errors import LockError
+
+_AR_MAGIC = b"!<arch>\n"
+_CONTROL_MAX = 8 << 20  # bytes, unpacked; the largest md5sums list of Debian 13 is below 2 MiB
+_DATA_MAX = 4 << 30  # bytes of one package, unpacked
+_FILES_MAX = 200_000
+_USR_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+KINDS = {
+    tarfile.REGTYPE: "0",
+    tarfile.AREGTYPE: "0",
+    tarfile.LNKTYPE: "1",
+    tarfile.SYMTYPE: "2",
+    tarfile.DIRTYPE: "5",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DebEntry:
+    """One entry of a package, its path without a leading `/`; `link` is a path for hard links."""
+
+    path: str
+    kind: str
+    mode: int
+    size: int
+    mtime: int
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class DebControl:
+    """The control file and the md5sums list of a package, as they stand in it."""
+
+    control: str
+    md5sums: str
+
+
+def read_control(path: Path) -> DebControl:
+    """The control data of a package; raises LockError when it is malformed."""
+    with _opened(path, "control") as tar:
+        found = {"control": "", "md5sums": ""}
+        for number, member in enumerate(tar):
+            name = posixpath.normpath(member.name)
+            if number > 1000 or member.size > _CONTROL_MAX:
+                raise _refused(path, "its control data is too large")
+            if name in found and member.isreg():
+                found[name] = cast(IO[bytes], tar.extractfile(member)).read().decode("utf-8", "replace")
+    if not found["control"].startswith("Package:"):
+        raise _refused(path, "it has no control file that starts with Package:")
+    return DebControl(**found)
+
+
+def read_data(path: Path) -> Iterator[tuple[DebEntry, BinaryIO | None]]:
+    """The files of a package in its order, with a stream of the content for regular files.
+
+    Paths are those of a merged /usr (`lib/x` becomes `usr/lib/x`; the top-level aliases
+    themselves stay). Raises LockError at the first entry that is not allowed.
+    """
+    total = 0
+    with _opened(path, "data") as tar:
+        for number, member in enumerate(tar):
+            total += member.size
+            if number >= _FILES_MAX or total > _DATA_MAX:
+                raise _refused(path, "it unpacks to more than the limit")
+            entry = _entry(path, member)
+            if entry is not None:
+                yield entry, cast(BinaryIO, tar.extractfile(member)) if entry.kind == "0" else None
+
+
+def _entry(path: Path, member: tarfile.TarInfo) -> DebEntry | None:
+    kind = KINDS.get(member.type)
+    if kind is None:
+        raise _refused(path, f"{member.name[:200]!r} is a device, a fifo or of an unknown type")
+    name = inside(path, member.name)
+    if name in ("", "."):
+        return None
+    link = member.linkname
+    if kind == "1":
+        link = merged(inside(path, link))
+    elif kind == "2":
+        depth = 0 if link.startswith("/") else name.count("/")
+        for step in link.split("/"):
+            depth += -1 if step == ".." else step not in ("", ".")
+            if depth < 0 or any(ord(c) < 32 for c in step):
+                raise _refused(path, f"the link {name[:200]!r} points out of the tree")
+    if kind == "2" and name in _USR_MERGED:
+        merged_name = name
+    else:
+        merged_name = merged(name)
+        if kind == "5" and name in _USR_MERGED:
+            return None
+    return DebEntry(merged_name, kind, member.mode & 0o7777, member.size, int(member.mtime), link)
+
+
+def inside(path: Path, name: str) -> str:
+    """A member's name as a clean relative path; raises LockError when it leaves the tree."""
+    if name.startswith("/") or ".." in name.split("/") or any(ord(c) < 32 for c in name):
+        raise _refused(path, f"{name[:200]!r} is not a path inside the tree")
+    return posixpath.normpath(name)
+
+
+def merged(name: str) -> str:
+    """The path of `name` on a system with a merged /usr."""
+    top, slash, _ = name.partition("/")
+    return f"usr/{name}" if slash and top in _USR_MERGED else name
+
+
+@contextlib.contextmanager
+def _opened(path: Path, part: str) -> Iterator[tarfile.TarFile]:
+    try:
+        with open(path, "rb") as handle:
+            name, stream = _member(path, handle, part)
+            with tarfile.open(fileobj=_decompressed(path, name, stream), mode="r|") as tar:
+                yield tar
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, UnicodeError) as error:
+        raise _refused(path, f"its {part} archive is damaged ({error})") from None
+    except OSError as error:
+        raise _refused(path, f"it cannot be read ({error})") from None
+
+
+def _member(path: Path, handle: BinaryIO, part: str) -> tuple[str, io.RawIOBase]:
+    if handle.read(8) != _AR_MAGIC:
+        raise _refused(path, "it is not an ar archive")
+    while head := handle.read(60):
+        try:
+            name, size = head[:16].decode("ascii").strip().rstrip("/"), int(head[48:58])
+        except ValueError:
+            raise _refused(path, "it has a malformed member header") from None
+        if name.startswith(f"{part}.tar"):
+            return name, _Window(handle, size)
+        handle.seek(size + size % 2, io.SEEK_CUR)
+    raise _refused(path, f"it has no {part}.tar")
+
+
+def _decompressed(path: Path, name: str, stream: io.RawIOBase) -> IO[bytes]:
+    suffix = name.rpartition(".")[2]
+    if suffix == "xz":
+        return cast(IO[bytes], lzma.LZMAFile(cast(IO[bytes], stream)))
+    if suffix == "gz":
+        import gzip
+
+        return cast(IO[bytes], gzip.GzipFile(fileobj=cast(IO[bytes], stream)))
+    if suffix == "tar":
+        return cast(IO[bytes], io.BufferedReader(stream))
+    raise _refused(path, f"its archives are compressed with {suffix[:10]!r}, which is not supported")
+
+
+class _Window(io.RawIOBase):
+    """The bytes of one ar member."""
+
+    def __init__(self, handle: BinaryIO, size: int) -> None:
+        self._handle, self._left = handle, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        data = self._handle.read(min(len(view), self._left))
+        self._left -= len(data)
+        view[: len(data)] = data
+        return len(data)
+
+
+def _refused(path: Path, why: str) -> LockError:
+    return LockError(
+        f"the package {path.name} is refused: {why}",
+        hint="it is not a package of the archive as we know it; report it and lock another version",
+    )
