@@ -52,7 +52,7 @@ def assign(packages: Iterable[LockedPackage], parent_layers: int) -> dict[str, s
         return groups
     if rest == 1:
         return {name: "rest" if g.startswith("rest") else g for name, g in groups.items()}
-    return {name: "rest" for name in groups}
+    return dict.fromkeys(groups, "rest")
 
 
 def order(group: str) -> tuple[int, str]:

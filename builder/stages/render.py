@@ -126,7 +126,7 @@ def _environment(templates: Path) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Dockerfiles and shell, quoted by the filters below
+        autoescape=False,
     )
     # A template sees the facts it is given, and nothing that could differ between two runs.
     environment.globals.clear()
