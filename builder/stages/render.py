@@ -97,6 +97,10 @@ def _entries(target: Target, lock: LockSection) -> tuple[GeneratedEntry, ...]:
     entries = [GeneratedEntry(path, "link", 0o777, target=to) for path, to in target.stream.links.items()]
     if lock.parent is None:
         entries += [
+            *(
+                GeneratedEntry(f"/{alias}", "link", 0o777, target=f"usr/{alias}")
+                for alias in assembly.USR_ALIASES
+            ),
             GeneratedEntry("/etc/passwd", "file", 0o644, content=_PASSWD),
             GeneratedEntry("/etc/group", "file", 0o644, content=_GROUP),
             GeneratedEntry("/etc/nsswitch.conf", "file", 0o644, content=_NSSWITCH),

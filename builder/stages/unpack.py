@@ -7,38 +7,34 @@ normaliser takes layers and times from it, so neither depends on what an engine 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import LockError
 from builder.model import assembly
+from builder.model.contents import Contents
 from builder.model.lock import LockedPackage
-from builder.tools.deb import read_data
+from builder.tools.deb import read_control, read_data
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """Who owns each path (without a leading `/`), the times of files, and the newest of them."""
-
-    owners: dict[str, str]
-    mtimes: dict[str, int]
-    epoch: int
-
-
-def contents(packages: Iterable[LockedPackage], path_of: Callable[[LockedPackage], Path]) -> Contents:
+def unpack(packages: Iterable[LockedPackage], path_of: Callable[[LockedPackage], Path]) -> Contents:
     """What `packages` bring to a root file system; `path_of` gives a package's verified file.
 
     Raises LockError when two packages bring the same file, or a package is malformed.
     """
     owners: dict[str, str] = {}
     mtimes: dict[str, int] = {}
+    directories: set[str] = set()
     epoch = 0
     for package in packages:
         newest = 0
-        for entry, _ in read_data(path_of(package)):
+        path = path_of(package)
+        for entry, _ in read_data(path):
             if entry.kind != "5":
                 newest = max(newest, entry.mtime)
-            if entry.kind == "5" or assembly.is_dropped(entry.path):
+            if entry.kind == "5":
+                directories.add(entry.path)
+                continue
+            if assembly.is_dropped(entry.path):
                 continue
             other = owners.setdefault(entry.path, package.name)
             if other != package.name:
@@ -47,15 +43,17 @@ def contents(packages: Iterable[LockedPackage], path_of: Callable[[LockedPackage
                     hint="leave one of them out with `omit:`",
                 )
             mtimes[entry.path] = entry.mtime
-        for name in _derived(package):
+        for name in _derived(package, path):
             owners[name], mtimes[name] = package.name, newest
         epoch = max(epoch, newest)
-    return Contents(owners, mtimes, epoch)
+    return Contents(owners, mtimes, frozenset(directories), epoch)
 
 
-def _derived(package: LockedPackage) -> list[str]:
+def _derived(package: LockedPackage, path: Path) -> list[str]:
     status = f"{assembly.STATUS_DIRECTORY}/{package.name}"
-    derived = [status, f"{status}.md5sums"]
+    derived = [status]
+    if read_control(path).md5sums:
+        derived.append(f"{status}.md5sums")
     if package.name == "ca-certificates":
         derived.append(assembly.CA_BUNDLE)
     return derived

@@ -1,0 +1,18 @@
+"""What locked packages hold: whose each path is, and when it was last changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """By path, without a leading `/`: the package that brings a file, and the file's time.
+
+    `directories` are those that the packages ship. `epoch` is the newest file time, in seconds.
+    """
+
+    owners: dict[str, str]
+    mtimes: dict[str, int]
+    directories: frozenset[str]
+    epoch: int
