@@ -99,11 +99,12 @@ def prepare(catalogue: Catalogue, target: Target) -> Prepared:
     parent = catalogue.parent(target)
     above = prepare(catalogue, parent) if parent else None
     inherited = _environment(catalogue, parent) if parent else {}
+    depth = len(catalogue.ancestors(target))
     contexts: dict[Platform, BuildContext] = {}
     packages: dict[Platform, tuple[LockedPackage, ...]] = {}
     for platform in target.platforms:
         lock = locked_section(catalogue, target, platform)
-        contexts[platform] = render(target, platform, lock, catalogue.root / "templates", inherited)
+        contexts[platform] = render(target, platform, lock, catalogue.root / "templates", inherited, depth)
         packages[platform] = tuple(sorted((*(above.packages[platform] if above else ()), *lock.packages)))
     key = {
         "parent": above.input_hash if above else None,
@@ -144,12 +145,17 @@ class Builder:
     def reuse(self, prepared: Prepared) -> BuiltImage | None:
         """The finished image of the same input, when it is here and was built by these engines."""
         record = self._store.record("built", prepared.input_hash)
-        if record is None or not set(e.name for e in self._engines) <= set(record.get("engines", [])):
+        if record is None or not {e.name for e in self._engines} <= set(record.get("engines", [])):
             return None
         try:
             layout = self._store.images / Digest(record["digest"]).hex
             image = reread(
-                prepared.target, layout, prepared.input_hash, prepared.version, prepared.locks, prepared.packages
+                prepared.target,
+                layout,
+                prepared.input_hash,
+                prepared.version,
+                prepared.locks,
+                prepared.packages,
             )
         except (GoldsmithError, KeyError, ValueError, OSError):
             return None
@@ -200,7 +206,7 @@ class Builder:
                 raise NotReproducible(
                     f"{context.ref}: {self._engines[0].name} and {engine.name} give different images",
                     context="\n".join(found),
-                    hint="the input is the same, so one of the engines is wrong; keep both layouts and report it",
+                    hint="the input is the same, so one of the engines is wrong; please report it",
                 )
             first = first or image
             shutil.rmtree(place)

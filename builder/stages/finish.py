@@ -17,7 +17,13 @@ from builder.model.image import (
 )
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
-from builder.oci.layout import read_blob_json, read_layout_index, read_manifest, write_blob, write_layout_index
+from builder.oci.layout import (
+    read_blob_json,
+    read_layout_index,
+    read_manifest,
+    write_blob,
+    write_layout_index,
+)
 from builder.oci.manifest import index_bytes, parse_digest
 
 _HISTORY = "goldsmith: "
