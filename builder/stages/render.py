@@ -24,17 +24,11 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def render(
-    target: Target,
-    platform: Platform,
-    lock: LockSection,
-    templates: Path,
-    inherited: Mapping[str, str],
-    depth: int,
+    target: Target, platform: Platform, lock: LockSection, templates: Path, inherited: Mapping[str, str]
 ) -> BuildContext:
     """The build context of `target` on `platform`.
 
-    `inherited` is the environment of the parent's configuration, empty without a parent;
-    `depth` is the number of images below this one.
+    `inherited` is the environment of the parent's configuration, empty without a parent.
     Raises DefinitionError that names the template when it cannot be rendered.
     """
     config = image_config(target, inherited)
@@ -47,7 +41,7 @@ def render(
             "variant": target.variant,
         },
         "platform": str(platform),
-        "has_parent": depth > 0,
+        "has_parent": lock.parent is not None,
         "lock": lock,
         "config": config,
         "entries": entries,
@@ -63,7 +57,7 @@ def render(
         "assemble/packages": "".join(f"{pool_name(p)} {p.name}\n" for p in lock.packages).encode(),
         **{f"assemble/rootfs{e.path}": e.content for e in entries if e.kind == "file"},
     }
-    return BuildContext(target.ref, platform, lock, files, entries, config, depth)
+    return BuildContext(target.ref, platform, lock, files, entries, config, lock.parent is not None)
 
 
 def pool_name(package: LockedPackage) -> str:
