@@ -48,6 +48,7 @@ class Settings:
     child_environment: Mapping[str, str]
     policy: str
     verbose: bool = False
+    debian_keyring: str | None = None
 
     @classmethod
     def load(
@@ -82,6 +83,7 @@ class Settings:
             passphrase=env.get("GOLDSMITH_KEY_PASSPHRASE") or None,
             child_environment=_child_environment(env),
             policy=env.get("GOLDSMITH_POLICY") or "baseline",
+            debian_keyring=env.get("GOLDSMITH_DEBIAN_KEYRING") or None,
         )
 
 

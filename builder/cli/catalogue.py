@@ -1,9 +1,225 @@
-"""Commands of the command line (see `goldsmith --help`)."""
+"""Commands for those who curate the catalogue: schema, images, lint, lock."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from builder.report import emit, emit_json, table
+
+if TYPE_CHECKING:
+    from builder.model.catalogue import Catalogue
+    from builder.model.lock import ImageLock
+    from builder.settings import Settings
+    from builder.stages.lock import SectionDiff
+    from builder.store import Store
+    from builder.tools.apt import Apt
+
+_STALE = 1
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
+    app.command()(schema)
+    app.command()(images)
+    app.command()(lint)
+    app.command()(lock)
+
+
+def schema(
+    output: Annotated[
+        Path | None, typer.Option(help="Write the schemas to this folder instead of printing them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the JSON schemas of image.yaml, checks.yaml and builder.yaml, for editors."""
+    from builder.stages.define import json_schemas
+    from builder.store import write_atomically
+
+    schemas = json_schemas()
+    if output is None:
+        emit_json(schemas)
+        return
+    written = []
+    for name, value in schemas.items():
+        path = output / f"{name.removesuffix('.yaml')}.schema.json"
+        write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+        written.append(str(path))
+    if as_json:
+        emit_json({"written": written})
+    else:
+        emit("\n".join(written))
+
+
+def images(as_json: AsJson = False) -> None:
+    """List the catalogue: every stream and variant, parents first."""
+    from builder.settings import Settings
+    from builder.stages.define import load_catalogue
+
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.catalogue)
+    rows = []
+    for target in catalogue.targets():
+        parent = catalogue.parent(target)
+        rows.append(
+            {
+                "ref": target.ref,
+                "title": target.definition.title,
+                "owner": target.definition.owner,
+                "suite": target.stream.suite,
+                "platforms": [str(p) for p in target.platforms],
+                "from": parent.ref if parent else None,
+                "end_of_life": target.stream.end_of_life.isoformat(),
+                "ended": settings.now.date() > target.stream.end_of_life,
+                "replacement": target.stream.replacement,
+            }
+        )
+    if as_json:
+        emit_json({"images": rows})
+        return
+    columns = ("ref", "title", "owner", "suite", "platforms", "from", "end of life")
+    table(
+        str(settings.catalogue),
+        columns,
+        [
+            [
+                str(r["ref"]),
+                str(r["title"]),
+                str(r["owner"]),
+                str(r["suite"]),
+                " ".join(t for t in (r["platforms"] if isinstance(r["platforms"], list) else [])),
+                str(r["from"] or "-"),
+                str(r["end_of_life"]) + (" (ended)" if r["ended"] else ""),
+            ]
+            for r in rows
+        ],
+    )
+
+
+def lint(as_json: AsJson = False) -> None:
+    """Check all definitions, and whether each lock still fits them; offline."""
+    from builder.errors import DefinitionError, LockError, Problem
+    from builder.settings import Settings
+    from builder.stages.define import end_of_life_problem, load_catalogue
+    from builder.stages.lock import locked_section
+
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.catalogue)
+    problems = []
+    for target in catalogue.targets():
+        ended = end_of_life_problem(target, settings.now.date())
+        problems += [ended] if ended else []
+        for platform in target.platforms:
+            try:
+                locked_section(catalogue, target, platform)
+            except LockError as error:
+                file = f"images/{target.definition.name}/image.lock"
+                problems.append(Problem(file, f"{target.ref} {platform}", error.message, error.hint))
+    if problems:
+        raise DefinitionError(problems)
+    if as_json:
+        emit_json({"images": len(catalogue.targets()), "problems": []})
+    else:
+        emit(f"{len(catalogue.targets())} images, no mistake")
+
+
+def lock(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Default: all.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit code 1 when a lock is stale.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Resolve the packages of images in the signed archive of today, and write their locks."""
+    from builder.settings import Settings
+    from builder.stages.define import load_catalogue
+    from builder.store import Store
+
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.catalogue)
+    store = Store(settings.state)
+    with store.exclusive("goldsmith lock"):
+        differences, written = _lock(catalogue, settings, store, names or [], check)
+    stale = bool(differences) and check
+    if as_json:
+        emit_json({"stale": stale, "written": written, "differences": [d.as_dict() for d in differences]})
+    else:
+        for difference in differences:
+            _show(difference)
+        emit(
+            "the locks are up to date"
+            if not differences
+            else "run `goldsmith lock`, and review the change"
+            if check
+            else f"written: {', '.join(written) or 'nothing'}"
+        )
+    if stale:
+        raise typer.Exit(_STALE)
+
+
+def _lock(
+    catalogue: Catalogue, settings: Settings, store: Store, names: list[str], check: bool
+) -> tuple[list[SectionDiff], list[str]]:
+    from builder.stages import lock as stage
+
+    wanted = {catalogue.find(name).definition.name for name in names} or set(catalogue.definitions)
+    archive = _archive(catalogue, settings, store, wanted)
+    locks: dict[str, ImageLock] = {}
+    work = []
+    for name in dict.fromkeys(t.definition.name for t in catalogue.targets()):
+        path = stage.lock_path(catalogue, name)
+        if name in wanted:
+            locks[name] = stage.resolve_image(catalogue, name, archive, locks)
+            work.append((path, locks[name]))
+        elif any(
+            name == a.definition.name
+            for t in catalogue.targets()
+            if t.definition.name in wanted
+            for a in catalogue.ancestors(t)
+        ):
+            locks[name] = stage.read(path, f"images/{name}/image.lock")
+    if not names and catalogue.builder:
+        platforms = sorted({p for t in catalogue.targets() for p in t.platforms})
+        resolved = stage.resolve_builder(catalogue.builder, archive, platforms)
+        work.append((stage.builder_lock_path(catalogue.root), resolved))
+    differences: list[SectionDiff] = []
+    written: list[str] = []
+    for path, new in work:
+        shown = str(path.relative_to(catalogue.root))
+        differences += stage.compare(stage.read_if_any(path, shown), new, shown)
+        if not check and stage.write(path, new):
+            written.append(shown)
+    return differences, written
+
+
+def _archive(catalogue: Catalogue, settings: Settings, store: Store, wanted: set[str]) -> Apt:
+    """The archive with fresh indexes of every suite and architecture that is needed."""
+    from builder.tools import mirror
+    from builder.tools.apt import KEYRING, Apt
+
+    keyring = Path(settings.debian_keyring) if settings.debian_keyring else KEYRING
+    archive = Apt(store.apt, mirror.find(settings.debian_mirror), settings.child_environment, keyring)
+    needed = {
+        (t.stream.suite, p.debian)
+        for t in catalogue.targets()
+        if t.definition.name in wanted
+        for p in t.platforms
+    }
+    if catalogue.builder:
+        needed |= {(catalogue.builder.suite, p.debian) for t in catalogue.targets() for p in t.platforms}
+    for suite, architecture in sorted(needed):
+        archive.update(suite, architecture)
+    return archive
+
+
+def _show(difference: SectionDiff) -> None:
+    lines = [f"{difference.file} [{difference.section}]" + "".join(f" ({r})" for r in difference.reasons)]
+    lines += [f"  + {p}" for p in difference.added]
+    lines += [f"  - {p}" for p in difference.removed]
+    lines += [f"  ~ {name} {old} -> {new}" for name, old, new in difference.changed]
+    emit("\n".join(lines))

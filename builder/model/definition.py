@@ -154,3 +154,15 @@ class ChecksDefinition(Strict):
     schema_version: Literal[1] = Field(alias="schema")
     commands: tuple[CommandCheck, ...] = ()
     files: tuple[FileCheck, ...] = ()
+
+
+class BuilderDefinition(Strict):
+    """`templates/builder.yaml`: the root file system in which the Docker engine assembles images.
+
+    It is never part of an image; it needs dpkg-deb, a shell and the usual small tools.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    suite: Literal["bookworm", "trixie"]
+    packages: Annotated[tuple[PackageName, ...], Field(min_length=1)]
+    omit: tuple[PackageName, ...] = ()

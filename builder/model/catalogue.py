@@ -1,0 +1,96 @@
+"""The catalogue: all definitions, and how they hang together. Made by `stages/define.py`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import UsageError
+from builder.model.definition import BuilderDefinition, ChecksDefinition, ImageDefinition
+from builder.model.image import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Definitions and checks by image name; their cross references are known to be sound.
+
+    `builder` is the root file system in which the Docker engine assembles images.
+    """
+
+    root: Path
+    definitions: Mapping[str, ImageDefinition]
+    checks: Mapping[str, ChecksDefinition]
+    builder: BuilderDefinition | None = None
+
+    def targets(self) -> tuple[Target, ...]:
+        """Every image to build, parents before children, otherwise by name."""
+        found = [
+            self._target(name, stream, variant)
+            for name, definition in self.definitions.items()
+            for stream in definition.streams
+            for variant in definition.variants
+        ]
+        return tuple(sorted(found, key=lambda t: (len(self.ancestors(t)), t.ref)))
+
+    def find(self, ref: str) -> Target:
+        """`python:3.13`, `python:3.13-dev`, or `python` if it has one stream; raises UsageError."""
+        targets = self.targets()
+        for target in targets:
+            if target.ref == ref:
+                return target
+        runtime = [t for t in targets if t.definition.name == ref and t.variant == "runtime"]
+        if len(runtime) == 1:
+            return runtime[0]
+        if len(runtime) > 1:
+            raise UsageError(
+                f"{ref} has several streams", hint="name one: " + ", ".join(t.ref for t in runtime)
+            )
+        near = difflib.get_close_matches(ref, [*self.definitions, *(t.ref for t in targets)], 1)
+        raise UsageError(
+            f"no image {ref[:200]!r} in the catalogue",
+            hint=f"did you mean {near[0]}?" if near else "`goldsmith images` lists the catalogue",
+        )
+
+    def parent(self, target: Target) -> Target | None:
+        """The image that `target` is built on: of the same suite; of the same variant if there is one."""
+        reference = target.definition.parent
+        if reference is None:
+            return None
+        name, stream = parent_stream(self.definitions, reference, target.stream.suite)
+        variants = self.definitions[name].variants
+        return self._target(name, stream, target.variant if target.variant in variants else "runtime")
+
+    def ancestors(self, target: Target) -> tuple[Target, ...]:
+        """The parent, its parent, and so on."""
+        parent = self.parent(target)
+        return () if parent is None else (parent, *self.ancestors(parent))
+
+    def directory(self, name: str) -> Path:
+        """The folder of an image's files."""
+        return self.root / "images" / name
+
+    def _target(self, name: str, stream: str, variant: str) -> Target:
+        return Target(self.definitions[name], self.checks[name], self.directory(name), stream, variant)
+
+
+def parent_stream(definitions: Mapping[str, ImageDefinition], reference: str, suite: str) -> tuple[str, str]:
+    """The image and stream that `from: reference` means for a stream of `suite`.
+
+    Raises ValueError, with a sentence for people, when there is none or more than one.
+    """
+    name, _, stream = reference.partition(":")
+    if name not in definitions:
+        raise ValueError(f"there is no image {name!r} in the catalogue")
+    streams = definitions[name].streams
+    if stream:
+        if stream not in streams:
+            raise ValueError(f"image {name!r} has no stream {stream!r}")
+        if streams[stream].suite != suite:
+            raise ValueError(f"{name}:{stream} is made of {streams[stream].suite}, not of {suite}")
+        return name, stream
+    fitting = [s for s, value in streams.items() if value.suite == suite]
+    if len(fitting) != 1:
+        raise ValueError(f"image {name!r} has {'no stream' if not fitting else 'several streams'} of {suite}")
+    return name, fitting[0]

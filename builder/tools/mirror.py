@@ -1,0 +1,111 @@
+"""Where Debian packages come from: `GOLDSMITH_DEBIAN_MIRROR`, or the host's own apt sources.
+
+No mirror's address is ever in the repository or in a lock.
+Sources: sources.list(5), "ONE-LINE-STYLE FORMAT" and "DEB822-STYLE FORMAT".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from builder.errors import LockError, UsageError
+
+_SCHEMES = ("http", "https", "file", "copy")
+_SUITES = ("bookworm", "trixie", "oldstable", "stable", "testing", "sid", "forky")
+_FILE_MAX = 1 << 20  # bytes of a sources file
+_URI = re.compile(r"(https?://[A-Za-z0-9._~:@\[\]-]+|file:|copy:)(/[A-Za-z0-9._~%+/-]*)?")
+_HINT = (
+    "set GOLDSMITH_DEBIAN_MIRROR to the base address of a Debian mirror (or MAIN,SECURITY), "
+    "or add the mirror to the host's apt sources"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """The base addresses of the main archive and of the security archive, without a final slash."""
+
+    main: str
+    security: str
+
+    @classmethod
+    def parse(cls, text: str) -> Mirror:
+        """`MAIN` or `MAIN,SECURITY`; raises UsageError.
+
+        With MAIN alone the security archive is its sister: `…/debian` gives `…/debian-security`.
+        """
+        main, comma, security = text.strip().partition(",")
+        main, security = main.strip().rstrip("/"), security.strip().rstrip("/")
+        if not comma:
+            security = main + "-security" if main.endswith("/debian") else ""
+        for uri in (main, security):
+            if not _URI.fullmatch(uri) or urlsplit(uri).scheme not in _SCHEMES:
+                raise UsageError(
+                    f"GOLDSMITH_DEBIAN_MIRROR is not the address of a mirror: {text[:200]!r}",
+                    hint="give MAIN,SECURITY, or one address that ends with /debian",
+                )
+        return cls(main, security)
+
+    def addresses(self, path: str) -> tuple[str, str]:
+        """Both possible addresses of a pool path, the likelier first.
+
+        The security archive keeps its packages below `pool/updates/`.
+        """
+        both = (f"{self.main}/{path}", f"{self.security}/{path}")
+        return (both[1], both[0]) if path.startswith("pool/updates/") else both
+
+
+def find(setting: str | None, apt_etc: Path = Path("/etc/apt")) -> Mirror:
+    """The mirror to use; raises UsageError (bad setting) or LockError (no mirror known)."""
+    if setting:
+        return Mirror.parse(setting)
+    main = security = None
+    for uri, suite in _host_sources(apt_etc):
+        release, _, pocket = suite.partition("-")
+        if release.partition("/")[0] not in _SUITES or not _URI.fullmatch(uri):
+            continue
+        if pocket == "security" or suite.endswith("/updates"):
+            security = security or uri.rstrip("/")
+        elif pocket in ("", "updates"):
+            main = main or uri.rstrip("/")
+    if main is None:
+        raise LockError("no Debian mirror is known", context=f"looked in {apt_etc}", hint=_HINT)
+    if security is None:
+        return Mirror.parse(main)
+    return Mirror(main, security)
+
+
+def _host_sources(apt_etc: Path) -> Iterator[tuple[str, str]]:
+    """Every (URI, suite) of the host's enabled binary sources."""
+    parts = apt_etc / "sources.list.d"
+    for path in [apt_etc / "sources.list", *sorted(parts.glob("*.list")), *sorted(parts.glob("*.sources"))]:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as handle:
+                text = handle.read(_FILE_MAX)
+        except OSError:
+            continue
+        yield from (_deb822(text) if path.suffix == ".sources" else _one_line(text))
+
+
+def _one_line(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        match = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)", line)
+        if match:
+            yield match[1], match[2]
+
+
+def _deb822(text: str) -> Iterator[tuple[str, str]]:
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    for stanza in re.split(r"\n\s*\n", "\n".join(lines)):
+        fields = {
+            name.lower(): value.split()
+            for name, value in re.findall(r"^([A-Za-z-]+):((?:.*)(?:\n[ \t].*)*)", stanza, re.MULTILINE)
+        }
+        if "deb" not in fields.get("types", []) or fields.get("enabled") == ["no"]:
+            continue
+        for uri in fields.get("uris", []):
+            for suite in fields.get("suites", []):
+                yield uri, suite

@@ -1,0 +1,159 @@
+"""The real Trivy with the sample database: it sees what is there, and we notice when it does not look."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from builder.errors import ToolError
+from builder.model.evidence import Severity
+from builder.model.image import PlatformImage
+from builder.stages.scan import scan
+from builder.store import Store
+from builder.tools import trivy as trivy_tool
+from builder.tools.trivy import Trivy
+from builder.tools.trivy_db import Database, open_database
+from tests.support.debian import PACKAGES, debian_files, debian_image
+from tests.support.vulndb import sample_data, sample_database, write_archive, write_database
+from tests.support.vulndb.make import buckets
+
+pytestmark = pytest.mark.integration
+
+NOW = dt.datetime(2026, 9, 1, tzinfo=dt.UTC)
+
+
+@pytest.fixture(scope="module")
+def trivy() -> Trivy:
+    return trivy_tool.locate(None, os.environ)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    folder = tmp_path_factory.mktemp("database")
+    return opened(folder, sample_database(folder))
+
+
+def opened(folder: Path, source: Path) -> Database:
+    return open_database(Store(folder / "state").create(), str(source), now=NOW, age_days_max=30)
+
+
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def refusal(image: PlatformImage, database: Database, trivy: Trivy, tmp_path: Path) -> ToolError:
+    with pytest.raises(ToolError) as refused:
+        scan(image, name="base:13", database=database, trivy=trivy, work=work(tmp_path))
+    return refused.value
+
+
+def test_reports_findings_secrets_licences_and_exact_sboms(
+    tmp_path: Path, trivy: Trivy, database: Database
+) -> None:
+    secret = b"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7ABCDEFG\n"
+    image = debian_image(tmp_path / "image", files=debian_files() | {"opt/key": secret})
+    report, sboms = scan(image, name="base:13", database=database, trivy=trivy, work=work(tmp_path))
+
+    expected = tuple(sorted(f"{p.name}={p.version}" for p in PACKAGES))
+    assert report.digest == image.manifest.digest
+    assert report.packages == expected
+    found = {f.id: f for f in report.findings if f.package == "libssl3t64"}
+    assert found["CVE-2025-15467"].severity is Severity.HIGH
+    assert found["CVE-2025-15467"].fixed_version == "3.5.4-1~deb13u2"
+    assert {(s.rule, s.path) for s in report.secrets} == {("aws-access-key-id", "/opt/key")}
+    assert {x.package: x.licences for x in report.licences}["bash"] == ("GPL-2.0-or-later",)
+    assert set(report.canary.found) >= {"CVE-2025-9230", "CVE-2025-15467"}
+    assert report.database.sample
+    assert report.scanner.version == "0.76.0"
+    assert b"AKIAIOSFODNN7" not in json.dumps([repr(report), sboms.cyclonedx.decode()]).encode()
+
+    cyclonedx, spdx = json.loads(sboms.cyclonedx), json.loads(sboms.spdx)
+    assert not cyclonedx["vulnerabilities"]
+    assert cyclonedx["metadata"]["component"]["name"] == f"base:13@{image.manifest.digest}"
+    assert str(tmp_path) not in sboms.cyclonedx.decode() + sboms.spdx.decode()
+    assert {p["versionInfo"] for p in spdx["packages"] if p["name"] == "zlib1g"} == {
+        "1:1.3.dfsg+really1.3.1-1+b1"
+    }
+
+
+def test_the_same_image_gives_the_same_sboms(tmp_path: Path, trivy: Trivy, database: Database) -> None:
+    image = debian_image(tmp_path / "image")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    _, one = scan(image, name="base:13", database=database, trivy=trivy, work=work(tmp_path / "one"))
+    _, two = scan(image, name="base:13", database=database, trivy=trivy, work=work(tmp_path / "two"))
+    assert one == two
+
+
+@pytest.mark.parametrize(
+    ("removed", "reason"),
+    [
+        ("etc/debian_version", "did not recognise the operating system"),
+        ("var/lib/dpkg/status.d/bash", "does not name exactly the locked packages (4 seen, 5 locked)"),
+    ],
+)
+def test_a_blind_scan_is_refused(
+    tmp_path: Path, trivy: Trivy, database: Database, removed: str, reason: str
+) -> None:
+    files = {name: data for name, data in debian_files().items() if name != removed}
+    assert reason in refusal(debian_image(tmp_path / "image", files=files), database, trivy, tmp_path).message
+
+
+@pytest.mark.parametrize("release", ["forky/sid", "99.1", "12.5"])
+def test_another_release_is_refused(tmp_path: Path, trivy: Trivy, database: Database, release: str) -> None:
+    image = debian_image(tmp_path / "image", files=debian_files(release=release))
+    assert "did not recognise the operating system" in refusal(image, database, trivy, tmp_path).message
+
+
+def test_a_truncated_package_database_is_refused(tmp_path: Path, trivy: Trivy, database: Database) -> None:
+    files = debian_files()
+    stanzas = [files.pop(name) for name in sorted(files) if "status.d" in name]
+    whole = b"\n".join(stanzas)
+    files["var/lib/dpkg/status"] = whole[: len(whole) // 2]
+    image = debian_image(tmp_path / "image", files=files)
+    assert "does not name exactly the locked packages" in refusal(image, database, trivy, tmp_path).message
+
+
+def test_packages_that_are_not_locked_are_refused(tmp_path: Path, trivy: Trivy, database: Database) -> None:
+    image = debian_image(tmp_path / "image", packages=PACKAGES[1:], files=debian_files())
+    error = refusal(image, database, trivy, tmp_path)
+    assert error.context == "not locked: bash=5.2.37-2+b5"
+
+
+def test_a_database_without_this_release_is_refused(tmp_path: Path, trivy: Trivy) -> None:
+    root = buckets(sample_data())
+    del root["debian 13"]
+    folder = write_database(tmp_path / "db", root, "2026-08-22T00:00:00Z")
+    database = opened(tmp_path, write_archive(folder, tmp_path / "db.tar.gz"))
+    error = refusal(debian_image(tmp_path / "image"), database, trivy, tmp_path)
+    assert "known to be vulnerable" in error.message
+    assert "CVE-2025-9230" in error.context
+
+
+def test_an_altered_layer_is_not_scanned(tmp_path: Path, trivy: Trivy, database: Database) -> None:
+    image = debian_image(tmp_path / "image")
+    blob = image.layout / "blobs" / "sha256" / image.layers[0].blob.digest.hex
+    blob.write_bytes(debian_image(tmp_path / "other", packages=PACKAGES[:2]).layers[0].blob.digest.encode())
+    with pytest.raises(Exception, match="other content"):
+        scan(image, name="base:13", database=database, trivy=trivy, work=work(tmp_path))
+
+
+def test_settings_of_the_surroundings_do_not_reach_trivy(
+    tmp_path: Path, trivy: Trivy, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".trivyignore").write_text("CVE-2025-15467\n")
+    (tmp_path / "trivy.yaml").write_text("severity: [CRITICAL]\n")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / ".trivyignore").write_text("CVE-2025-15467\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIVY_SEVERITY", "CRITICAL")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    image = debian_image(tmp_path / "image")
+    report, _ = scan(image, name="base:13", database=database, trivy=trivy, work=tmp_path / "work")
+    assert "CVE-2025-15467" in {f.id for f in report.findings}
