@@ -1,9 +1,111 @@
-"""Commands of the command line (see `goldsmith --help`)."""
+"""Commands of the platform team for building: render, build."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+Ref = Annotated[str, typer.Argument(metavar="IMAGE", help="An image of the catalogue: python:3.13")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", help="direct or docker; several must agree on the digest. Default: direct."),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
+    app.command()(render)
+    app.command()(build)
+
+
+def render(
+    image: Ref,
+    output: Annotated[Path | None, typer.Option(help="Write the context's files below this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print an image's Dockerfile as it is built, or write its whole context."""
+    from builder.pipeline import prepare
+    from builder.report import emit, emit_json
+    from builder.settings import Settings
+    from builder.stages.define import load_catalogue
+    from builder.store import write_atomically
+
+    settings = Settings.load()
+    catalogue = load_catalogue(settings.catalogue)
+    prepared = prepare(catalogue, catalogue.find(image))
+    for platform, context in prepared.contexts.items():
+        if output:
+            folder = output / str(platform).replace("/", "-")
+            for path, content in context.files.items():
+                write_atomically(folder / path, content)
+        elif not as_json:
+            emit(context.files["Dockerfile"].decode().rstrip())
+    if as_json:
+        emit_json(
+            {
+                "ref": prepared.target.ref,
+                "input_hash": prepared.input_hash,
+                "platforms": {
+                    str(platform): {path: content.decode() for path, content in context.files.items()}
+                    for platform, context in prepared.contexts.items()
+                },
+            }
+        )
+
+
+def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
+    """Build an image and its parents from their locks, without checking or publishing them."""
+    from builder.cli.wiring import Workshop
+    from builder.pipeline import Stages, build_all, prepare
+    from builder.report import Lines, Silent, emit, emit_json
+
+    workshop = Workshop.open()
+    reporter = Silent() if as_json else Lines()
+    catalogue = workshop.catalogue
+    target = catalogue.find(image)
+    chain = [*reversed(catalogue.ancestors(target)), target]
+    with workshop.store.exclusive(f"goldsmith build {target.ref}"):
+        builder = workshop.builder(engine or ["direct"])
+        built = list(
+            build_all(
+                builder,
+                [prepare(catalogue, t) for t in chain],
+                catalogue.parent,
+                lambda ref: Stages(ref, reporter),
+            )
+        )
+    prepared, result, anew = built[-1]
+    if as_json:
+        emit_json(
+            {
+                "ref": target.ref,
+                "digest": result.digest,
+                "outcome": "built" if anew else "unchanged",
+                "input_hash": prepared.input_hash,
+                "immutable_tag": result.immutable_tag,
+                "layout": str(result.layout),
+                "platforms": {
+                    str(p.platform): {
+                        "manifest": p.manifest.digest,
+                        "config": p.config.digest,
+                        "compressed_bytes": p.compressed_bytes,
+                        "packages": len(p.packages),
+                        "layers": [
+                            {
+                                "group": x.group,
+                                "digest": x.blob.digest,
+                                "diff_id": x.diff_id,
+                                "size": x.blob.size,
+                            }
+                            for x in p.layers
+                        ],
+                    }
+                    for p in result.platforms
+                },
+            }
+        )
+    else:
+        emit(f"{target.ref} {result.digest} {'built' if anew else 'unchanged'}")

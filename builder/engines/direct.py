@@ -64,6 +64,7 @@ class DirectEngine:
 class _Writer:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
+        self._directories: set[str] = set()
 
     def package(self, package: LockedPackage, path: Path) -> None:
         certificates: dict[str, bytes] = {}
@@ -88,8 +89,13 @@ class _Writer:
         self.entry(TarEntry(path, "0", 0o644, 0, 0, len(content), 0), content)
 
     def _copy(self, package: LockedPackage, entry: DebEntry, content: BinaryIO | None) -> None:
+        if entry.kind == "5":
+            # The first package that ships a directory decides its mode, as with tar.
+            if entry.path in self._directories:
+                return
+            self._directories.add(entry.path)
         size = entry.size if content is not None else 0
-        mode = 0o777 if entry.kind == "2" else assembly.mode_of(entry.mode)
+        mode = 0o777 if entry.kind == "2" else assembly.mode_of(entry.path, entry.mode)
         self._out.write(header(TarEntry(entry.path, entry.kind, mode, 0, 0, size, entry.mtime, entry.link)))
         if content is None:
             return

@@ -19,6 +19,17 @@ DROPPED_TREES = (
     "usr/share/locale",
     "usr/share/man",
 )
+# Tools and hooks of maintainer scripts, which never run.
+DROPPED_PATHS = (
+    "boot",
+    "etc/ca-certificates",
+    "etc/profile.d",
+    "etc/skel",
+    "etc/update-motd.d",
+    "usr/lib/binfmt.d",
+    "usr/sbin/update-ca-certificates",
+    "var/backups",
+)
 # Only copyright files stay of the documentation: they are the licence evidence.
 DOC_TREE = "usr/share/doc"
 DOC_KEPT = "copyright"
@@ -36,16 +47,16 @@ USR_ALIASES = ("bin", "lib", "lib64", "sbin")
 
 def is_dropped(path: str) -> bool:
     """Whether a file of a package at `path` (without a leading `/`) is left out."""
-    if any(path == tree or path.startswith(tree + "/") for tree in DROPPED_TREES):
+    if any(path == tree or path.startswith(tree + "/") for tree in (*DROPPED_TREES, *DROPPED_PATHS)):
         return True
     if path.startswith(CERTIFICATES + "/") or path == CERTIFICATES:
         return True
     return path.startswith(DOC_TREE + "/") and posixpath.basename(path) != DOC_KEPT
 
 
-def mode_of(mode: int) -> int:
-    """The mode that a package's entry gets: never setuid or setgid."""
-    return mode & 0o1777
+def mode_of(path: str, mode: int) -> int:
+    """The mode that a package's entry gets: never setuid, setgid or, outside /tmp, world-writable."""
+    return mode & (0o1777 if path == "tmp" else 0o775)
 
 
 def status_text(control: str) -> str:

@@ -113,7 +113,8 @@ class BuildContext:
     `files` are the rendered files by path in the context. The packages come from the pool by
     their SHA-256 in `lock`. `entries` is what the rendered files add to the root file system,
     as data. `parent` is the finished image that this one is built on. `epoch` is
-    SOURCE_DATE_EPOCH: the newest file time inside the locked packages, in seconds.
+    SOURCE_DATE_EPOCH: the newest file time inside the locked packages, in seconds. `depth` is
+    the number of images below this one.
     """
 
     ref: str
@@ -122,9 +123,14 @@ class BuildContext:
     files: Mapping[str, bytes]
     entries: tuple[GeneratedEntry, ...]
     config: ImageConfig
-    has_parent: bool
+    depth: int
     parent: PlatformImage | None = None
     epoch: int = 0
+
+    @property
+    def has_parent(self) -> bool:
+        """Whether the image is built on another one."""
+        return self.depth > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def normalise(raw: RawImage, contents: Contents, layout: Path) -> PlatformImage:
                 )
         own = {path: node for path, node in tree.items() if not _inherited(tar, node, parent.get(path))}
     _check(own, tree, context, contents)
-    groups = layering.assign(context.lock.packages, len(context.parent.layers) if context.parent else 0)
+    groups = layering.assign(context.lock.packages, context.depth)
     plan = _plan(own, {**parent, **tree}, contents.owners, groups)
     layers = tuple(_write_layers(raw.rootfs, plan, contents.mtimes, layout))
     return _assemble(context, layers, layout)

@@ -24,11 +24,17 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def render(
-    target: Target, platform: Platform, lock: LockSection, templates: Path, inherited: Mapping[str, str]
+    target: Target,
+    platform: Platform,
+    lock: LockSection,
+    templates: Path,
+    inherited: Mapping[str, str],
+    depth: int,
 ) -> BuildContext:
     """The build context of `target` on `platform`.
 
-    `inherited` is the environment of the parent's configuration, empty without a parent.
+    `inherited` is the environment of the parent's configuration, empty without a parent;
+    `depth` is the number of images below this one.
     Raises DefinitionError that names the template when it cannot be rendered.
     """
     config = image_config(target, inherited)
@@ -41,7 +47,7 @@ def render(
             "variant": target.variant,
         },
         "platform": str(platform),
-        "has_parent": lock.parent is not None,
+        "has_parent": depth > 0,
         "lock": lock,
         "config": config,
         "entries": entries,
@@ -57,7 +63,7 @@ def render(
         "assemble/packages": "".join(f"{pool_name(p)} {p.name}\n" for p in lock.packages).encode(),
         **{f"assemble/rootfs{e.path}": e.content for e in entries if e.kind == "file"},
     }
-    return BuildContext(target.ref, platform, lock, files, entries, config, lock.parent is not None)
+    return BuildContext(target.ref, platform, lock, files, entries, config, depth)
 
 
 def pool_name(package: LockedPackage) -> str:

@@ -1,0 +1,76 @@
+"""Finish: platform images → the image whose index digest is its identity; and read it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from builder.errors import RegistryError
+from builder.model.digest import Digest
+from builder.model.image import (
+    INDEX_TYPE,
+    BuiltImage,
+    Descriptor,
+    Layer,
+    PlatformImage,
+    Target,
+)
+from builder.model.lock import LockedPackage, LockSection
+from builder.model.platform import Platform
+from builder.oci.layout import (
+    read_blob_json,
+    read_layout_index,
+    read_manifest,
+    write_blob,
+    write_layout_index,
+)
+from builder.oci.manifest import index_bytes, parse_digest
+
+_HISTORY = "goldsmith: "
+
+
+def finish(target: Target, images: tuple[PlatformImage, ...], input_hash: Digest, version: str) -> BuiltImage:
+    """Write the index over all platforms, sorted, into their common layout."""
+    layout = images[0].layout
+    data = index_bytes([x.manifest for x in sorted(images, key=lambda x: x.platform)])
+    index = Descriptor(INDEX_TYPE, write_blob(layout, data), len(data))
+    write_layout_index(layout, [index])
+    return BuiltImage(target, layout, index, images, input_hash, version)
+
+
+def reread(
+    target: Target,
+    layout: Path,
+    input_hash: Digest,
+    version: str,
+    locks: Mapping[Platform, LockSection],
+    packages: Mapping[Platform, tuple[LockedPackage, ...]],
+) -> BuiltImage:
+    """The image in a finished layout; raises RegistryError when the layout is damaged."""
+    (index,) = read_layout_index(layout)
+    manifests = read_manifest(layout, index).manifests
+    images = []
+    for descriptor in manifests:
+        if descriptor.platform is None or descriptor.platform not in locks:
+            raise RegistryError(f"the layout {layout} has other platforms than the lock", hint="remove it")
+        images.append(_platform_image(layout, descriptor, descriptor.platform, locks, packages))
+    return BuiltImage(target, layout, index, tuple(images), input_hash, version)
+
+
+def _platform_image(
+    layout: Path,
+    descriptor: Descriptor,
+    platform: Platform,
+    locks: Mapping[Platform, LockSection],
+    packages: Mapping[Platform, tuple[LockedPackage, ...]],
+) -> PlatformImage:
+    manifest = read_manifest(layout, descriptor)
+    if manifest.config is None:
+        raise RegistryError(f"the manifest {descriptor.digest} has no configuration", hint=f"remove {layout}")
+    config = read_blob_json(layout, manifest.config)
+    diff_ids = [parse_digest(d, "diff_id") for d in config["rootfs"]["diff_ids"]]
+    groups = [str(h["created_by"]).removeprefix(_HISTORY) for h in config["history"]]
+    layers = tuple(Layer(blob, d, g) for blob, d, g in zip(manifest.layers, diff_ids, groups, strict=True))
+    return PlatformImage(
+        platform, layout, descriptor, manifest.config, layers, locks[platform], packages[platform]
+    )
