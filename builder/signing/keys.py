@@ -1,0 +1,366 @@
+"""Signing keys, one per role, and the public keys that verification trusts.
+
+A role's private key is a PEM file (PKCS8, encrypted) made by `goldsmith init`, or whatever a
+securesystemslib signer URI in the settings names (`awskms:`, `gcpkms:`, `hsm:`, …). Its public
+key is always `ROLE.pub` beside it, a PEM that cosign reads too. All keys are ECDSA P-256 with
+SHA-256, signatures are DER (RFC 3279, section 2.2.3).
+
+The passphrase comes from the settings. Without one, `init` makes a random one and keeps it in
+`passphrase` beside the keys: that guards copies of single files, for one machine. In production
+give the passphrase in the environment, or use a KMS or HSM.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from builder.errors import ToolError, UsageError
+from builder.store import write_atomically
+
+BUILDER, VERDICT = "builder", "verdict"
+ROLES = (BUILDER, VERDICT)
+
+_PASSPHRASE_FILE = "passphrase"  # noqa: S105 - a file's name
+_PASSPHRASE_BYTES = 32
+_PASSPHRASE_MIN = 12  # characters of one that a person chose
+_KEY_FILE_MAX = 16 << 10  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A role's public key; `pem` is its SubjectPublicKeyInfo. Raises UsageError when unusable."""
+
+    role: str
+    pem: bytes
+    key: ec.EllipticCurvePublicKey
+
+    @classmethod
+    def parse(cls, role: str, pem: bytes, source: str) -> PublicKey:
+        """Read a PEM; raises UsageError unless it is an ECDSA P-256 public key."""
+        try:
+            key = serialization.load_pem_public_key(pem)
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise UsageError(
+                f"not an ECDSA P-256 public key in PEM: {source}",
+                hint=f"put the public key of the role {role!r} there",
+            )
+        return cls(role, _public_pem(key), key)
+
+    @property
+    def hint(self) -> str:
+        """The key's hint in a Sigstore bundle: base64 of SHA-256 of the DER SubjectPublicKeyInfo."""
+        der = self.key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+    def verifies(self, signature: bytes, data: bytes) -> bool:
+        """Whether `signature` (DER) over `data` is by this key."""
+        try:
+            self.key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+class Backend(Protocol):
+    """What we use of a securesystemslib Signer."""
+
+    def sign(self, payload: bytes) -> Any:
+        """The signature, with its DER as hexadecimal in `.signature`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSigner:
+    """The right to sign for one role."""
+
+    public: PublicKey
+    backend: Backend
+
+    @property
+    def role(self) -> str:
+        """The role's name."""
+        return self.public.role
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign `data`; the result is DER. Raises ToolError when the key's keeper fails.
+
+        The signature is checked against the public key at once, so that a KMS with another key
+        is found here and not by a consumer.
+        """
+        try:
+            signature = bytes.fromhex(self.backend.sign(data).signature)
+        except Exception as error:  # backends raise what they like: network, PKCS#11, HTTP
+            raise ToolError(
+                f"the key of the role {self.role!r} could not sign",
+                context=f"{type(error).__name__}: {error}"[:500],
+                hint="see that the KMS or HSM answers, then run it again",
+            ) from error
+        if not self.public.verifies(signature, data):
+            raise ToolError(
+                f"the private key of the role {self.role!r} does not belong to {self.role}.pub",
+                hint=f"put the public key of that private key into {self.role}.pub",
+            )
+        return signature
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One signer per role; raises UsageError when two roles share a key."""
+
+    builder: RoleSigner
+    verdict: RoleSigner
+
+    def __post_init__(self) -> None:
+        _distinct((self.builder.public, self.verdict.public))
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The public keys that verification believes, one per role; raises UsageError when shared."""
+
+    builder: PublicKey
+    verdict: PublicKey
+
+    def __post_init__(self) -> None:
+        _distinct((self.builder, self.verdict))
+
+    @classmethod
+    def load(cls, folder: Path) -> Trust:
+        """Read `builder.pub` and `verdict.pub`; raises UsageError when one is missing or unusable."""
+        return cls(*(load_public(folder, role) for role in ROLES))
+
+    def of(self, role: str) -> PublicKey:
+        """The key of a role."""
+        return {BUILDER: self.builder, VERDICT: self.verdict}[role]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What `init` found or made for a role: where the private key is, and the public key's file."""
+
+    role: str
+    private: str
+    public: Path
+    created: bool
+
+
+def create_keys(
+    folder: Path, key_uris: Mapping[str, str], passphrase: str | None
+) -> tuple[tuple[KeyState, ...], bool]:
+    """Make what is missing of one key per role; existing files are never changed.
+
+    Returns the state of each role, and whether a passphrase was generated. Raises UsageError when
+    existing keys cannot be opened, ToolError when the folder cannot be written.
+    """
+    _private_folder(folder)
+    local = [role for role in ROLES if role not in key_uris]
+    generated = False
+    if local and passphrase is None and not (folder / _PASSPHRASE_FILE).exists():
+        if any((folder / f"{role}.key").exists() for role in local):
+            raise UsageError(
+                f"there are keys in {folder}, but no passphrase for them",
+                hint="set GOLDSMITH_KEY_PASSPHRASE to the one they were made with",
+            )
+        generated = _create(folder / _PASSPHRASE_FILE, secrets.token_urlsafe(_PASSPHRASE_BYTES).encode())
+    states = [
+        KeyState(role, key_uris[role], folder / f"{role}.pub", created=False)
+        if role in key_uris
+        else _create_key(folder, role, passphrase)
+        for role in ROLES
+    ]
+    Trust.load(folder)
+    return tuple(states), generated
+
+
+def load_keys(folder: Path, key_uris: Mapping[str, str], passphrase: str | None) -> Keys:
+    """Open the signer of each role.
+
+    Raises UsageError when a key is missing, open to other users, or the passphrase is wrong, and
+    ToolError when a KMS or HSM cannot be reached.
+    """
+    return Keys(*(_open(folder, role, key_uris.get(role), passphrase) for role in ROLES))
+
+
+def load_public(folder: Path, role: str) -> PublicKey:
+    """Read `ROLE.pub`; raises UsageError when it is missing or unusable."""
+    path = folder / f"{role}.pub"
+    return PublicKey.parse(role, _read(path), str(path))
+
+
+def _open(folder: Path, role: str, uri: str | None, passphrase: str | None) -> RoleSigner:
+    public = load_public(folder, role)
+    # Here and not above: verification and start-up do without it.
+    from securesystemslib.exceptions import KeyMismatchError
+    from securesystemslib.signer import Signer, SSlibKey
+
+    known = SSlibKey.from_crypto(public.key)
+    try:
+        if uri is None:
+            backend: Backend = _file_signer(_load_private(folder, role, passphrase), known)
+        else:
+            backend = Signer.from_priv_key_uri(uri, known, lambda name: _secret(name, role, passphrase))
+    except UsageError:
+        raise
+    except KeyMismatchError:
+        raise UsageError(f"{role}.pub is not the public key of {uri or f'{role}.key'}") from None
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(
+            f"the key of the role {role!r} cannot be used",
+            context=str(error)[:500],
+            hint=f"GOLDSMITH_{role.upper()}_KEY is a securesystemslib signer URI",
+        ) from None
+    except Exception as error:  # backends raise what they like: network, PKCS#11, HTTP
+        raise ToolError(
+            f"the key of the role {role!r} could not be reached",
+            context=f"{type(error).__name__}: {error}"[:500],
+            hint="see that the KMS or HSM answers and its library is installed",
+        ) from error
+    return RoleSigner(public, backend)
+
+
+def _file_signer(private: ec.EllipticCurvePrivateKey, known: Any) -> Backend:
+    """A signer for a key in memory: securesystemslib's `file2:` reads no encrypted PEM.
+
+    Its signatures are deterministic (RFC 6979): the same image signed again gives the same
+    manifests, so a resumed publication adds nothing to the registry.
+    """
+    from securesystemslib.signer import CryptoSigner, Signature
+
+    class DeterministicSigner(CryptoSigner):
+        def sign(self, payload: bytes) -> Any:
+            try:
+                algorithm = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+            except UnsupportedAlgorithm:  # an OpenSSL older than 3.2
+                return super().sign(payload)
+            return Signature(self.public_key.keyid, private.sign(payload, algorithm).hex())
+
+    return DeterministicSigner(private, known)
+
+
+def _load_private(folder: Path, role: str, passphrase: str | None) -> ec.EllipticCurvePrivateKey:
+    path = folder / f"{role}.key"
+    pem = _read(path)
+    _refuse_open_file(path)
+    try:
+        key = serialization.load_pem_private_key(pem, _passphrase(folder, passphrase))
+    except TypeError:
+        raise UsageError(
+            f"the private key is not encrypted: {path}",
+            hint="remove it and make new keys with `goldsmith init`, or encrypt it with openssl pkcs8",
+        ) from None
+    except ValueError:
+        raise UsageError(
+            f"the passphrase does not open {path}",
+            hint="set GOLDSMITH_KEY_PASSPHRASE to the one the key was made with",
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UsageError(f"not an ECDSA key: {path}")
+    return key
+
+
+def _create_key(folder: Path, role: str, passphrase: str | None) -> KeyState:
+    path, public = folder / f"{role}.key", folder / f"{role}.pub"
+    created = False
+    if not path.exists():
+        if public.exists():
+            raise UsageError(
+                f"{public} has no private key beside it",
+                hint=f"remove it to make a new pair, or name its key in GOLDSMITH_{role.upper()}_KEY",
+            )
+        secret = serialization.BestAvailableEncryption(_passphrase(folder, passphrase))
+        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret
+        )
+        created = _create(path, pem)
+    private = _load_private(folder, role, passphrase)
+    if not public.exists():
+        write_atomically(public, _public_pem(private.public_key()))
+    return KeyState(role, str(path), public, created)
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """Write a new private file, whole or not at all; False when it is there already."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    write_atomically(temporary, data, mode=0o600)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise ToolError(f"cannot write {path}", context=str(error)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return True
+
+
+def _passphrase(folder: Path, passphrase: str | None) -> bytes:
+    if passphrase is not None:
+        if len(passphrase) < _PASSPHRASE_MIN:
+            raise UsageError(f"GOLDSMITH_KEY_PASSPHRASE is shorter than {_PASSPHRASE_MIN} characters")
+        return passphrase.encode()
+    path = folder / _PASSPHRASE_FILE
+    data = _read(path).strip()
+    _refuse_open_file(path)
+    return data
+
+
+def _secret(name: str, role: str, passphrase: str | None) -> str:
+    if passphrase is None:
+        raise UsageError(
+            f"the key of the role {role!r} wants a secret ({name})", hint="set GOLDSMITH_KEY_PASSPHRASE"
+        )
+    return passphrase
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(_KEY_FILE_MAX)
+    except OSError as error:
+        raise UsageError(
+            f"there is no usable {path.name} in {path.parent}",
+            context=error.strerror or str(error),
+            hint="`goldsmith init` makes the keys",
+        ) from None
+
+
+def _refuse_open_file(path: Path) -> None:
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise UsageError(f"other users may read {path}", hint=f"chmod 600 {path}")
+
+
+def _private_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ToolError(f"cannot make the key folder {folder}", context=str(error)) from None
+
+
+def _public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _distinct(keys: tuple[PublicKey, ...]) -> None:
+    if len({key.pem for key in keys}) != len(keys):
+        raise UsageError(
+            "two roles share one key",
+            hint="one key per role: who builds must not be able to approve",
+        )
