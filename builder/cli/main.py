@@ -18,7 +18,7 @@ from builder.report import emit_json, plain
 _BUG, _INTERRUPTED = 3, 130
 
 # Each module adds its commands to the application: who uses them is its name.
-_GROUPS = ("catalogue", "images", "evidence", "host")
+_GROUPS = ("catalogue", "images", "evidence", "host", "registry")
 
 app = typer.Typer(
     name="goldsmith",

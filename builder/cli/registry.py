@@ -1,0 +1,56 @@
+"""Commands for the storage registry: up, down, status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from registry.storage import Storage
+
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    group = typer.Typer(help="The storage registry on this machine.", no_args_is_help=True)
+    group.command("up")(up)
+    group.command("down")(down)
+    group.command("status")(status)
+    app.add_typer(group, name="registry")
+
+
+def up(as_json: _Json = False) -> None:
+    """Start the storage registry, unless it runs, and wait until it answers."""
+    from builder.settings import Settings
+    from registry import storage
+
+    _tell(storage.up(Settings.load()), as_json)
+
+
+def down(as_json: _Json = False) -> None:
+    """Stop the storage registry that was started here; its data stays."""
+    from builder.settings import Settings
+    from registry import storage
+
+    _tell(storage.down(Settings.load()), as_json)
+
+
+def status(as_json: _Json = False) -> None:
+    """Say whether the storage registry runs."""
+    from builder.settings import Settings
+    from registry import storage
+
+    _tell(storage.status(Settings.load()), as_json)
+
+
+def _tell(found: Storage, as_json: bool) -> None:
+    from builder.report import emit, emit_json
+
+    if as_json:
+        emit_json(found.as_dict())
+    elif found.pid is None:
+        emit(f"not running (address {found.address}, data {found.data})")
+    else:
+        emit(f"{'started' if found.started else 'running'} on {found.address} (pid {found.pid})")

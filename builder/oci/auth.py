@@ -1,0 +1,141 @@
+"""Who may see our credentials: challenges, tokens by scope, and what is sent to whom.
+
+Sources: RFC 9110 section 11 and RFC 7617 (Basic); Distribution, "Token Authentication
+Specification" (Bearer). A token is kept for exactly the scope it was issued for.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import threading
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from builder.errors import RegistryError
+
+_CHALLENGE_MAX = 4096  # characters
+_TOKEN_MAX = 64 << 10  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user name and a password (or token) for one registry."""
+
+    username: str
+    password: str = field(repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header (RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What a 401 asks for: a scheme (`basic` or `bearer`), and for bearer where to get a token."""
+
+    scheme: str
+    realm: str = ""
+    service: str = ""
+    scope: str = ""
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """The query of the token request: each scope is a parameter of its own."""
+        service = [("service", self.service)] if self.service else []
+        return service + [("scope", scope) for scope in self.scope.split()]
+
+
+class Keyring:
+    """The Authorization headers of one registry, by what they are good for; safe in threads."""
+
+    def __init__(
+        self, host: str, plain: bool, credentials: Credentials | None, token_hosts: frozenset[str]
+    ) -> None:
+        self._plain = plain
+        self._credentials = credentials
+        self._trusted = token_hosts | {host}
+        self._headers: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def header(self, use: str) -> str | None:
+        """The Authorization header for a use (such as `pull candidate/python`), when one is known."""
+        with self._lock:
+            return self._headers.get(use)
+
+    def keep(self, use: str, header: str) -> None:
+        """Remember the header for a use."""
+        with self._lock:
+            self._headers[use] = header
+
+    def forget(self, use: str) -> None:
+        """Drop a header that no longer works."""
+        with self._lock:
+            self._headers.pop(use, None)
+
+    def basic(self) -> str | None:
+        """The header for a Basic challenge; None without credentials."""
+        return self._credentials.basic if self._credentials else None
+
+    def token_address(self, challenge: Challenge) -> str:
+        """The realm, if our credentials may be sent there; raises RegistryError."""
+        try:
+            parts = urlsplit(challenge.realm)
+            host = parts.netloc
+            good = parts.scheme == "https" or (
+                parts.scheme == "http" and self._plain and is_loopback(host_name(host))
+            )
+        except ValueError:
+            good, host = False, ""
+        if not good or "@" in host or host not in self._trusted:
+            raise RegistryError(
+                "the registry sends us elsewhere for a token",
+                context=f"realm {challenge.realm[:200]}",
+                hint="if that host is right, add it to the registry's token hosts",
+                reference="foreign-realm",
+            )
+        return challenge.realm
+
+
+def parse_challenge(header: str | None) -> Challenge | None:
+    """The challenge in a WWW-Authenticate header; None when there is none that we can answer."""
+    if not header or len(header) > _CHALLENGE_MAX:
+        return None
+    from oras.auth.utils import parse_auth_header
+
+    scheme = header.split(None, 1)[0].lower()
+    if scheme == "basic":
+        return Challenge("basic")
+    found = parse_auth_header(header)
+    if scheme != "bearer" or not found.realm:
+        return None
+    return Challenge("bearer", found.realm, found.service or "", found.scope or "")
+
+
+def parse_token(data: bytes) -> str:
+    """The token in the reply of a token server; raises RegistryError."""
+    try:
+        reply = json.loads(data)
+        token = reply.get("token") or reply.get("access_token")
+    except (ValueError, AttributeError, RecursionError):
+        token = None
+    if not isinstance(token, str) or not 0 < len(token) <= _TOKEN_MAX or not token.isprintable():
+        raise RegistryError("the token server's reply holds no token", hint="ask the registry's operator")
+    return token
+
+
+def host_name(host: str) -> str:
+    """The name in `NAME[:PORT]`, without the brackets of an IPv6 address."""
+    return (urlsplit("//" + host).hostname or "").lower()
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name means this machine, whatever a name server says."""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

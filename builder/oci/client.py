@@ -1,0 +1,404 @@
+"""The door to registries: every byte is checked against its digest, every operation ends.
+
+Built on oras (its session and its addresses, through `oci/transport.py`); what oras leaves open is
+done here: digests, sizes, limits, tokens by scope, mounts, referrers.
+Source: OCI distribution specification 1.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+
+from builder.errors import RegistryError
+from builder.model.digest import Digest
+from builder.model.image import INDEX_TYPE, Descriptor
+from builder.model.reference import Reference
+from builder.oci.auth import Credentials
+from builder.oci.listing import list_referrers, list_tags, unusable
+from builder.oci.manifest import (
+    INDEX_TYPES,
+    MANIFEST_MAX,
+    MANIFEST_TYPES,
+    index_bytes,
+    parse_digest,
+    parse_manifest,
+)
+from builder.oci.transport import Body, Limits, RegistryRefused, Reply, Transport
+
+_ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
+_MERGE_ATTEMPTS = 4
+_NOTHING = Digest("sha256:" + "0" * 64)  # no content has this digest
+
+
+class RegistryClient:
+    """One registry at `host` (`NAME[:PORT]`): plain http on loopback, https everywhere else.
+
+    All operations raise RegistryError (with the status and the address, without secrets) when the
+    registry cannot be reached within the limits, refuses, or sends other bytes than promised.
+    `repo` is a repository's name without the host. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        credentials: Credentials | None = None,
+        limits: Limits | None = None,
+        ca_bundle: Path | None = None,
+        token_hosts: frozenset[str] = frozenset(),
+        redirect_hosts: frozenset[str] = frozenset(),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.host = host
+        self._transport = Transport(
+            host,
+            credentials=credentials,
+            limits=limits,
+            ca_bundle=ca_bundle,
+            token_hosts=token_hosts,
+            redirect_hosts=redirect_hosts,
+            sleep=sleep,
+        )
+        self._referrers_api: bool | None = None
+
+    def reference(self, repo: str, tag: str | None = None, digest: Digest | None = None) -> Reference:
+        """A reference in this registry; raises RegistryError when a part is malformed."""
+        try:
+            return Reference(self.host, repo, tag, digest)
+        except ValueError as error:
+            raise RegistryError(
+                str(error), hint="names are lower-case words, joined by '-' and '/'"
+            ) from None
+
+    def ping(self) -> None:
+        """Make sure that a registry answers here."""
+
+        def action(ends: float) -> None:
+            with self._send(ends, "GET", "/v2/", "ping", ok=(200,)):
+                pass
+
+        self._transport.retrying(action)
+
+    def head_manifest(self, ref: Reference) -> Descriptor | None:
+        """What the reference points to; None when there is no such tag or digest.
+
+        A registry's claim: `get_manifest` checks it.
+        """
+
+        def action(ends: float) -> Descriptor | None:
+            path = self._manifest_path(ref)
+            with self._send(ends, "HEAD", path, f"pull {ref.name}", ok=(200, 404), accept=_ACCEPT) as reply:
+                if reply.status == 404:
+                    return None
+                stated = self._stated_digest(reply, ref)
+                length = reply.headers.get("Content-Length", "")
+                media_type = _media_type(reply)
+            if stated is None:
+                return Descriptor(media_type, _NOTHING, 0)
+            return Descriptor(media_type, stated, int(length) if length.isdigit() else 0)
+
+        found = self._transport.retrying(action)
+        if found is None or found.size:
+            return found
+        data, media_type, digest = self.get_manifest(ref)  # the registry does not say enough
+        return Descriptor(media_type, digest, len(data))
+
+    def get_manifest(self, ref: Reference) -> tuple[bytes, str, Digest]:
+        """A manifest's bytes, media type and digest.
+
+        The bytes have the digest that was asked for and the one that the registry states, and
+        they parse as what the registry says they are.
+        """
+
+        def action(ends: float) -> tuple[bytes, str, Digest]:
+            path = self._manifest_path(ref)
+            with self._send(ends, "GET", path, f"pull {ref.name}", ok=(200,), accept=_ACCEPT) as reply:
+                stated = self._stated_digest(reply, ref)
+                media_type = _media_type(reply)
+                data = reply.read(MANIFEST_MAX)
+            digest = Digest.of(data)
+            if digest not in (ref.digest or digest,) or digest != (stated or digest):
+                raise _other_content(f"{ref} is {digest}, the registry says {stated}")
+            parse_manifest(data, media_type)
+            return data, media_type, digest
+
+        return self._transport.retrying(action)
+
+    def put_manifest(self, ref: Reference, data: bytes, media_type: str) -> Digest:
+        """Store a manifest under the reference's digest, or else its tag; returns its digest.
+
+        The bytes are sent as they are. Raises RegistryError also when the reply or the reference
+        names another digest.
+        """
+        return self._put_manifest(ref, data, media_type)[0]
+
+    def put_referrer(self, repo: str, data: bytes, media_type: str) -> bool:
+        """Store a manifest with a subject, by digest; returns whether the registry listed it.
+
+        When it did not, the caller has to list it with `put_referrers_fallback`.
+        """
+        ref = self.reference(repo, digest=Digest.of(data))
+        return self._put_manifest(ref, data, media_type)[1]
+
+    def has_blob(self, repo: str, digest: Digest, size: int | None = None) -> bool:
+        """Whether the repository has the blob; with `size`, whether it also has that size."""
+
+        def action(ends: float) -> bool:
+            path = f"/v2/{repo}/blobs/{digest}"
+            with self._send(ends, "HEAD", path, f"pull {repo}", ok=(200, 404)) as reply:
+                length = reply.headers.get("Content-Length", "")
+                return reply.status == 200 and (size is None or length == str(size))
+
+        self.reference(repo)
+        return self._transport.retrying(action)
+
+    def put_blob(self, repo: str, source: bytes | Path, digest: Digest, mount_from: str | None = None) -> int:
+        """Upload a blob in one stream; returns how many bytes were sent.
+
+        With `mount_from` (another repository of this registry) nothing is sent when the registry
+        can link the blob from there. A cut upload starts again. The registry checks the digest.
+        """
+        self.reference(repo)
+        body = Body(source)
+
+        def action(ends: float) -> int:
+            with self._start_upload(ends, repo, digest, mount_from) as reply:
+                if reply.status == 201:
+                    self._stated_digest(reply, self.reference(repo, digest=digest))
+                    return 0
+                location = self._transport.location(reply)
+            parts = urlsplit(location)
+            query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("digest", digest)])
+            url = parts._replace(query=query).geturl()
+            with self._transport.send(
+                ends,
+                "PUT",
+                url,
+                use=f"push {repo}",
+                ok=(201,),
+                headers={"Content-Type": "application/octet-stream"},
+                body=body,
+            ) as reply:
+                self._stated_digest(reply, self.reference(repo, digest=digest))
+                return body.size
+
+        return self._transport.retrying(action, body.size)
+
+    def mount_blob(self, repo: str, digest: Digest, source_repo: str) -> bool:
+        """Link a blob from another repository of this registry; whether that was possible."""
+        self.reference(repo)
+
+        def action(ends: float) -> bool:
+            with self._start_upload(ends, repo, digest, source_repo) as reply:
+                if reply.status == 201:
+                    return True
+                location = self._transport.location(reply)
+            with (
+                contextlib.suppress(RegistryError),
+                self._transport.send(ends, "DELETE", location, use=f"push {repo}", ok=(204,)),
+            ):
+                pass
+            return False
+
+        return self._transport.retrying(action)
+
+    def get_blob(self, repo: str, descriptor: Descriptor, to: Path) -> None:
+        """Download a blob to the file `to`, which appears only when size and digest agree."""
+
+        def action(ends: float) -> None:
+            handle, name = tempfile.mkstemp(prefix=f".{to.name}.", dir=to.parent)
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    for chunk in self._checked_chunks(ends, repo, descriptor):
+                        out.write(chunk)
+                Path(name).chmod(0o644)
+                os.replace(name, to)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(name).unlink()
+
+        self._transport.retrying(action, descriptor.size)
+
+    def check_blob(self, repo: str, descriptor: Descriptor) -> None:
+        """Read a blob back and compare size and digest, keeping nothing."""
+
+        def action(ends: float) -> None:
+            for _ in self._checked_chunks(ends, repo, descriptor):
+                pass
+
+        self._transport.retrying(action, descriptor.size)
+
+    def get_blob_bytes(self, repo: str, descriptor: Descriptor, limit: int) -> bytes:
+        """A small blob's bytes, checked; raises RegistryError when it is larger than `limit`."""
+        if descriptor.size > limit:
+            raise RegistryError(
+                f"the blob {descriptor.digest.short} is larger than {limit} bytes",
+                context=f"{repo}: {descriptor.size} bytes",
+                reference="reply-too-large",
+            )
+        return self._transport.retrying(
+            lambda ends: b"".join(self._checked_chunks(ends, repo, descriptor)), descriptor.size
+        )
+
+    def tags(self, repo: str) -> tuple[str, ...]:
+        """All tags of a repository, sorted; empty when there is no such repository."""
+        names = list_tags(self._transport, self.reference(repo).name)
+        return tuple(sorted(self.reference(repo, tag).tag or "" for tag in names))
+
+    def referrers(
+        self, repo: str, subject: Digest, artifact_type: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        """What refers to a manifest: from the referrers API, else from the fallback tag.
+
+        A registry's claim: get and check what is listed.
+        """
+        found = list_referrers(self._transport, self.reference(repo).name, subject)
+        if found is None:
+            found = self._fallback_index(repo, subject)
+        return tuple(d for d in found if artifact_type in (None, d.artifact_type))
+
+    def supports_referrers(self, repo: str) -> bool:
+        """Whether the registry has the referrers API (asked once)."""
+        if self._referrers_api is None:
+            self._referrers_api = list_referrers(self._transport, repo, _NOTHING) is not None
+        return self._referrers_api
+
+    def put_referrers_fallback(
+        self,
+        repo: str,
+        subject: Digest,
+        descriptors: Sequence[Descriptor],
+        *,
+        replace_same_kind: bool = False,
+    ) -> None:
+        """List referrers under the fallback tag `sha256-HEX`, all in one write.
+
+        Entries of others stay. With `replace_same_kind`, entries of the same artifact type and
+        annotations' predicate type give way to the new ones. What was written is read back:
+        registries take the last of two writers, so a lost write is repeated.
+        """
+        ref = self.reference(repo, tag=f"sha256-{subject.hex}")
+        for _ in range(_MERGE_ATTEMPTS):
+            old = self._fallback_index(repo, subject)
+            kinds = {_kind(d) for d in descriptors} if replace_same_kind else set()
+            new = {d.digest for d in descriptors}
+            kept = [d for d in old if d.digest not in new and _kind(d) not in kinds]
+            merged = (*kept, *descriptors)
+            if merged == old:
+                return
+            self.put_manifest(ref, index_bytes(merged), INDEX_TYPE)
+            if new <= {d.digest for d in self._fallback_index(repo, subject)}:
+                return
+        raise RegistryError(
+            f"another writer keeps changing {ref}",
+            hint="let one publisher at a time write to a repository, then run the command again",
+            reference="lost-update",
+        )
+
+    # ------------------------------------------------------------------ below: how it is done
+
+    def _send(
+        self, ends: float, method: str, path: str, use: str, *, ok: tuple[int, ...], accept: str = "*/*"
+    ) -> Reply:
+        url = urljoin(self._transport.root, path)
+        return self._transport.send(ends, method, url, use=use, ok=ok, headers={"Accept": accept})
+
+    def _manifest_path(self, ref: Reference) -> str:
+        if ref.host != self.host:
+            raise RegistryError(f"{ref} is not in the registry {self.host}", reference="other-registry")
+        if ref.tag is None and ref.digest is None:
+            raise RegistryError(f"{ref} names no tag and no digest", hint="add :TAG or @sha256:…")
+        return f"/v2/{ref.name}/manifests/{ref.digest or ref.tag}"
+
+    def _put_manifest(self, ref: Reference, data: bytes, media_type: str) -> tuple[Digest, bool]:
+        parsed = parse_manifest(data, media_type)
+        digest = Digest.of(data)
+        if ref.digest not in (None, digest):
+            raise _other_content(f"{ref} is to be written, but the manifest is {digest}")
+
+        def action(ends: float) -> bool:
+            with self._transport.send(
+                ends,
+                "PUT",
+                urljoin(self._transport.root, self._manifest_path(ref)),
+                use=f"push {ref.name}",
+                ok=(201,),
+                headers={"Content-Type": media_type},
+                body=Body(data),
+            ) as reply:
+                self._stated_digest(reply, self.reference(ref.name, digest=digest))
+                listed = reply.headers.get("OCI-Subject")
+            return parsed.subject is not None and listed == parsed.subject.digest
+
+        return digest, self._transport.retrying(action)
+
+    def _start_upload(self, ends: float, repo: str, digest: Digest, mount_from: str | None) -> Reply:
+        path, use = f"/v2/{repo}/blobs/uploads/", f"push {repo}"
+        if mount_from is None:
+            return self._send(ends, "POST", path, use, ok=(202,))
+        source = self.reference(mount_from).name
+        path += "?" + urlencode({"mount": digest, "from": source})
+        return self._send(ends, "POST", path, f"{use} mount {source}", ok=(201, 202))
+
+    def _stated_digest(self, reply: Reply, ref: Reference) -> Digest | None:
+        """The digest that the registry states; raises RegistryError when it is not the one asked for."""
+        raw = reply.headers.get("Docker-Content-Digest")
+        if raw is None:
+            return None
+        stated = parse_digest(raw, "Docker-Content-Digest")
+        if ref.digest is not None and stated != ref.digest:
+            raise _other_content(f"{reply.where}: the registry answers with {stated}")
+        return stated
+
+    def _checked_chunks(self, ends: float, repo: str, descriptor: Descriptor) -> Iterator[bytes]:
+        path = f"/v2/{self.reference(repo).name}/blobs/{descriptor.digest}"
+        sha, size = hashlib.sha256(), 0
+        with self._send(ends, "GET", path, f"pull {repo}", ok=(200,)) as reply:
+            for chunk in reply.chunks():
+                size += len(chunk)
+                if size > descriptor.size:
+                    break
+                sha.update(chunk)
+                yield chunk
+            if size != descriptor.size:
+                raise _other_content(f"{reply.where}: {descriptor.size} bytes were expected")
+            if sha.hexdigest() != descriptor.digest.hex:
+                raise _other_content(f"{reply.where}: the bytes are sha256:{sha.hexdigest()}")
+
+    def _fallback_index(self, repo: str, subject: Digest) -> tuple[Descriptor, ...]:
+        try:
+            data, media_type, _ = self.get_manifest(self.reference(repo, tag=f"sha256-{subject.hex}"))
+        except RegistryRefused as error:
+            if error.status == 404:
+                return ()
+            raise
+        if media_type not in INDEX_TYPES:
+            raise unusable(f"the referrers tag of {subject.short} in {repo} is not an index")
+        return parse_manifest(data, media_type).manifests
+
+
+def _kind(descriptor: Descriptor) -> tuple[str | None, str | None]:
+    return descriptor.artifact_type, descriptor.annotations.get("dev.sigstore.bundle.predicateType")
+
+
+def _media_type(reply: Reply) -> str:
+    stated = reply.headers.get("Content-Type", "").partition(";")[0].strip()
+    if stated not in (*MANIFEST_TYPES, *INDEX_TYPES):
+        raise unusable(f"{reply.where}: not a manifest's media type: {stated[:100]!r}")
+    return stated
+
+
+def _other_content(context: str) -> RegistryError:
+    return RegistryError(
+        "the registry holds other content than its digest says",
+        context=context,
+        hint="check the registry's storage; nothing of it was used, and no tag was moved",
+        reference="content-mismatch",
+    )

@@ -1,0 +1,374 @@
+"""How the registry client talks: one session of oras, bounded time, few retries, one redirect rule.
+
+Only `oci/client.py` uses this module. Every request has a deadline that holds for connecting,
+sending, headers and body together; a reply that may pass (connection errors, 429, 500, 502, 503,
+504) is tried again a few times within the same deadline. Credentials never leave the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from builder.errors import RegistryError
+from builder.oci.auth import Credentials, Keyring, host_name, is_loopback, parse_challenge, parse_token
+
+if TYPE_CHECKING:
+    import requests
+
+T = TypeVar("T")
+
+_TEMPORARY = frozenset({429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS_MAX = 3
+_CHUNK = 1 << 18  # bytes
+_ERROR_BODY_MAX = 64 << 10  # bytes of an error's body that are read
+_TOKEN_BODY_MAX = 256 << 10  # bytes
+_REST_MAX = 64 << 10  # bytes of an unwanted body that are read to keep the connection
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how often. An operation has `total_seconds` plus what its bytes may take."""
+
+    connect_seconds: float = 5
+    read_seconds: float = 30
+    total_seconds: float = 90
+    bytes_per_second_min: int = 128 << 10
+    attempts: int = 4
+    first_pause_seconds: float = 0.2
+    pause_max_seconds: float = 10
+
+
+class RegistryRefused(RegistryError):
+    """The registry answered with a status that says no; `status` is the HTTP status code."""
+
+    def __init__(self, status: int, message: str, context: str, hint: str) -> None:
+        super().__init__(message, context=context, hint=hint, reference="registry-refused")
+        self.status = status
+
+
+class Temporary(RegistryError):
+    """A fault that may pass by itself; `retry_after` is what the registry asked for, in seconds."""
+
+    def __init__(self, message: str, context: str, retry_after: float | None = None) -> None:
+        super().__init__(
+            message,
+            context=context,
+            hint="nothing was half-published; look at the registry and run the command again",
+            reference="registry-unavailable",
+        )
+        self.retry_after = retry_after
+
+
+class Body:
+    """What is uploaded: bytes or a file, read anew for each try, never as a whole."""
+
+    def __init__(self, source: bytes | Path) -> None:
+        self._source = source
+        self.size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        self.ends = float("inf")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        with io.BytesIO(self._source) if isinstance(self._source, bytes) else open(self._source, "rb") as f:
+            while chunk := f.read(_CHUNK):
+                if time.monotonic() > self.ends:
+                    raise TimeoutError("the upload took too long")
+                yield chunk
+
+
+class Reply:
+    """An answer whose body is read at most once, in pieces, within the deadline."""
+
+    def __init__(self, response: requests.Response, where: str) -> None:
+        self._response = response
+        self.where = where
+        self.status = response.status_code
+        self.url = response.url
+        self.headers: Mapping[str, str] = response.headers
+
+    def __enter__(self) -> Reply:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A small rest is read, so that the connection can serve again; a large one is dropped.
+        if kind is None:
+            with contextlib.suppress(RegistryError):
+                self.read(_REST_MAX)
+        self._response.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body in pieces; raises Temporary when it is cut or too slow."""
+        import requests
+        from urllib3.exceptions import HTTPError
+
+        try:
+            while chunk := self._response.raw.read(_CHUNK, decode_content=False):
+                yield chunk
+        except (HTTPError, requests.RequestException, OSError) as error:
+            raise Temporary("the connection to the registry broke", f"{self.where}: {_why(error)}") from None
+
+    def read(self, limit: int) -> bytes:
+        """The whole body; raises RegistryError when it has more than `limit` bytes."""
+        parts, size = [], 0
+        for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise RegistryError(
+                    f"the registry sends more than {limit} bytes",
+                    context=self.where,
+                    hint="such a reply is never needed; look at what answers at this address",
+                    reference="reply-too-large",
+                )
+        return b"".join(parts)
+
+
+class Transport:
+    """The HTTP side of one registry; safe to use from several threads."""
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        credentials: Credentials | None = None,
+        limits: Limits | None = None,
+        ca_bundle: Path | None = None,
+        token_hosts: frozenset[str] = frozenset(),
+        redirect_hosts: frozenset[str] = frozenset(),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.host = host
+        self.limits = limits or Limits()
+        self.plain = is_loopback(host_name(host))
+        self._keyring = Keyring(host, self.plain, credentials, token_hosts)
+        self._redirect_hosts = redirect_hosts
+        self._ca_bundle = ca_bundle
+        self._sleep = sleep
+        self._made: requests.Session | None = None
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    @property
+    def root(self) -> str:
+        """The address of the registry, without a path."""
+        return f"{'http' if self.plain else 'https'}://{self.host}"
+
+    def retrying(self, action: Callable[[float], T], size: int = 0) -> T:
+        """Run `action(ends)` until it does not raise Temporary, within count and time.
+
+        `ends` is the deadline (monotonic seconds), `size` the bytes that will be moved.
+        """
+        limits = self.limits
+        ends = time.monotonic() + limits.total_seconds + size / limits.bytes_per_second_min
+        for attempt in range(1, limits.attempts + 1):
+            try:
+                return action(ends)
+            except Temporary as error:
+                pause = limits.first_pause_seconds * 4 ** (attempt - 1)
+                pause = min(max(error.retry_after or 0, pause), limits.pause_max_seconds)
+                if attempt == limits.attempts or time.monotonic() + pause >= ends:
+                    tries = "1 try" if attempt == 1 else f"{attempt} tries"
+                    error.message = f"{error.message} ({tries})"
+                    error.args = (error.message,)
+                    raise
+            self._sleep(pause)
+        raise RegistryError("no attempt was allowed")
+
+    def send(
+        self,
+        ends: float,
+        method: str,
+        url: str,
+        *,
+        use: str,
+        ok: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+    ) -> Reply:
+        """One request with authentication and redirects; the caller closes the reply.
+
+        `use` names what the request needs a token for. Raises Temporary, RegistryRefused for a
+        status that is not in `ok`, or RegistryError.
+        """
+        reply = self._authenticated(ends, method, self._own(url), use, dict(headers or {}), body)
+        for _ in range(_REDIRECTS_MAX):
+            if reply.status not in _REDIRECTS or reply.status in ok or method not in ("GET", "HEAD"):
+                break
+            with reply:
+                target = self._redirect(reply)
+            if urlsplit(target).netloc == self.host:
+                reply = self._authenticated(ends, method, target, use, dict(headers or {}), None)
+            else:
+                reply = self._once(ends, method, target, dict(headers or {}), None)
+        if reply.status in ok:
+            return reply
+        with reply:
+            raise self._refusal(reply, method)
+
+    def location(self, reply: Reply) -> str:
+        """The Location of a reply, absolute; raises RegistryError when it is on another host."""
+        return self._own(urljoin(reply.url, reply.headers.get("Location", "")))
+
+    def _own(self, url: str) -> str:
+        parts = urlsplit(url)
+        if f"{parts.scheme}://{parts.netloc}" != self.root:
+            raise _foreign(self.host, url)
+        return url
+
+    def _redirect(self, reply: Reply) -> str:
+        target = urljoin(reply.url, reply.headers.get("Location", ""))
+        parts = urlsplit(target)
+        secure = parts.scheme == "https" or (self.plain and parts.scheme == "http")
+        if not secure or parts.netloc not in self._redirect_hosts | {self.host}:
+            raise _foreign(self.host, target)
+        return target
+
+    def _authenticated(
+        self, ends: float, method: str, url: str, use: str, headers: dict[str, str], body: Body | None
+    ) -> Reply:
+        known = self._keyring.header(use)
+        reply = self._once(ends, method, url, _with(headers, known), body)
+        if reply.status != 401:
+            return reply
+        with reply:
+            self._keyring.forget(use)
+            header = self._answer(ends, reply.headers.get("WWW-Authenticate"))
+        if header is None:
+            raise self._refusal(reply, method)
+        again = self._once(ends, method, url, _with(headers, header), body)
+        if again.status != 401:
+            self._keyring.keep(use, header)
+        return again
+
+    def _answer(self, ends: float, challenge_header: str | None) -> str | None:
+        challenge = parse_challenge(challenge_header)
+        if challenge is None:
+            return None
+        if challenge.scheme == "basic":
+            return self._keyring.basic()
+        from urllib.parse import urlencode
+
+        address = self._keyring.token_address(challenge)
+        query = urlencode(challenge.parameters)
+        url = address + ("&" if urlsplit(address).query else "?") + query
+        with self._once(ends, "GET", url, _with({}, self._keyring.basic()), None) as reply:
+            if reply.status != 200:
+                raise self._refusal(reply, "GET")
+            return "Bearer " + parse_token(reply.read(_TOKEN_BODY_MAX))
+
+    def _once(self, ends: float, method: str, url: str, headers: dict[str, str], body: Body | None) -> Reply:
+        """One exchange, nothing followed or repeated; raises Temporary."""
+        import requests
+        from urllib3.exceptions import HTTPError
+
+        where = f"{method} {_redacted(url)}"
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise Temporary("the registry did not answer in time", where)
+        self._local.ends = ends
+        if body is not None:
+            body.ends = ends
+        timeout = (min(self.limits.connect_seconds, left), min(self.limits.read_seconds, left))
+        try:
+            response = self._session().request(
+                method,
+                url,
+                data=(body if body.size else b"") if body is not None else None,
+                headers={"Accept-Encoding": "identity", **headers},
+                timeout=timeout,
+                stream=True,
+                allow_redirects=False,
+                verify=str(self._ca_bundle) if self._ca_bundle else True,
+            )
+        except requests.exceptions.SSLError as error:
+            raise RegistryError(
+                "the registry's certificate is not trusted",
+                context=f"{where}: {_why(error)}",
+                hint="give the CA certificate of the registry",
+            ) from None
+        except (requests.RequestException, HTTPError, OSError) as error:
+            message = "the registry did not answer in time"
+            if not isinstance(error, requests.Timeout | TimeoutError):
+                message = "the registry cannot be reached"
+            raise Temporary(message, f"{where}: {_why(error)}") from None
+        return Reply(response, where)
+
+    def _session(self) -> requests.Session:
+        with self._lock:
+            if self._made is None:
+                from builder.oci.session import oras_session
+
+                self._made = oras_session(self.host, self.plain, self._local, self.limits.read_seconds)
+            return self._made
+
+    def _refusal(self, reply: Reply, method: str) -> RegistryError:
+        context = f"{reply.where}: {reply.status} {_error_text(reply) if method != 'HEAD' else ''}".rstrip()
+        if reply.status in _TEMPORARY:
+            after = reply.headers.get("Retry-After", "")
+            seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 10 else None
+            return Temporary(f"the registry answered {reply.status}", context, seconds)
+        hints = {
+            401: "give the registry's user name and password",
+            403: "the account may not do this; ask the registry's operator",
+            404: "look at the name and the tag or digest",
+        }
+        hint = hints.get(reply.status, "look at the registry's log")
+        return RegistryRefused(reply.status, f"the registry answered {reply.status}", context, hint)
+
+
+def _with(headers: dict[str, str], authorization: str | None) -> dict[str, str]:
+    return {**headers, "Authorization": authorization} if authorization else headers
+
+
+def _foreign(host: str, url: str) -> RegistryError:
+    return RegistryError(
+        "the registry sends us to another host",
+        context=f"{host} names {_redacted(url)}",
+        hint="serve blobs through the registry itself (storage redirect disabled), or allow that host",
+        reference="foreign-redirect",
+    )
+
+
+def _redacted(url: str) -> str:
+    """The address without query (upload states, signatures) and user information."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:300]
+
+
+def _why(error: BaseException) -> str:
+    """The innermost reason, short and without an address."""
+    while True:
+        inner: Any = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).rpartition(">: ")[2].partition("url:")[0][:200]
+
+
+def _error_text(reply: Reply) -> str:
+    """The registry's own words (distribution specification 1.1, "Error codes"), capped."""
+    try:
+        body = reply.read(_ERROR_BODY_MAX)
+    except RegistryError:
+        return ""
+    try:
+        first = json.loads(body)["errors"][0]
+        return f"{first.get('code', '')}: {first.get('message', '')}"[:500]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return body[:200].decode("utf-8", "replace")
