@@ -46,4 +46,13 @@ class Workshop:
             from builder.engines.direct import DirectEngine
 
             return DirectEngine()
+        if name == "docker":
+            from builder.engines.docker import DockerEngine
+
+            return DockerEngine(
+                self.store,
+                self.settings.child_environment,
+                self.settings.catalogue / "templates" / "builder.lock",
+                show=self.settings.verbose,
+            )
         raise UsageError(f"there is no engine {name[:50]!r}", hint="direct or docker")
