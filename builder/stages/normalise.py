@@ -83,8 +83,8 @@ def normalise(raw: RawImage, contents: Contents, layout: Path) -> PlatformImage:
     context = raw.context
     create_layout(layout)
     with open(raw.rootfs, "rb") as tar:
-        tree = _canonical(read_tree(raw.rootfs), context, contents)
         parent = image_tree(context.parent) if context.parent else {}
+        tree = _canonical(read_tree(raw.rootfs), context, contents, parent)
         if raw.whole:
             missing = sorted(set(parent) - set(tree))
             if missing:
@@ -140,9 +140,12 @@ def _annotations(context: BuildContext) -> dict[str, str]:
     return annotations
 
 
-def _canonical(tree: dict[str, Node], context: BuildContext, contents: Contents) -> dict[str, Node]:
+def _canonical(
+    tree: dict[str, Node], context: BuildContext, contents: Contents, parent: Mapping[str, Node]
+) -> dict[str, Node]:
     """The tree without left-overs, with fixed owners and one choice among hard-linked names."""
-    owned = {e.path.lstrip("/"): e.owner for e in context.entries}
+    owned = {path: node.uid for path, node in parent.items()}
+    owned |= {e.path.lstrip("/"): e.owner for e in context.entries}
     out: dict[str, Node] = {}
     for path, node in tree.items():
         if path in _DROPPED or (node.kind != "5" and _is_left_out(path)):
@@ -218,7 +221,11 @@ def _plan(
 ) -> dict[str, dict[str, Node]]:
     """Which paths each layer holds; every layer brings the directories that its files need."""
     plan: dict[str, dict[str, Node]] = {}
-    with_children = {posixpath.dirname(path) for path in own}
+    # An engine may leave out the entries of directories between; all ancestors count.
+    with_children: set[str] = set()
+    for path in own:
+        while (path := posixpath.dirname(path)) and path not in with_children:
+            with_children.add(path)
     for path, node in own.items():
         if node.kind == "5" and path in with_children:
             continue
