@@ -27,7 +27,7 @@ def render(
     as_json: AsJson = False,
 ) -> None:
     """Print an image's Dockerfile as it is built, or write its whole context."""
-    from builder.pipeline import prepare
+    from builder.pipeline.prepare import prepare
     from builder.report import emit, emit_json
     from builder.settings import Settings
     from builder.stages.define import load_catalogue
@@ -59,7 +59,9 @@ def render(
 def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
     """Build an image and its parents from their locks, without checking or publishing them."""
     from builder.cli.wiring import Workshop
-    from builder.pipeline import Stages, build_all, prepare
+    from builder.pipeline.prepare import prepare
+    from builder.pipeline.timing import Stages
+    from builder.model.image import BuiltImage
     from builder.report import Lines, Silent, emit, emit_json
 
     workshop = Workshop.open()
@@ -69,15 +71,12 @@ def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
     chain = [*reversed(catalogue.ancestors(target)), target]
     with workshop.store.exclusive(f"goldsmith build {target.ref}"):
         builder = workshop.builder(engine or ["direct"])
-        built = list(
-            build_all(
-                builder,
-                [prepare(catalogue, t) for t in chain],
-                catalogue.parent,
-                lambda ref: Stages(ref, reporter),
-            )
-        )
-    prepared, result, anew = built[-1]
+        result: BuiltImage | None = None
+        for item in chain:
+            prepared = prepare(catalogue, item)
+            found = builder.reuse(prepared)
+            result = found or builder.build(prepared, result, Stages(item.ref, reporter))
+    anew = found is None
     if as_json:
         emit_json(
             {

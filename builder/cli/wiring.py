@@ -8,7 +8,7 @@ from functools import cached_property
 
 from builder.errors import UsageError
 from builder.model.catalogue import Catalogue
-from builder.pipeline import Builder, Engine
+from builder.pipeline.build import Builder, Engine
 from builder.settings import Settings
 from builder.stages.define import load_catalogue
 from builder.store import Store

@@ -1,38 +1,23 @@
-"""The order of the stages, and the only module that knows it.
-
-    define → lock → render → build (unpack, engine, normalise, finish)
-           → check, scan, lint → judge → sign → publish
-
-Each step is keyed by the content of its inputs: what was done before is reused, and an input
-that did not change makes no new digest, no new tag and no noise.
-"""
+"""Build: prepared targets → finished images, on one engine or on several that must agree."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from builder.errors import GoldsmithError, NotReproducible
-from builder.model import layers as layering
-from builder.model.assembly import ASSEMBLY_VERSION
-from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
-from builder.model.image import BuildContext, BuiltImage, PlatformImage, RawImage, Target
-from builder.model.lock import LockedPackage, LockSection
-from builder.model.platform import Platform
-from builder.oci.compress import COMPRESSOR
-from builder.report import Reporter
+from builder.model.image import BuildContext, BuiltImage, PlatformImage, RawImage
+from builder.model.lock import LockedPackage
+from builder.pipeline.prepare import Prepared
+from builder.pipeline.timing import Stages
 from builder.stages import normalise as normaliser
 from builder.stages.compare import differences
 from builder.stages.finish import finish, reread
-from builder.stages.lock import locked_section
-from builder.stages.render import image_config, render
 from builder.stages.unpack import unpack
 from builder.store import Store
 
@@ -56,84 +41,6 @@ class Engine(Protocol):
 
     def build(self, context: BuildContext, pool: Any, work: Path) -> RawImage:
         """Build below `work`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A target that is ready to be built: its rendered contexts and its content key."""
-
-    target: Target
-    contexts: Mapping[Platform, BuildContext]
-    packages: Mapping[Platform, tuple[LockedPackage, ...]]
-    input_hash: Digest
-    version: str
-
-    @property
-    def locks(self) -> dict[Platform, LockSection]:
-        """The lock's sections by platform."""
-        return {platform: context.lock for platform, context in self.contexts.items()}
-
-
-@dataclass(slots=True)
-class Stages:
-    """Seconds by stage of one image; reported as they end."""
-
-    image: str
-    reporter: Reporter
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str, detail: str = "") -> Iterator[None]:
-        """Time one stage."""
-        began = time.monotonic()
-        with self.reporter.stage(self.image, name, detail):
-            yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-
-
-def prepare(catalogue: Catalogue, target: Target) -> Prepared:
-    """Read the lock and render: everything that decides the digest, before anything is built.
-
-    Raises LockError when the lock is stale, DefinitionError when a template cannot be rendered.
-    """
-    parent = catalogue.parent(target)
-    above = prepare(catalogue, parent) if parent else None
-    inherited = _environment(catalogue, parent) if parent else {}
-    depth = len(catalogue.ancestors(target))
-    contexts: dict[Platform, BuildContext] = {}
-    packages: dict[Platform, tuple[LockedPackage, ...]] = {}
-    for platform in target.platforms:
-        lock = locked_section(catalogue, target, platform)
-        contexts[platform] = render(target, platform, lock, catalogue.root / "templates", inherited, depth)
-        packages[platform] = tuple(sorted((*(above.packages[platform] if above else ()), *lock.packages)))
-    key = {
-        "parent": above.input_hash if above else None,
-        "versions": [ASSEMBLY_VERSION, layering.LAYERING_VERSION, normaliser.NORMALISE_VERSION, COMPRESSOR],
-        "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
-    }
-    return Prepared(target, contexts, packages, Digest.of_json(key), _version(target, packages))
-
-
-def _context_key(context: BuildContext) -> dict[str, Any]:
-    return {
-        "files": {path: Digest.of(content) for path, content in context.files.items()},
-        "entries": [[e.path, e.kind, e.mode, e.owner, e.target] for e in context.entries],
-        "lock": context.lock.digest,
-    }
-
-
-def _environment(catalogue: Catalogue, target: Target) -> Mapping[str, str]:
-    parent = catalogue.parent(target)
-    return image_config(target, _environment(catalogue, parent) if parent else {}).environment
-
-
-def _version(target: Target, packages: Mapping[Platform, tuple[LockedPackage, ...]]) -> str:
-    """The upstream version of the stream's first package (deb-version(7)), for the immutable tag."""
-    first = target.stream.packages[0]
-    version = next((p.version for p in next(iter(packages.values())) if p.name == first), target.stream_name)
-    upstream = version.partition(":")[2] or version
-    upstream = upstream.rpartition("-")[0] or upstream
-    return "".join(c if c.isalnum() or c in ".-_" else "." for c in upstream)
 
 
 class Builder:
@@ -222,17 +129,3 @@ class Builder:
         return final
 
 
-def build_all(
-    builder: Builder,
-    prepared: Sequence[Prepared],
-    parents: Callable[[Target], Target | None],
-    stages: Callable[[str], Stages],
-) -> Iterator[tuple[Prepared, BuiltImage, bool]]:
-    """Build in the given order (parents first); yields each image and whether it was built anew."""
-    done: dict[str, BuiltImage] = {}
-    for item in prepared:
-        found = builder.reuse(item)
-        parent = parents(item.target)
-        image = found or builder.build(item, done[parent.ref] if parent else None, stages(item.target.ref))
-        done[item.target.ref] = image
-        yield item, image, found is None

@@ -1,0 +1,82 @@
+"""Prepare: what decides the digest, before anything is built; and the content key of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from builder.model import layers as layering
+from builder.model.assembly import ASSEMBLY_VERSION
+from builder.model.catalogue import Catalogue
+from builder.model.digest import Digest
+from builder.model.image import BuildContext, Target
+from builder.model.lock import LockedPackage, LockSection
+from builder.model.platform import Platform
+from builder.oci.compress import COMPRESSOR
+from builder.stages.lock import locked_section
+from builder.stages.normalise import NORMALISE_VERSION
+from builder.stages.render import image_config, render
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A target that is ready to be built: its rendered contexts and its content key."""
+
+    target: Target
+    contexts: Mapping[Platform, BuildContext]
+    packages: Mapping[Platform, tuple[LockedPackage, ...]]
+    input_hash: Digest
+    version: str
+
+    @property
+    def locks(self) -> dict[Platform, LockSection]:
+        """The lock's sections by platform."""
+        return {platform: context.lock for platform, context in self.contexts.items()}
+
+
+def prepare(catalogue: Catalogue, target: Target) -> Prepared:
+    """Read the lock and render: everything that decides the digest, before anything is built.
+
+    Raises LockError when the lock is stale, DefinitionError when a template cannot be rendered.
+    """
+    parent = catalogue.parent(target)
+    above = prepare(catalogue, parent) if parent else None
+    inherited = _environment(catalogue, parent) if parent else {}
+    depth = len(catalogue.ancestors(target))
+    contexts: dict[Platform, BuildContext] = {}
+    packages: dict[Platform, tuple[LockedPackage, ...]] = {}
+    for platform in target.platforms:
+        lock = locked_section(catalogue, target, platform)
+        contexts[platform] = render(target, platform, lock, catalogue.root / "templates", inherited, depth)
+        packages[platform] = tuple(sorted((*(above.packages[platform] if above else ()), *lock.packages)))
+    key = {
+        "parent": above.input_hash if above else None,
+        "versions": [ASSEMBLY_VERSION, layering.LAYERING_VERSION, NORMALISE_VERSION, COMPRESSOR],
+        "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
+    }
+    return Prepared(target, contexts, packages, Digest.of_json(key), _version(target, packages))
+
+
+def _context_key(context: BuildContext) -> dict[str, Any]:
+    return {
+        "files": {path: Digest.of(content) for path, content in context.files.items()},
+        "entries": [[e.path, e.kind, e.mode, e.owner, e.target] for e in context.entries],
+        "lock": context.lock.digest,
+    }
+
+
+def _environment(catalogue: Catalogue, target: Target) -> Mapping[str, str]:
+    parent = catalogue.parent(target)
+    return image_config(target, _environment(catalogue, parent) if parent else {}).environment
+
+
+def _version(target: Target, packages: Mapping[Platform, tuple[LockedPackage, ...]]) -> str:
+    """The upstream version of the stream's first package (deb-version(7)), for the immutable tag."""
+    first = target.stream.packages[0]
+    version = next((p.version for p in next(iter(packages.values())) if p.name == first), target.stream_name)
+    upstream = version.partition(":")[2] or version
+    upstream = upstream.rpartition("-")[0] or upstream
+    return "".join(c if c.isalnum() or c in ".-_" else "." for c in upstream)
+
+

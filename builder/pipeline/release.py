@@ -1,0 +1,100 @@
+"""Release: a finished image → checked, scanned, judged, signed and published, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.model.digest import Digest
+from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport, Severity
+from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
+from builder.model.release import PublishedImage, SignedImage
+from builder.model.verdict import Verdict
+from builder.pipeline.prepare import Prepared
+from builder.pipeline.timing import Stages
+from builder.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the stages of a release are done with; the command line puts it together.
+
+    `identity` is everything about them that a verdict depends on, as JSON data: another
+    database, scanner, policy or key asks for a new verdict.
+    """
+
+    check: Callable[[Target, PlatformImage], CheckReport | NotDone]
+    scan: Callable[[Target, PlatformImage, Path], tuple[ScanReport, Sboms]]
+    lint: Callable[[BuildContext], LintReport | NotDone]
+    judge: Callable[[BuiltImage, tuple[Evidence, ...]], Verdict]
+    provenance: Callable[[Prepared, BuiltImage, BuiltImage | None], Mapping[str, Any]]
+    sign: Callable[[BuiltImage, tuple[Evidence, ...], Verdict, Mapping[str, Any]], SignedImage]
+    publish: Callable[[SignedImage], PublishedImage]
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a release came to; `published` is None when the verdict is a denial."""
+
+    verdict: Verdict
+    evidence: tuple[Evidence, ...]
+    published: PublishedImage | None
+
+    @property
+    def findings(self) -> dict[str, int]:
+        """The number of vulnerabilities by severity, over all platforms."""
+        counts = dict.fromkeys((s.value for s in Severity), 0)
+        for item in self.evidence:
+            if isinstance(item.scan, ScanReport):
+                for finding in item.scan.findings:
+                    counts[finding.severity.value] += 1
+        return counts
+
+
+def release_key(image: BuiltImage, tools: Tools) -> Digest:
+    """The content key of a release: the image, its checks, and everything that judges it."""
+    checks = image.target.checks.model_dump(mode="json", by_alias=True)
+    return Digest.of_json({"image": image.digest, "ref": image.target.ref, "checks": checks, **tools.identity})
+
+
+def release(
+    prepared: Prepared,
+    image: BuiltImage,
+    parent: BuiltImage | None,
+    tools: Tools,
+    store: Store,
+    stages: Stages,
+) -> Release:
+    """Gather the evidence, judge, and publish what was approved; raises what the tools raise."""
+    evidence = tuple(_assay(prepared, image.target, platform, tools, store, stages) for platform in image.platforms)
+    with stages.stage("judge"):
+        verdict = tools.judge(image, evidence)
+    if not verdict.approved:
+        return Release(verdict, evidence, None)
+    with stages.stage("sign"):
+        signed = tools.sign(image, evidence, verdict, tools.provenance(prepared, image, parent))
+    with stages.stage("publish"):
+        published = tools.publish(signed)
+    return Release(verdict, evidence, published)
+
+
+def _assay(
+    prepared: Prepared, target: Target, image: PlatformImage, tools: Tools, store: Store, stages: Stages
+) -> Evidence:
+    """Check and scan one platform side by side: one waits for containers, the other computes."""
+    with ThreadPoolExecutor(1) as side, store.scratch("scan") as work:
+
+        def scan() -> tuple[ScanReport, Sboms]:
+            with stages.stage("scan"):
+                return tools.scan(target, image, work)
+
+        scanning = side.submit(scan)
+        with stages.stage("check"):
+            checks = tools.check(target, image)
+            lint = tools.lint(prepared.contexts[image.platform])
+        report, sboms = scanning.result()
+    return Evidence(image.manifest.digest, image.platform, checks, report, sboms, lint)
