@@ -61,7 +61,6 @@ def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
     from builder.cli.wiring import Workshop
     from builder.pipeline.prepare import prepare
     from builder.pipeline.timing import Stages
-    from builder.model.image import BuiltImage
     from builder.report import Lines, Silent, emit, emit_json
 
     workshop = Workshop.open()
@@ -70,20 +69,16 @@ def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
     target = catalogue.find(image)
     chain = [*reversed(catalogue.ancestors(target)), target]
     with workshop.store.exclusive(f"goldsmith build {target.ref}"):
-        builder = workshop.builder(engine or ["direct"])
-        result: BuiltImage | None = None
-        for item in chain:
-            prepared = prepare(catalogue, item)
-            found = builder.reuse(prepared)
-            result = found or builder.build(prepared, result, Stages(item.ref, reporter))
-    anew = found is None
+        result, anew = workshop.builder(engine or ["direct"]).chain(
+            [prepare(catalogue, item) for item in chain], lambda ref: Stages(ref, reporter)
+        )
     if as_json:
         emit_json(
             {
                 "ref": target.ref,
                 "digest": result.digest,
                 "outcome": "built" if anew else "unchanged",
-                "input_hash": prepared.input_hash,
+                "input_hash": result.input_hash,
                 "immutable_tag": result.immutable_tag,
                 "layout": str(result.layout),
                 "platforms": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,6 +68,20 @@ class Builder:
             return None
         return image if image.digest == record["digest"] else None
 
+    def chain(self, prepared: Sequence[Prepared], stages: Callable[[str], Stages]) -> tuple[BuiltImage, bool]:
+        """Build an image and its parents, the oldest first; returns the last, and whether it is new.
+
+        Raises what `build` raises, and ValueError when nothing is named.
+        """
+        image: BuiltImage | None = None
+        found: BuiltImage | None = None
+        for item in prepared:
+            found = self.reuse(item)
+            image = found or self.build(item, image, stages(item.target.ref))
+        if image is None:
+            raise ValueError("nothing to build")
+        return image, found is None
+
     def build(self, prepared: Prepared, parent: BuiltImage | None, stages: Stages) -> BuiltImage:
         """Build `prepared` on every engine, compare, and keep the result in the state directory.
 
@@ -127,5 +141,3 @@ class Builder:
             self._store.images.mkdir(parents=True, exist_ok=True)
             os.replace(built.layout, final)
         return final
-
-

@@ -78,5 +78,3 @@ def _version(target: Target, packages: Mapping[Platform, tuple[LockedPackage, ..
     upstream = version.partition(":")[2] or version
     upstream = upstream.rpartition("-")[0] or upstream
     return "".join(c if c.isalnum() or c in ".-_" else "." for c in upstream)
-
-

@@ -58,7 +58,9 @@ class Release:
 def release_key(image: BuiltImage, tools: Tools) -> Digest:
     """The content key of a release: the image, its checks, and everything that judges it."""
     checks = image.target.checks.model_dump(mode="json", by_alias=True)
-    return Digest.of_json({"image": image.digest, "ref": image.target.ref, "checks": checks, **tools.identity})
+    return Digest.of_json(
+        {"image": image.digest, "ref": image.target.ref, "checks": checks, **tools.identity}
+    )
 
 
 def release(
@@ -70,7 +72,9 @@ def release(
     stages: Stages,
 ) -> Release:
     """Gather the evidence, judge, and publish what was approved; raises what the tools raise."""
-    evidence = tuple(_assay(prepared, image.target, platform, tools, store, stages) for platform in image.platforms)
+    evidence = tuple(
+        _assay(prepared, image.target, platform, tools, store, stages) for platform in image.platforms
+    )
     with stages.stage("judge"):
         verdict = tools.judge(image, evidence)
     if not verdict.approved:

@@ -154,6 +154,8 @@ def _outcome(image: BuiltImage, record: Mapping[str, object], stages: Stages, an
 
 def _after(ref: str, failure: Failure) -> Failure:
     error = GoldsmithError(
-        f"{ref} was not tried", context=f"{failure.ref} failed: {failure.error.message}", hint=failure.error.hint
+        f"{ref} was not tried",
+        context=f"{failure.ref} failed: {failure.error.message}",
+        hint=failure.error.hint,
     )
     return Failure(ref, error)

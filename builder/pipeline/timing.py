@@ -25,5 +25,3 @@ class Stages:
         with self.reporter.stage(self.image, name, detail):
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
-
-

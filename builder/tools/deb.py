@@ -145,6 +145,8 @@ def _member(path: Path, handle: BinaryIO, part: str) -> tuple[str, io.RawIOBase]
             name, size = head[:16].decode("ascii").strip().rstrip("/"), int(head[48:58])
         except ValueError:
             raise _refused(path, "it has a malformed member header") from None
+        if handle.tell() + size > path.stat().st_size:
+            raise _refused(path, "it is cut short")
         if name.startswith(f"{part}.tar"):
             return name, _Window(handle, size)
         handle.seek(size + size % 2, io.SEEK_CUR)

@@ -1,0 +1,104 @@
+"""Packages are read as a stream, and nothing in them leaves the tree."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from builder.errors import LockError
+from builder.tools import deb
+from builder.tools.deb import read_control, read_data
+from tests.support.debs import directory, link, make_deb, member
+
+
+def test_files_links_and_directories_come_with_their_content(tmp_path: Path) -> None:
+    _, path = make_deb(
+        tmp_path,
+        "hello",
+        [directory("./usr/"), member("./usr/hello", b"hi\n", mode=0o755), link("./usr/h", "hello")],
+    )
+    found = [(e.path, e.kind, e.mode, c.read() if c else None) for e, c in read_data(path)]
+    assert found == [
+        ("usr", "5", 0o755, None),
+        ("usr/hello", "0", 0o755, b"hi\n"),
+        ("usr/h", "2", 0o644, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shipped", "merged"),
+    [("./lib/x/y.so", "usr/lib/x/y.so"), ("./bin/sh", "usr/bin/sh"), ("./libexec/z", "libexec/z")],
+)
+def test_top_level_directories_of_old_packages_land_in_usr(tmp_path: Path, shipped: str, merged: str) -> None:
+    _, path = make_deb(tmp_path, "old", [member(shipped, b"x")])
+    assert [e.path for e, _ in read_data(path)] == [merged]
+
+
+def test_control_and_md5sums_are_returned_as_they_stand(tmp_path: Path) -> None:
+    _, path = make_deb(tmp_path, "hello", [])
+    control = read_control(path)
+    assert control.control.startswith("Package: hello\nVersion: 1.0-1\n")
+    assert control.md5sums == "0 x\n"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("/etc/passwd", b"x"),
+        member("./../../etc/passwd", b"x"),
+        member("./a\nb", b"x"),
+        link("./usr/x", "../../../../etc/passwd"),
+        link("./usr/x", "../../etc/shadow", tarfile.LNKTYPE),
+        link("./usr/x", "/etc/shadow", tarfile.LNKTYPE),
+        member("./dev/sda", type=tarfile.BLKTYPE, devmajor=8),
+        member("./dev/null", type=tarfile.CHRTYPE),
+        member("./pipe", type=tarfile.FIFOTYPE),
+    ],
+    ids=[
+        "absolute",
+        "dot-dot",
+        "newline",
+        "link-out",
+        "hard-link-out",
+        "hard-link-absolute",
+        "block",
+        "char",
+        "fifo",
+    ],
+)
+def test_an_entry_that_could_leave_the_tree_is_refused_by_name(
+    tmp_path: Path, bad: tuple[tarfile.TarInfo, bytes]
+) -> None:
+    _, path = make_deb(tmp_path, "evil", [bad])
+    with pytest.raises(LockError) as caught:
+        list(read_data(path))
+    assert "evil.deb" in caught.value.message
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deb, "_DATA_MAX", 1 << 20)
+    _, path = make_deb(tmp_path, "bomb", [member(f"./f{i}", bytes(1 << 19)) for i in range(4)])
+    seen = []
+    with pytest.raises(LockError, match="more than the limit"):
+        for entry, _ in read_data(path):
+            seen.append(entry.path)
+    assert len(seen) <= 2
+
+
+@pytest.mark.parametrize("cut", [4, 100, 500])
+def test_a_truncated_package_is_refused(tmp_path: Path, cut: int) -> None:
+    _, path = make_deb(tmp_path, "cut", [member("./f", bytes(range(256)) * 50)])
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(LockError, match=r"cut\.deb"):
+        for _, content in read_data(path):
+            if content:
+                content.read()
+
+
+def test_another_compression_is_refused_in_words(tmp_path: Path) -> None:
+    _, path = make_deb(tmp_path, "zst", [member("./f", b"x")])
+    path.write_bytes(path.read_bytes().replace(b"data.tar.xz ", b"data.tar.zst"))
+    with pytest.raises(LockError, match="zst"):
+        list(read_data(path))
