@@ -16,6 +16,7 @@ from builder.signing.statements import ENVELOPE_MAX, SIMPLE_SIGNING_MAX, Envelop
 
 BUNDLES, TAGS = "bundles", "tags"
 _BUNDLE_MAX = ENVELOPE_MAX + 4096  # bytes
+_TOTAL_MAX = 128 << 20  # bytes of all that is attached to one manifest in one form
 
 
 class Registry(Protocol):
@@ -91,10 +92,11 @@ def _bundles(registry: Registry, repository: Reference, subject: Digest) -> Atta
             context=f"{len(listed)} of them",
             hint="somebody else writes to this repository; publish the image anew into an empty one",
         )
-    envelopes = []
+    envelopes, total = [], 0
     for digest in dict.fromkeys(d.digest for d in listed if d.artifact_type == BUNDLE_TYPE):
         manifest, _, _ = manifest_at(registry, repository.with_digest(digest))
         part = cosign_parse.bundle_layer(manifest, subject)
+        total = _within_total(total + part.blob.size)
         data = registry.get_blob_bytes(repository.name, part.blob, _BUNDLE_MAX)
         envelopes.append(PromisedEnvelope(cosign_parse.parse_bundle(data), part.predicate_type))
     return Attached(BUNDLES, (), tuple(envelopes))
@@ -108,10 +110,18 @@ def _tags(registry: Registry, repository: Reference, subject: Digest) -> Attache
             data = registry.get_blob_bytes(repository.name, layer.blob, SIMPLE_SIGNING_MAX)
             signatures.append(SignedPayload(data, layer.signature))
     if carrier := _tagged(registry, repository, attestation_tag(subject)):
-        for part in cosign_parse.attestation_layers(carrier):
+        parts = cosign_parse.attestation_layers(carrier)
+        _within_total(sum(part.blob.size for part in parts))
+        for part in parts:
             data = registry.get_blob_bytes(repository.name, part.blob, ENVELOPE_MAX)
             envelopes.append(PromisedEnvelope(cosign_parse.parse_attestation(data), part.predicate_type))
     return Attached(TAGS, tuple(signatures), tuple(envelopes))
+
+
+def _within_total(size: int) -> int:
+    if size > _TOTAL_MAX:
+        refuse("too-large", f"more than {_TOTAL_MAX} bytes are attached to one manifest")
+    return size
 
 
 def _tagged(registry: Registry, repository: Reference, tag: str) -> Manifest | None:
