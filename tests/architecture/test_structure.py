@@ -61,7 +61,16 @@ def test_only_the_registry_client_and_the_package_pool_speak_http() -> None:
 
 @pytest.mark.parametrize("package", ["builder.model", "builder.policy"])
 def test_types_and_rules_do_no_input_or_output(package: str) -> None:
-    doors = ("os", "subprocess", "socket", "requests", "builder.tools", "builder.oci", "builder.store", "builder.report")
+    doors = (
+        "os",
+        "subprocess",
+        "socket",
+        "requests",
+        "builder.tools",
+        "builder.oci",
+        "builder.store",
+        "builder.report",
+    )
     assert offenders((), *doors, within=(package,)) == []
 
 
@@ -96,7 +105,10 @@ def calls(module: str) -> Iterator[tuple[str, int]]:
     ("what", "doors"),
     [
         (("os.environ", "os.getenv"), ("builder.settings", "builder.cli.main")),
-        (("dt.datetime.now", "datetime.now", "dt.datetime.utcnow", "time.time", "dt.date.today"), ("builder.settings",)),
+        (
+            ("dt.datetime.now", "datetime.now", "dt.datetime.utcnow", "time.time", "dt.date.today"),
+            ("builder.settings",),
+        ),
         (("print",), ("builder.report", "builder.cli.main", "builder.tools.relay")),
         (("sys.exit", "os._exit"), ("builder.cli.main", "builder.tools.relay")),
         (("time.sleep",), ()),
@@ -104,7 +116,9 @@ def calls(module: str) -> Iterator[tuple[str, int]]:
     ids=["environment", "clock", "printing", "exit", "sleep"],
 )
 def test_there_is_one_door_for(what: tuple[str, ...], doors: tuple[str, ...]) -> None:
-    found = [f"{m}:{line} {name}" for m in MODULES if m not in doors for name, line in calls(m) if name in what]
+    found = [
+        f"{m}:{line} {name}" for m in MODULES if m not in doors for name, line in calls(m) if name in what
+    ]
     assert found == []
 
 
@@ -147,12 +161,19 @@ sys.exit("\\n".join(map(str, bad)))
 
 def test_no_file_names_a_package_registry() -> None:
     """Mirrors come from configuration or the host; a lock with an address would bind us to it."""
-    hosts = [f"{name}.{top}" for name, top in (("debian", "org"), ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "com"))]
+    hosts = [
+        f"{name}.{top}"
+        for name, top in (("debian", "org"), ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "com"))
+    ]
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     files = [ROOT / name for name in done.stdout.split("\0") if name]
     found = []
     for path in files:
         if path.suffix not in {".xz", ".gz", ".png"} and path.is_file():
             text = path.read_text("utf-8", "replace")
-            found += [f"{path.relative_to(ROOT)}: {host}" for host in hosts if f"//{host}" in text or f".{host}/" in text]
+            found += [
+                f"{path.relative_to(ROOT)}: {host}"
+                for host in hosts
+                if f"//{host}" in text or f".{host}/" in text
+            ]
     assert found == []
