@@ -18,10 +18,10 @@ from builder.model.lock import LockedPackage
 from builder.store import write_atomically
 from builder.tools.mirror import Mirror
 from builder.tools.process import Completed, run
+from builder.tools.proxy import with_host_proxy
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-_UPDATE_SECONDS = 300
 _RESOLVE_SECONDS = 120
 _APT_FAILED = 100
 _INSTALL_APT = "install the Debian packages apt and debian-archive-keyring"
@@ -41,7 +41,15 @@ _UPDATE_FAILURES = (
         "use a mirror that is up to date, and check the time of this machine",
     ),
     (
-        ("Hash Sum mismatch", "unexpected size", "Clearsigned file", "not valid", "Splitting up", "NOSPLIT"),
+        (
+            "Hash Sum mismatch",
+            "unexpected size",
+            "Clearsigned file",
+            "not valid",
+            "Splitting up",
+            "NOSPLIT",
+            "MergeList",
+        ),
         "the index of {suite} is truncated or altered",
         "try again in a few minutes (the mirror may be updating itself), or use another mirror",
     ),
@@ -66,6 +74,7 @@ class Apt:
     mirror: Mirror
     environment: Mapping[str, str]
     keyring: Path = KEYRING
+    update_seconds: float = 300
 
     def update(self, suite: str, architecture: str) -> None:
         """Fetch the signed indexes of a suite, its updates and its security fixes.
@@ -79,7 +88,7 @@ class Apt:
                 context=str(self.keyring),
                 hint="install the Debian package debian-archive-keyring, or set GOLDSMITH_DEBIAN_KEYRING",
             )
-        done = self._run(suite, architecture, ["apt-get", "update", "-q"], _UPDATE_SECONDS)
+        done = self._run(suite, architecture, ["apt-get", "update", "-q"], self.update_seconds)
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace")
             for words, message, hint in _UPDATE_FAILURES:
@@ -95,7 +104,10 @@ class Apt:
         command = ["apt-get", "install", "--print-uris", "-qq", "-y", "--no-install-recommends", "--"]
         done = self._run(suite, architecture, [*command, *sorted(set(request))], _RESOLVE_SECONDS)
         if done.returncode:
-            raise _unresolvable(done, suite)
+            # Once more, this time with apt's reasons.
+            spoken = [word for word in command if word not in ("-qq", "--print-uris")]
+            spoken = ["apt-get", "--simulate", *spoken[1:], *sorted(set(request))]
+            raise _unresolvable(self._run(suite, architecture, spoken, _RESOLVE_SECONDS), suite)
         planned = dict(_planned(done.text, suite))
         missing = sorted(set(request) - set(planned))
         if missing:
@@ -122,7 +134,7 @@ class Apt:
             )
         return tuple(package for _, package in sorted(described.items()))
 
-    def _run(self, suite: str, architecture: str, argv: Sequence[str], seconds: int) -> Completed:
+    def _run(self, suite: str, architecture: str, argv: Sequence[str], seconds: float) -> Completed:
         folder = self.root / f"{suite}-{architecture}"
         try:
             for part in ("lists/partial", "archives/partial"):
@@ -138,7 +150,11 @@ class Apt:
             # apt builds its cache anew when a file is newer than it.
             if not path.is_file() or path.read_text() != text:
                 write_atomically(path, text.encode())
-        environment = {**self.environment, "APT_CONFIG": str(configuration), "LC_ALL": "C"}
+        environment = {
+            **with_host_proxy(self.environment),
+            "APT_CONFIG": str(configuration),
+            "LC_ALL": "C",
+        }
         return run(
             argv,
             environment=environment,

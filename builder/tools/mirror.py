@@ -16,6 +16,7 @@ from builder.errors import LockError, UsageError
 
 _SCHEMES = ("http", "https", "file", "copy")
 _SUITES = ("bookworm", "trixie", "oldstable", "stable", "testing", "sid", "forky")
+_FOREIGN = 9  # the rank of a source that is not Debian's
 _FILE_MAX = 1 << 20  # bytes of a sources file
 _URI = re.compile(r"(https?://[A-Za-z0-9._~:@\[\]-]+|file:|copy:)(/[A-Za-z0-9._~%+/-]*)?")
 _HINT = (
@@ -62,26 +63,54 @@ def find(setting: str | None, apt_etc: Path = Path("/etc/apt")) -> Mirror:
     """The mirror to use; raises UsageError (bad setting) or LockError (no mirror known)."""
     if setting:
         return Mirror.parse(setting)
-    main = security = None
-    for uri, suite in _host_sources(apt_etc):
-        release, _, pocket = suite.partition("-")
-        if release.partition("/")[0] not in _SUITES or not _URI.fullmatch(uri):
-            continue
-        if pocket == "security" or suite.endswith("/updates"):
-            security = security or uri.rstrip("/")
-        elif pocket in ("", "updates"):
-            main = main or uri.rstrip("/")
-    if main is None:
-        raise LockError("no Debian mirror is known", context=f"looked in {apt_etc}", hint=_HINT)
-    if security is None:
-        return Mirror.parse(main)
+    sources = sorted((s for s in _host_sources(apt_etc) if s.rank < _FOREIGN), key=lambda s: s.rank)
+    main = next((s.uri for s in sources if not s.security), None)
+    security = next((s.uri for s in sources if s.security), None)
+    if main and not security and main.endswith("/debian"):
+        security = main + "-security"
+    if not main or not security:
+        raise LockError(
+            f"no Debian {'security ' if main else ''}mirror is known",
+            context=f"looked in {apt_etc}",
+            hint=_HINT,
+        )
     return Mirror(main, security)
 
 
-def _host_sources(apt_etc: Path) -> Iterator[tuple[str, str]]:
-    """Every (URI, suite) of the host's enabled binary sources."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One line of the host's apt sources, taken apart."""
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    signed_by: str
+
+    @property
+    def security(self) -> bool:
+        return self.suite.endswith(("-security", "/updates"))
+
+    @property
+    def rank(self) -> int:
+        """How likely this is Debian itself and not somebody's packages for Debian: 0 is best."""
+        release = re.split("[-/]", self.suite)[0]
+        pocket = self.suite[len(release) + 1 :]
+        if (
+            release not in _SUITES
+            or pocket not in ("", "updates", "security")
+            or "main" not in self.components
+            or not _URI.fullmatch(self.uri)
+        ):
+            return _FOREIGN
+        if "debian-archive" in self.signed_by:
+            return 0
+        return 1 if self.uri.endswith(("/debian", "/debian-security")) else 2
+
+
+def _host_sources(apt_etc: Path) -> Iterator[_Source]:
+    """The host's enabled binary sources, in apt's order."""
     parts = apt_etc / "sources.list.d"
-    for path in [apt_etc / "sources.list", *sorted(parts.glob("*.list")), *sorted(parts.glob("*.sources"))]:
+    for path in [apt_etc / "sources.list", *sorted([*parts.glob("*.list"), *parts.glob("*.sources")])]:
         try:
             with open(path, encoding="utf-8", errors="replace") as handle:
                 text = handle.read(_FILE_MAX)
@@ -90,14 +119,15 @@ def _host_sources(apt_etc: Path) -> Iterator[tuple[str, str]]:
         yield from (_deb822(text) if path.suffix == ".sources" else _one_line(text))
 
 
-def _one_line(text: str) -> Iterator[tuple[str, str]]:
+def _one_line(text: str) -> Iterator[_Source]:
     for line in text.splitlines():
-        match = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)", line)
+        match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)([^#]*)", line)
         if match:
-            yield match[1], match[2]
+            options, uri, suite, components = match.groups("")
+            yield _Source(uri.rstrip("/"), suite, tuple(components.split()), options)
 
 
-def _deb822(text: str) -> Iterator[tuple[str, str]]:
+def _deb822(text: str) -> Iterator[_Source]:
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     for stanza in re.split(r"\n\s*\n", "\n".join(lines)):
         fields = {
@@ -108,4 +138,5 @@ def _deb822(text: str) -> Iterator[tuple[str, str]]:
             continue
         for uri in fields.get("uris", []):
             for suite in fields.get("suites", []):
-                yield uri, suite
+                components = tuple(fields.get("components", []))
+                yield _Source(uri.rstrip("/"), suite, components, " ".join(fields.get("signed-by", [])))

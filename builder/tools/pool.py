@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,12 +16,15 @@ from builder.errors import LockError, ToolError
 from builder.model.lock import LockedPackage
 from builder.store import Store, file_digest
 from builder.tools.mirror import Mirror
+from builder.tools.proxy import with_host_proxy
 
 if TYPE_CHECKING:
     import requests
 
 _THREADS = 6
 _ATTEMPTS = 3
+_PAUSE_SECONDS = 0.5  # before the second attempt; twice that before the third
+_PACKAGE_SECONDS = 900  # a mirror that only trickles is given up
 _TIMEOUT_SECONDS = (10, 60)  # to connect, between two pieces
 _CHUNK = 1 << 18  # bytes
 _REDIRECTS_MAX = 5
@@ -49,9 +52,9 @@ class Pool:
         if not missing:
             return
         self._store.create()
-        mirror = self._mirror()
+        mirror, environment = self._mirror(), with_host_proxy(self._environment)
         with ThreadPoolExecutor(min(_THREADS, len(missing)), "download") as threads:
-            futures = [threads.submit(self._download, package, mirror) for package in missing]
+            futures = [threads.submit(self._download, package, mirror, environment) for package in missing]
             try:
                 for future in futures:
                     future.result()
@@ -86,14 +89,14 @@ class Pool:
             return "is not in the pool"
         return "was altered in the pool"
 
-    def _download(self, package: LockedPackage, mirror: Mirror) -> None:
-        handle, name = tempfile.mkstemp(prefix="package-", dir=self._store.tmp)
+    def _download(self, package: LockedPackage, mirror: Mirror, environment: Mapping[str, str]) -> None:
+        part = self._store.tmp / f"{package.sha256}.{os.getpid()}.part"
         try:
-            with open(handle, "wb") as out:
-                self._from_mirror(package, mirror, out)
+            with open(part, "wb") as out:
+                _from_mirror(package, mirror, environment, out)
                 out.flush()
                 os.fsync(out.fileno())
-            os.replace(name, self._file(package))
+            os.replace(part, self._file(package))
         except OSError as error:
             raise ToolError(
                 f"package {package.name} {package.version} cannot be kept",
@@ -101,33 +104,8 @@ class Pool:
                 hint="make room in the state directory, or set GOLDSMITH_STATE to another place",
             ) from None
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
-
-    def _from_mirror(self, package: LockedPackage, mirror: Mirror, out: BinaryIO) -> None:
-        problem = ""
-        for address in mirror.addresses(quote(package.path, safe="/~+")):
-            for _ in range(_ATTEMPTS):
-                out.seek(0)
-                out.truncate()
-                try:
-                    _copy(_pieces(address, self._environment), out, package)
-                except _Gone:
-                    problem = problem or "is gone from the archive"
-                    break
-                except _Interrupted as error:
-                    problem = str(error)
-                else:
-                    return
-            else:
-                raise ToolError(
-                    f"package {package.name} {package.version} cannot be downloaded",
-                    context=problem,
-                    hint="see whether the mirror is up and whether a proxy is needed, then run again",
-                )
-        raise LockError(
-            f"package {package.name} {package.version} {problem}", context=package.path, hint=_LOCK_AGAIN
-        )
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 class _Gone(Exception):
@@ -138,9 +116,40 @@ class _Interrupted(Exception):
     """The mirror could not be reached, or broke off: worth another attempt."""
 
 
+def _from_mirror(
+    package: LockedPackage, mirror: Mirror, environment: Mapping[str, str], out: BinaryIO
+) -> None:
+    problem = ""
+    for address in mirror.addresses(quote(package.path, safe="/~+")):
+        for attempt in range(_ATTEMPTS):
+            time.sleep(attempt * _PAUSE_SECONDS)
+            out.seek(0)
+            out.truncate()
+            try:
+                _copy(_pieces(address, environment), out, package)
+            except _Gone:
+                problem = problem or "is gone from the archive"
+                break
+            except _Interrupted as error:
+                problem = str(error)
+            else:
+                return
+        else:
+            raise ToolError(
+                f"package {package.name} {package.version} cannot be downloaded",
+                context=problem,
+                hint="see whether the mirror is up and whether a proxy is needed, then run again",
+            )
+    raise LockError(
+        f"package {package.name} {package.version} {problem}", context=package.path, hint=_LOCK_AGAIN
+    )
+
+
 def _copy(pieces: Iterator[bytes], out: BinaryIO, package: LockedPackage) -> None:
-    sha, size = hashlib.sha256(), 0
+    sha, size, began = hashlib.sha256(), 0, time.monotonic()
     for piece in pieces:
+        if time.monotonic() - began > _PACKAGE_SECONDS:
+            raise _Interrupted(f"the mirror needed more than {_PACKAGE_SECONDS} s")
         size += len(piece)
         if size > package.size:
             break
