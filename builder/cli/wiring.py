@@ -49,6 +49,11 @@ class Workshop:
         if name == "docker":
             from builder.engines.docker import DockerEngine
 
+            lock = self.catalogue.root / "templates" / "builder.lock"
+            return DockerEngine(self.store, self.settings.child_environment, lock)
+        if name == "docker":
+            from builder.engines.docker import DockerEngine
+
             return DockerEngine(
                 self.store,
                 self.settings.child_environment,

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Assembles the root file system of python:3.13 for linux/amd64 in /rootfs, offline.
+# Rendered by `goldsmith render`, not edited.
+set -eu
+export LC_ALL=C
+umask 022
+
+cd /pool
+sha256sum --check --quiet --strict /assemble/SHA256SUMS
+
+mkdir /rootfs
+cd /rootfs
+# Older packages still ship files in /lib or /bin: they land in /usr through these links.
+for alias in bin lib lib64 sbin; do
+    mkdir -p "usr/$alias"
+    ln -s "usr/$alias" "$alias"
+done
+
+mkdir -p var/lib/dpkg/status.d
+while read -r file name; do
+    dpkg-deb --fsys-tarfile "/pool/$file" | tar --extract --preserve-permissions --keep-directory-symlink \
+        --no-overwrite-dir --no-same-owner
+    dpkg-deb --ctrl-tarfile "/pool/$file" | tar --extract --to-stdout ./control \
+        | sed '1a Status: install ok installed' > "var/lib/dpkg/status.d/$name"
+    if dpkg-deb --ctrl-tarfile "/pool/$file" | tar --list | grep -qx ./md5sums; then
+        dpkg-deb --ctrl-tarfile "/pool/$file" | tar --extract --to-stdout ./md5sums \
+            > "var/lib/dpkg/status.d/$name.md5sums"
+    fi
+done < /assemble/packages
+
+# The stand-in for the maintainer script of ca-certificates.
+if [ -d usr/share/ca-certificates/mozilla ]; then
+    mkdir -p "$(dirname etc/ssl/certs/ca-certificates.crt)"
+    cat usr/share/ca-certificates/mozilla/*.crt > etc/ssl/certs/ca-certificates.crt
+fi
+
+rm -rf usr/share/bug usr/share/doc-base usr/share/info usr/share/lintian usr/share/locale usr/share/man \
+    boot etc/ca-certificates etc/profile.d etc/skel etc/update-motd.d usr/lib/binfmt.d usr/sbin/update-ca-certificates var/backups usr/share/ca-certificates/mozilla
+if [ -d usr/share/doc ]; then
+    find usr/share/doc ! -type d ! -name copyright -delete
+fi
+find . ! -type l -perm /6000 -exec chmod ug-s {} +
+find . ! -type l -perm -0002 ! -path ./tmp -exec chmod o-w,-t {} +
+# The links of a merged /usr are the parent's.
+rm -f bin lib lib64 sbin
+
+mkdir -p "$(dirname /rootfs/usr/bin/python)"
+ln -sfn /usr/bin/python3.13 /rootfs/usr/bin/python
+mkdir -p "$(dirname /rootfs/usr/bin/python3)"
+ln -sfn /usr/bin/python3.13 /rootfs/usr/bin/python3
