@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,17 +187,25 @@ def _without_chance(path: Path, created: str, digest: Digest) -> bytes:
     with open(path, "rb") as handle:
         data = handle.read(SBOM_MAX + 1)
     document = parse_object(data, size_max=SBOM_MAX, what="an SBOM")
-    text = data.decode()
-    own = [document.get("serialNumber"), document.get("documentNamespace")]
-    own += [c.get("bom-ref") for c in _dicts(document.get("components"))]
-    own += [c.get("bom-ref") for c in _dicts([_dict(document.get("metadata")).get("component")])]
-    random = {m[0] for value in own if isinstance(value, str) and (m := _UUID.search(value))}
-    names = {
-        old: str(uuid.uuid5(_NAMESPACE, f"{digest}/{path.name}/{number}"))
-        for number, old in enumerate(sorted(random, key=text.index))
+    components = _dicts(document.get("components"))
+    root = _dict(_dict(document.get("metadata")).get("component"))
+    parts: dict[str, object] = {
+        "document": document.get("serialNumber") or document.get("documentNamespace"),
+        "root": root.get("bom-ref"),
+        **{f"{c.get('type')} {c.get('name')}": c.get("bom-ref") for c in components},
     }
+    names = {
+        match[0]: str(uuid.uuid5(_NAMESPACE, f"{digest}/{path.name}/{part}"))
+        for part, value in parts.items()
+        if isinstance(value, str) and (match := _UUID.search(value))
+    }
+    document = _renamed(document, names, created)
+    # Trivy sorts by the random identifiers.
+    for field, key in (("components", "bom-ref"), ("dependencies", "ref")):
+        if field in document:
+            document[field] = sorted(_dicts(document[field]), key=_by(key))
     try:
-        return canonical_json(_renamed(document, names, created))
+        return canonical_json(document)
     except UnicodeEncodeError as error:
         raise _refusal("an SBOM holds text that is no Unicode", str(error)[:200]) from None
 
@@ -212,6 +220,10 @@ def _renamed(value: Any, names: Mapping[str, str], created: str) -> Any:
     if isinstance(value, str):
         return _UUID.sub(lambda match: names.get(match[0], match[0]), value)
     return value
+
+
+def _by(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda item: str(item.get(name))
 
 
 def _dict(value: object) -> dict[str, Any]:

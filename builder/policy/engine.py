@@ -1,0 +1,28 @@
+"""Asks every rule; a rule that breaks has denied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.model.verdict import RuleResult
+from builder.policy.rule import Case, Rule
+from builder.policy.rules import RULES
+
+_TEXT_MAX = 500  # characters of one failure
+_FAILURES_MAX = 100  # failures of one rule
+
+
+def evaluate(case: Case, rules: Sequence[Rule] = RULES) -> tuple[RuleResult, ...]:
+    """What each rule says of the case, in the rules' order; never raises."""
+    return tuple(_ask(rule, case) for rule in rules)
+
+
+def _ask(rule: Rule, case: Case) -> RuleResult:
+    try:
+        failures = rule.failures(case)
+    except Exception as error:  # noqa: BLE001 - whatever breaks a rule must deny, not pass
+        failures = (f"the rule itself broke: {type(error).__name__}: {error}",)
+    told = [text[:_TEXT_MAX] for text in failures[:_FAILURES_MAX]]
+    if len(failures) > _FAILURES_MAX:
+        told.append(f"and {len(failures) - _FAILURES_MAX} more")
+    return RuleResult(rule.id, rule.title, tuple(told), rule.solution)

@@ -1,0 +1,132 @@
+"""The policy's data: what the rules allow. Every threshold is written down; none has a default.
+
+A policy is one YAML file in the catalogue's `policies/`, or one that comes with the tool.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from builder.errors import DefinitionError, Problem
+from builder.model.definition import Name, PlainText, Strict
+from builder.model.digest import Digest
+from builder.model.evidence import Severity
+
+_WHOLE = "(whole file)"
+_HINT = "registry/policies/baseline.yaml shows every key and what it means"
+
+Limit = Annotated[int, Field(ge=0, le=1_000_000)] | None
+Days = Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)]
+
+
+class Thresholds(Strict):
+    """How many findings of each severity are allowed; null is no limit."""
+
+    critical: Limit
+    high: Limit
+    medium: Limit
+    low: Limit
+    unknown: Limit
+
+    def limit(self, severity: Severity) -> int | None:
+        """The number that is allowed; None when there is no limit."""
+        found: int | None = getattr(self, severity.value.lower())
+        return found
+
+
+class Vulnerabilities(Strict):
+    """Findings for which a fixed version is published, and findings without one."""
+
+    fixable: Thresholds
+    unfixed: Thresholds
+
+
+class DatabaseLimits(Strict):
+    """Which vulnerability databases count."""
+
+    age_days_max: Days
+    sample: Literal["refuse", "accept"] = Field(description="The small database of the tests and the demo.")
+
+
+class ScannerLimits(Strict):
+    """Which scanners count: the exact versions that were looked at."""
+
+    name: Literal["trivy"]
+    versions: Annotated[tuple[PlainText, ...], Field(min_length=1)]
+
+
+class LicenceLimits(Strict):
+    """Licences that no package may have, by the names that the scan reports."""
+
+    denied: tuple[PlainText, ...]
+
+
+class CheckLimits(Strict):
+    """Checks that must have been run and passed, by id; of the others, all that ran must pass."""
+
+    required: Annotated[tuple[Name, ...], Field(min_length=1)]
+    required_runtime: tuple[Name, ...] = Field(description="Further ones for runtime variants.")
+
+
+class LintLimits(Strict):
+    """Remarks of this level or a worse one deny."""
+
+    level: Literal["error", "warning", "info", "style"]
+
+
+class SupportLimits(Strict):
+    """How many days of support a stream must have left."""
+
+    days_left_min: Annotated[int, Field(ge=0, le=3650)]
+
+
+class PolicyData(Strict):
+    """One policy file."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Name
+    title: PlainText
+    verdict_days_valid: Annotated[int, Field(ge=1, le=90)]
+    vulnerabilities: Vulnerabilities
+    secrets_max: Annotated[int, Field(ge=0)]
+    licences: LicenceLimits
+    database: DatabaseLimits
+    scanner: ScannerLimits
+    checks: CheckLimits
+    lint: LintLimits
+    support: SupportLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy and the digest of its text, which a verdict names."""
+
+    data: PolicyData
+    digest: Digest
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.data.name
+
+
+def parse_policy(value: Any, digest: Digest, file: str) -> Policy:
+    """The policy that a parsed file holds; raises DefinitionError with every mistake in it.
+
+    `digest` is the digest of the file's text, `file` its name for messages.
+    """
+    try:
+        # By way of JSON, because a strict model takes lists for tuples only from there.
+        data = PolicyData.model_validate_json(json.dumps(value))
+    except (ValidationError, ValueError) as error:
+        mistakes = error.errors(include_url=False) if isinstance(error, ValidationError) else []
+        problems = [
+            Problem(file, ".".join(map(str, mistake["loc"])) or _WHOLE, mistake["msg"], _HINT)
+            for mistake in mistakes
+        ]
+        raise DefinitionError(problems or [Problem(file, _WHOLE, str(error), _HINT)]) from None
+    return Policy(data, digest)
