@@ -56,15 +56,23 @@ class Settings:
         environ: Mapping[str, str] | None = None,
         directory: Path | None = None,
         now: dt.datetime | None = None,
+        needs_catalogue: bool = True,
     ) -> Settings:
         """Read the surroundings; raises UsageError when there is no catalogue.
 
         `GOLDSMITH_CATALOGUE` names the catalogue, otherwise the nearest folder upwards that
         holds `images/` and `templates/`. The state is kept in `GOLDSMITH_STATE`, otherwise in
-        `.goldsmith` beside the catalogue.
+        `.goldsmith` beside the catalogue. A command that can do without one
+        (`needs_catalogue=False`) takes the working directory in its place.
         """
         env = os.environ if environ is None else environ
-        catalogue = find_catalogue(env, (directory or Path.cwd()).absolute())
+        here = (directory or Path.cwd()).absolute()
+        try:
+            catalogue = find_catalogue(env, here)
+        except UsageError:
+            if needs_catalogue:
+                raise
+            catalogue = here
         state = Path(env.get("GOLDSMITH_STATE") or catalogue / ".goldsmith").absolute()
         return cls(
             catalogue=catalogue,

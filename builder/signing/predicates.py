@@ -41,6 +41,15 @@ ROLE_OF: Mapping[str, str] = {
     TEST_RESULT_TYPE: BUILDER,
     VERDICT_TYPE: VERDICT,
 }
+SHORT_NAMES: Mapping[str, str] = {
+    SIGNATURE_TYPE: "signature",
+    PROVENANCE_TYPE: "provenance",
+    CYCLONEDX_TYPE: "CycloneDX",
+    SPDX_TYPE: "SPDX",
+    VULNERABILITY_TYPE: "vulnerabilities",
+    TEST_RESULT_TYPE: "checks",
+    VERDICT_TYPE: "verdict",
+}
 # What an index of several platforms carries, and what a platform (or an index of one) carries.
 IMAGE_TYPES = frozenset({PROVENANCE_TYPE, VERDICT_TYPE})
 PLATFORM_TYPES = frozenset(ROLE_OF) - {SIGNATURE_TYPE}

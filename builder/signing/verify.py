@@ -23,7 +23,7 @@ The procedure; the numbers stand in the code (here, in `collect` and in `claims`
 
 What the caller still owes: to use the digest that is returned and not to resolve the tag again;
 to bring public keys from a place that the registry's operator cannot write; to remember the
-newest `issued_at` it has seen (`not_before`), since a registry can hide a newer verdict until the
+newest `issued_at` of each digest (`seen`), since a registry can hide a newer verdict until the
 older one expires; to hash layers when pulling, as every client does.
 
 "Bad" is EvidenceRefused (a PolicyDenied), "could not be looked at" is a RegistryError. Neither
@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from builder.errors import RegistryError
@@ -83,12 +84,13 @@ def verify(
     now: dt.datetime,
     *,
     accept_sample: bool = False,
-    not_before: dt.datetime | None = None,
+    seen: Callable[[Digest], dt.datetime | None] = lambda digest: None,
 ) -> Verification:
     """Carry out the procedure above for `reference` (an index, or one platform's manifest).
 
-    `not_before` refuses verdicts that were issued earlier. Raises EvidenceRefused with the first
-    flaw, RegistryError when something cannot be fetched.
+    `seen` tells the newest time of a verdict that was seen on a digest before: an older one is
+    refused. Raises EvidenceRefused with the first flaw, RegistryError when something cannot be
+    fetched.
     """
     # 1. reference → digest → bytes
     digest = resolve(reference, registry)
@@ -100,7 +102,7 @@ def verify(
     # 3. to 7. the image itself
     claims = _believed(registry, reference, digest, required, trust)
     verdict = claims[0].verdict
-    _check_verdict(verdict, now, accept_sample, not_before)
+    _check_verdict(verdict, now, accept_sample, seen(digest))
     _check_subject(verdict, root, digest, platforms)
     _check_sbom(claims, verdict, single)
     _check_name(reference, claims)
@@ -112,6 +114,17 @@ def verify(
         for platform in platforms:
             proofs.append(_verify_platform(registry, reference, platform, verdict, trust))
     return Verification(reference, digest, verdict, tuple(proofs))
+
+
+def published_verdict(reference: Reference, registry: Registry, trust: Trust) -> Verdict:
+    """The verdict on a published image, for explanation only: steps 1 to 5, whatever it says.
+
+    It may deny, or have expired. Raises as `verify` does.
+    """
+    digest = resolve(reference, registry)
+    root, _, size = manifest_at(registry, reference.with_digest(digest))
+    required = PLATFORM_TYPES if len(_platforms(root, digest, size)) == 1 else IMAGE_TYPES
+    return _believed(registry, reference, digest, required, trust)[0].verdict
 
 
 def resolve(reference: Reference, registry: Registry) -> Digest:

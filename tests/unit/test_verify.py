@@ -368,9 +368,9 @@ def test_an_older_verdict_put_back_in_one_form(good: World, stale: str) -> None:
 
 def test_an_older_verdict_than_one_seen_before(good: World) -> None:
     registry = _published(good)
-    verify(TAG, registry, good.trust, NOW, not_before=good.verdict.issued_at)
+    verify(TAG, registry, good.trust, NOW, seen=lambda digest: good.verdict.issued_at)
     later = good.verdict.issued_at + dt.timedelta(seconds=1)
-    assert _refusal(registry, good, not_before=later).reference == "verdict-replayed"
+    assert _refusal(registry, good, seen=lambda digest: later).reference == "verdict-replayed"
 
 
 def test_clocks_may_differ_a_little(good: World) -> None:
