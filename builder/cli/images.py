@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
     app.command()(render)
     app.command()(build)
+    app.command()(run)
 
 
 def render(
@@ -103,3 +104,35 @@ def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
         )
     else:
         emit(f"{target.ref} {result.digest} {'built' if anew else 'unchanged'}")
+
+
+def run(
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Images of the catalogue; all by default.")
+    ] = None,
+    engine: Engines = None,
+    policy: Annotated[str | None, typer.Option(help="The policy that judges. Default: baseline.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take images from their locks to the registry: build, check, scan, judge, sign, publish."""
+    from builder.cli.releasing import Bench, run_images
+    from builder.cli.wiring import Workshop
+    from builder.cli import outcomes as shown
+    from builder.report import Lines, Silent, emit_json
+
+    workshop = Workshop.open()
+    settings = workshop.settings
+    bench = Bench(workshop, policy or settings.policy, settings.trivy_db)
+    outcomes, failures = run_images(
+        bench, images or [], engine or ["direct"], Silent() if as_json else Lines()
+    )
+    if as_json:
+        emit_json(
+            {
+                "images": [o.as_dict() for o in outcomes],
+                "failures": [{"ref": f.ref, **f.error.as_dict()} for f in failures],
+            }
+        )
+    else:
+        shown.show("Images", outcomes)
+    shown.stop_for(outcomes, failures, as_json)

@@ -1,0 +1,200 @@
+"""The composition root of a release: settings → the tools that check, scan, judge, sign, publish."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from builder.cli.wiring import Workshop
+from builder.errors import ToolError
+from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport
+from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
+from builder.model.outcome import ImageOutcome
+from builder.model.release import PublishedImage, SignedImage
+from builder.model.verdict import Verdict
+from builder.oci.client import RegistryClient
+from builder.oci.compress import COMPRESSOR
+from builder.pipeline.prepare import Prepared
+from builder.pipeline.release import Tools
+from builder.pipeline.run import Failure, Runner
+from builder.report import Reporter
+from builder.policy.schema import Policy
+from builder.signing.keys import Keys, Trust, load_keys
+from builder.store import file_digest
+from builder.tools.hadolint import Hadolint
+from builder.tools.trivy import Trivy
+from builder.tools.trivy_db import Database
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The tools of one release, each made when it is first needed."""
+
+    workshop: Workshop
+    policy_name: str
+    database_source: str | None
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The named policy: the catalogue's own, or else the installed one."""
+        import registry
+        from builder.stages.judge import find_policy
+
+        installed = Path(registry.__file__).parent / "policies"
+        return find_policy(self.policy_name, [self.workshop.settings.catalogue / "policies", installed])
+
+    @cached_property
+    def client(self) -> RegistryClient:
+        """The client of the configured registry."""
+        return RegistryClient(self.workshop.settings.registry)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The signers; only the sign stage asks for them."""
+        settings = self.workshop.settings
+        return load_keys(self.workshop.store.keys, settings.key_uris, settings.passphrase)
+
+    @cached_property
+    def trust(self) -> Trust:
+        """The public keys."""
+        return Trust.load(self.workshop.store.keys)
+
+    @cached_property
+    def trivy(self) -> Trivy:
+        """The scanner."""
+        from builder.tools.trivy import locate
+
+        return locate(self.workshop.settings.trivy_binary, self.workshop.settings.child_environment)
+
+    @cached_property
+    def hadolint(self) -> Hadolint:
+        """The linter."""
+        from builder.tools.hadolint import locate
+
+        return locate(self.workshop.settings.hadolint_binary, self.workshop.settings.child_environment)
+
+    @cached_property
+    def database(self) -> Database:
+        """The vulnerability database, pinned by its digest."""
+        from builder.tools.trivy_db import open_database
+
+        return open_database(
+            self.workshop.store,
+            self.database_source,
+            now=self.workshop.settings.now,
+            age_days_max=self.policy.data.database.age_days_max,
+        )
+
+    def tools(self) -> Tools:
+        """The tools of a release; raises what stands in the way of all images (keys, database)."""
+        return Tools(
+            check=self._check,
+            scan=self._scan,
+            lint=self._lint,
+            judge=self._judge,
+            provenance=self._provenance,
+            sign=self._sign,
+            publish=self._publish,
+            identity={
+                "policy": self.policy.digest,
+                "database": self.database.identity.digest,
+                "scanner": self._scanner_stamp(),
+                "keys": [self.trust.builder.hint, self.trust.verdict.hint],
+                "registry": self.workshop.settings.registry,
+                "goldsmith": version(),
+            },
+        )
+
+    def still_published(self, image: BuiltImage) -> bool:
+        """Whether the registry's tags still point to this image."""
+        from builder.stages.publish import find_published
+
+        return find_published(self.client, image.target, image.immutable_tag) == image.digest
+
+    def _scanner_stamp(self) -> list[object]:
+        """Which scanner it is, without reading 150 MB of it in each run."""
+        from builder.tools.trivy import binary
+
+        path = binary(self.workshop.settings.trivy_binary, self.workshop.settings.child_environment)
+        stat = path.stat()
+        return [str(path), stat.st_size, stat.st_mtime_ns]
+
+    def _check(self, target: Target, image: PlatformImage) -> CheckReport | NotDone:
+        raise ToolError("not wired")
+
+    def _scan(self, target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
+        from builder.stages.scan import scan
+
+        return scan(image, name=target.ref, database=self.database, trivy=self.trivy, work=work)
+
+    def _lint(self, context: BuildContext) -> LintReport | NotDone:
+        return self.hadolint.lint(context.files["Dockerfile"].decode())
+
+    def _judge(self, image: BuiltImage, evidence: tuple[Evidence, ...]) -> Verdict:
+        from builder.stages.judge import judge
+
+        return judge(image, evidence, self.policy, self.workshop.settings.now)
+
+    def _provenance(
+        self, prepared: Prepared, image: BuiltImage, parent: BuiltImage | None
+    ) -> Mapping[str, Any]:
+        from builder.signing.predicates import provenance
+
+        catalogue = self.workshop.settings.catalogue
+        templates = sorted(p for p in (catalogue / "templates").rglob("*.j2"))
+        return provenance(
+            image,
+            definition=file_digest(image.target.directory / "image.yaml"),
+            templates={str(p.relative_to(catalogue)): file_digest(p) for p in templates},
+            tools={"goldsmith": version(), "python": platform.python_version(), "compressor": COMPRESSOR},
+            parent=(parent.target.ref, parent.digest) if parent else None,
+        )
+
+    def _sign(
+        self,
+        image: BuiltImage,
+        evidence: tuple[Evidence, ...],
+        verdict: Verdict,
+        provenance: Mapping[str, Any],
+    ) -> SignedImage:
+        from builder.stages.publish import repository
+        from builder.stages.sign import sign
+
+        name = f"{self.workshop.settings.registry}/{repository(image.target)}"
+        return sign(image, evidence, verdict, provenance, self.keys, name)
+
+    def _publish(self, signed: SignedImage) -> PublishedImage:
+        from builder.stages.publish import publish
+
+        return publish(signed, self.client)
+
+
+def version() -> str:
+    """The version of the installed tool; "unpackaged" when it runs from a plain folder."""
+    try:
+        return importlib.metadata.version("goldsmith")
+    except importlib.metadata.PackageNotFoundError:
+        return "unpackaged"
+
+
+def run_images(
+    bench: Bench, refs: Sequence[str], engines: Sequence[str], reporter: Reporter
+) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
+    """Take images to the registry, holding the state directory; see `pipeline.run.Runner`."""
+    workshop = bench.workshop
+    with workshop.store.exclusive("goldsmith run"):
+        runner = Runner(
+            workshop.catalogue,
+            workshop.store,
+            workshop.builder(engines),
+            bench.tools(),
+            bench.still_published,
+            workshop.settings.now,
+            reporter,
+        )
+        return runner.run(refs)
