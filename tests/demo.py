@@ -1,0 +1,170 @@
+"""`make demo`: the whole system, end to end, with real parts only, on this machine.
+
+Locks, builds on two engines, checks, scans, judges, signs and publishes the images of this
+catalogue, pulls them back with a real client, runs them, and verifies every signature. It is
+what the commands `init`, `up`, `lock`, `run` and `verify` do, in a row.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.cli import outcomes as shown
+from builder.cli.catalogue import refresh
+from builder.cli.main import run as command
+from builder.cli.releasing import ReleaseTools, run_images
+from builder.cli.wiring import Workshop
+from builder.errors import GoldsmithError, ToolError
+from builder.model.outcome import ImageOutcome
+from builder.oci.client import RegistryClient
+from builder.report import Lines, emit, plain
+from builder.signing.keys import Trust, create_keys
+from builder.signing.verify import verify
+from builder.store import write_atomically
+from builder.tools import process
+from builder.tools.docker_client import Combination, find_combination
+from builder.tools.docker_engine import ensure_engine
+from registry import storage
+from tests.support.vulndb import sample_database
+
+_PULL_SECONDS = 120
+# What a real client runs in the pulled image, and what it must print; base has no program of its own.
+_TRIALS = {
+    "base": (["/usr/lib64/ld-linux-x86-64.so.2", "--version"], "ld.so"),
+    "python": (["/usr/bin/python3", "-c", "import ssl, sqlite3; print('hello from', ssl.OPENSSL_VERSION)"], "hello from OpenSSL"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image after the demo: what the run said, and what a consumer saw."""
+
+    outcome: ImageOutcome
+    verified: bool
+    said: str
+    seconds: dict[str, float]
+
+
+def main() -> int:
+    """Run the demo; returns the exit code."""
+    began = time.monotonic()
+    try:
+        return _demo(began)
+    except GoldsmithError as error:
+        lines = [f"error: {error.message}", *(f"  {x}" for x in error.context.splitlines())]
+        sys.stderr.write(plain("\n".join([*lines, f"  what to do: {error.hint}" if error.hint else ""])) + "\n")
+        return error.exit_code
+
+
+def _demo(began: float) -> int:
+    reporter = Lines()
+    workshop = Workshop.open()
+    settings, store = workshop.settings, workshop.store.create()
+    with reporter.stage("set-up", "keys"):
+        create_keys(store.keys, settings.key_uris, settings.passphrase)
+    with reporter.stage("set-up", "registry", settings.registry):
+        storage.up(settings)
+    with reporter.stage("set-up", "engine"):
+        engine = ensure_engine(store, settings.child_environment)
+        combination = find_combination(engine, store, settings.child_environment)
+    reporter.note(f"  building with {combination}")
+    with store.exclusive("make demo: lock"), reporter.stage("set-up", "lock"):
+        changed = refresh(workshop.catalogue, settings, store)
+    for file in changed:
+        reporter.note(f"  the archive has moved: {file} was written anew; `git diff` shows the packages")
+    tools, sample = _tools(Workshop.open(), reporter)
+    finished, failures = run_images(tools, [], ["direct", "docker"], reporter)
+    rows = [_consume(outcome, tools, combination, reporter) for outcome in finished if outcome.approved]
+    _write(settings.state / "demo.json", rows, tools, time.monotonic() - began)
+    _show(rows, finished, sample, tools)
+    shown.stop_for(finished, failures, silent=False)
+    emit(f"done in {time.monotonic() - began:.1f} s; {settings.state / 'demo.json'} holds the same for machines")
+    return 0
+
+
+def _tools(workshop: Workshop, reporter: Lines) -> tuple[ReleaseTools, bool]:
+    """The ordinary policy with a real database; only where none can be had, the sample."""
+    settings = workshop.settings
+    tools = ReleaseTools(workshop, settings.policy, settings.trivy_db)
+    try:
+        with reporter.stage("set-up", "database"):
+            tools.database.verify()
+    except ToolError as error:
+        if settings.trivy_db:
+            raise  # somebody chose a database: another one must not stand in for it
+        reporter.note(f"  {error.message}: {error.context.splitlines()[0] if error.context else ''}")
+        sample = sample_database(settings.state / "sample")
+        return ReleaseTools(workshop, "demo", str(sample)), True
+    return tools, tools.database.identity.sample
+
+
+def _consume(outcome: ImageOutcome, tools: ReleaseTools, client: Combination, reporter: Lines) -> Row:
+    """What a developer does: pull by digest, run, and verify signature and attestations."""
+    settings = tools.workshop.settings
+    environment = {**settings.child_environment, "DOCKER_HOST": client.engine.host}
+    command, expected = _TRIALS[outcome.ref.partition(":")[0]]
+    took: dict[str, float] = {}
+    started = time.monotonic()
+    with reporter.stage(outcome.ref, "pull + run"):
+        process.run([client.client, "pull", "--quiet", outcome.reference], environment=environment, timeout_seconds=_PULL_SECONDS)
+        argv = ["run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--entrypoint", command[0]]
+        ran = process.run(
+            [client.client, *argv, outcome.reference, *command[1:]], environment=environment, timeout_seconds=_PULL_SECONDS
+        )
+    took["pull"] = time.monotonic() - started
+    said = (ran.text.splitlines() or [""])[0]
+    if expected not in said:
+        raise ToolError(f"{outcome.ref} was pulled, but it said {said[:200]!r}", hint="see the image's checks")
+    started = time.monotonic()
+    with reporter.stage(outcome.ref, "verify"):
+        trust = Trust.load(tools.workshop.store.keys)
+        reference = RegistryClient(settings.registry).reference(*_parts(outcome))
+        proof = verify(reference, RegistryClient(settings.registry), trust, settings.now, accept_sample=tools.database.identity.sample)
+    took["verify"] = time.monotonic() - started
+    return Row(outcome, str(proof.digest) == outcome.digest, said, took)
+
+
+def _parts(outcome: ImageOutcome) -> tuple[str, None, Any]:
+    from builder.model.reference import Reference
+
+    reference = Reference.parse(outcome.reference)
+    return reference.name, None, reference.digest
+
+
+def _write(path: Path, rows: list[Row], tools: ReleaseTools, seconds: float) -> None:
+    identity = tools.database.identity
+    images = [
+        {
+            **row.outcome.as_dict(),
+            "verified": row.verified,
+            "said": row.said,
+            "stages": {**row.outcome.as_dict()["stages"], **{k: round(v, 3) for k, v in row.seconds.items()}},  # type: ignore[dict-item]
+        }
+        for row in rows
+    ]
+    database = {"digest": identity.digest, "updated_at": identity.updated_at, "source": identity.source, "sample": identity.sample}
+    document = {"images": images, "database": database, "seconds": round(seconds, 2)}
+    write_atomically(path, json.dumps(document, indent=1).encode())
+
+
+def _show(rows: list[Row], finished: tuple[ImageOutcome, ...], sample: bool, tools: ReleaseTools) -> None:
+    signatures = {r.outcome.ref: "verified" if r.verified else "NOT VERIFIED" for r in rows}
+    shown.show("Golden images", finished, signatures, {r.outcome.ref: r.seconds for r in rows})
+    for row in rows:
+        emit(f"{row.outcome.ref}  {row.outcome.reference}\n    a client pulled it by digest, ran it, and it said: {row.said}")
+    if sample:
+        emit(
+            "\n*** SAMPLE DATABASE: no vulnerability database could be had, so these images were scanned with the\n"
+            "*** small sample of the tests. The verdicts say so, and the ordinary policy refuses them.\n"
+            "*** Set GOLDSMITH_TRIVY_DB (an OCI reference, an OCI layout, or a tar) for a real one.\n"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+__all__ = ["command"]
