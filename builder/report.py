@@ -88,7 +88,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in columns:
         out.add_column(column, overflow="fold")

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from builder.cli import outcomes as shown
-from builder.cli.catalogue import refresh
-from builder.cli.main import run as command
+from builder.cli.catalogue import relock
 from builder.cli.releasing import ReleaseTools, run_images
 from builder.cli.wiring import Workshop
 from builder.errors import GoldsmithError, ToolError
 from builder.model.outcome import ImageOutcome
+from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.report import Lines, emit, plain
 from builder.signing.keys import Trust, create_keys
@@ -36,7 +35,10 @@ _PULL_SECONDS = 120
 # What a real client runs in the pulled image, and what it must print; base has no program of its own.
 _TRIALS = {
     "base": (["/usr/lib64/ld-linux-x86-64.so.2", "--version"], "ld.so"),
-    "python": (["/usr/bin/python3", "-c", "import ssl, sqlite3; print('hello from', ssl.OPENSSL_VERSION)"], "hello from OpenSSL"),
+    "python": (
+        ["/usr/bin/python3", "-c", "import ssl, sqlite3; print('hello from', ssl.OPENSSL_VERSION)"],
+        "hello from OpenSSL",
+    ),
 }
 
 
@@ -57,7 +59,9 @@ def main() -> int:
         return _demo(began)
     except GoldsmithError as error:
         lines = [f"error: {error.message}", *(f"  {x}" for x in error.context.splitlines())]
-        sys.stderr.write(plain("\n".join([*lines, f"  what to do: {error.hint}" if error.hint else ""])) + "\n")
+        sys.stderr.write(
+            plain("\n".join([*lines, f"  what to do: {error.hint}" if error.hint else ""])) + "\n"
+        )
         return error.exit_code
 
 
@@ -74,7 +78,7 @@ def _demo(began: float) -> int:
         combination = find_combination(engine, store, settings.child_environment)
     reporter.note(f"  building with {combination}")
     with store.exclusive("make demo: lock"), reporter.stage("set-up", "lock"):
-        changed = refresh(workshop.catalogue, settings, store)
+        _, changed = relock(workshop.catalogue, settings, store, [], check=False)
     for file in changed:
         reporter.note(f"  the archive has moved: {file} was written anew; `git diff` shows the packages")
     tools, sample = _tools(Workshop.open(), reporter)
@@ -83,7 +87,9 @@ def _demo(began: float) -> int:
     _write(settings.state / "demo.json", rows, tools, time.monotonic() - began)
     _show(rows, finished, sample, tools)
     shown.stop_for(finished, failures, silent=False)
-    emit(f"done in {time.monotonic() - began:.1f} s; {settings.state / 'demo.json'} holds the same for machines")
+    emit(
+        f"done in {time.monotonic() - began:.1f} s; {settings.state / 'demo.json'} holds the same for machines"
+    )
     return 0
 
 
@@ -111,29 +117,33 @@ def _consume(outcome: ImageOutcome, tools: ReleaseTools, client: Combination, re
     took: dict[str, float] = {}
     started = time.monotonic()
     with reporter.stage(outcome.ref, "pull + run"):
-        process.run([client.client, "pull", "--quiet", outcome.reference], environment=environment, timeout_seconds=_PULL_SECONDS)
+        process.run(
+            [client.client, "pull", "--quiet", outcome.reference],
+            environment=environment,
+            timeout_seconds=_PULL_SECONDS,
+        )
         argv = ["run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--entrypoint", command[0]]
         ran = process.run(
-            [client.client, *argv, outcome.reference, *command[1:]], environment=environment, timeout_seconds=_PULL_SECONDS
+            [client.client, *argv, outcome.reference, *command[1:]],
+            environment=environment,
+            timeout_seconds=_PULL_SECONDS,
         )
     took["pull"] = time.monotonic() - started
     said = (ran.text.splitlines() or [""])[0]
     if expected not in said:
-        raise ToolError(f"{outcome.ref} was pulled, but it said {said[:200]!r}", hint="see the image's checks")
+        raise ToolError(
+            f"{outcome.ref} was pulled, but it said {said[:200]!r}", hint="see the image's checks"
+        )
     started = time.monotonic()
     with reporter.stage(outcome.ref, "verify"):
         trust = Trust.load(tools.workshop.store.keys)
-        reference = RegistryClient(settings.registry).reference(*_parts(outcome))
-        proof = verify(reference, RegistryClient(settings.registry), trust, settings.now, accept_sample=tools.database.identity.sample)
+        accept = tools.database.identity.sample
+        reference = Reference.parse(outcome.reference)
+        proof = verify(
+            reference, RegistryClient(settings.registry), trust, settings.now, accept_sample=accept
+        )
     took["verify"] = time.monotonic() - started
     return Row(outcome, str(proof.digest) == outcome.digest, said, took)
-
-
-def _parts(outcome: ImageOutcome) -> tuple[str, None, Any]:
-    from builder.model.reference import Reference
-
-    reference = Reference.parse(outcome.reference)
-    return reference.name, None, reference.digest
 
 
 def _write(path: Path, rows: list[Row], tools: ReleaseTools, seconds: float) -> None:
@@ -143,20 +153,29 @@ def _write(path: Path, rows: list[Row], tools: ReleaseTools, seconds: float) -> 
             **row.outcome.as_dict(),
             "verified": row.verified,
             "said": row.said,
-            "stages": {**row.outcome.as_dict()["stages"], **{k: round(v, 3) for k, v in row.seconds.items()}},  # type: ignore[dict-item]
+            "stages": {k: round(v, 3) for k, v in {**row.outcome.stages, **row.seconds}.items()},
         }
         for row in rows
     ]
-    database = {"digest": identity.digest, "updated_at": identity.updated_at, "source": identity.source, "sample": identity.sample}
+    database = {
+        "digest": identity.digest,
+        "updated_at": identity.updated_at,
+        "source": identity.source,
+        "sample": identity.sample,
+    }
     document = {"images": images, "database": database, "seconds": round(seconds, 2)}
     write_atomically(path, json.dumps(document, indent=1).encode())
 
 
 def _show(rows: list[Row], finished: tuple[ImageOutcome, ...], sample: bool, tools: ReleaseTools) -> None:
     signatures = {r.outcome.ref: "verified" if r.verified else "NOT VERIFIED" for r in rows}
-    shown.show("Golden images", finished, signatures, {r.outcome.ref: r.seconds for r in rows})
+    consumed = {r.outcome.ref: r.seconds for r in rows}
+    timed = [replace(o, stages={**o.stages, **consumed.get(o.ref, {})}) for o in finished]
+    shown.show("Golden images", timed, signatures)
     for row in rows:
-        emit(f"{row.outcome.ref}  {row.outcome.reference}\n    a client pulled it by digest, ran it, and it said: {row.said}")
+        emit(
+            f"{row.outcome.ref}  {row.outcome.reference}\n    a client pulled it by digest, ran it, and it said: {row.said}"
+        )
     if sample:
         emit(
             "\n*** SAMPLE DATABASE: no vulnerability database could be had, so these images were scanned with the\n"
@@ -167,4 +186,3 @@ def _show(rows: list[Row], finished: tuple[ImageOutcome, ...], sample: bool, too
 
 if __name__ == "__main__":
     sys.exit(main())
-__all__ = ["command"]

@@ -144,7 +144,7 @@ def lock(
     catalogue = load_catalogue(settings.catalogue)
     store = Store(settings.state)
     with store.exclusive("goldsmith lock"):
-        differences, written = _lock(catalogue, settings, store, names or [], check)
+        differences, written = relock(catalogue, settings, store, names or [], check)
     stale = bool(differences) and check
     if as_json:
         emit_json({"stale": stale, "written": written, "differences": [d.as_dict() for d in differences]})
@@ -162,9 +162,13 @@ def lock(
         raise typer.Exit(_STALE)
 
 
-def _lock(
+def relock(
     catalogue: Catalogue, settings: Settings, store: Store, names: list[str], check: bool
 ) -> tuple[list[SectionDiff], list[str]]:
+    """Resolve the named images (all without names) anew; write what changed unless `check`.
+
+    Returns the differences, and the files that were written, relative to the catalogue.
+    """
     from builder.stages import lock as stage
 
     wanted = {catalogue.find(name).definition.name for name in names} or set(catalogue.definitions)

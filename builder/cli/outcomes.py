@@ -19,12 +19,13 @@ _COLUMNS = (
     "digest",
     "outcome",
     "packages",
-    "compressed",
+    "size",
     "findings",
     "verdict",
     "signature",
-    "seconds",
+    "seconds per stage",
 )
+_DIGEST_SHOWN = 19  # characters: the algorithm and 12 digits
 
 
 def show(title: str, outcomes: Sequence[ImageOutcome], signatures: dict[str, str] | None = None) -> None:
@@ -32,7 +33,7 @@ def show(title: str, outcomes: Sequence[ImageOutcome], signatures: dict[str, str
     rows = [
         (
             o.ref,
-            o.digest,
+            o.digest[:_DIGEST_SHOWN],
             o.outcome,
             str(o.packages),
             f"{o.compressed_bytes / 1e6:.1f} MB",
@@ -64,17 +65,18 @@ def stop_for(outcomes: Sequence[ImageOutcome], failures: Sequence[Failure], sile
     """
     denied = [o for o in outcomes if not o.approved]
     error: GoldsmithError | None = None
-    if failures:
-        error = failures[0].error
-        if not silent:
-            for failure in failures[1:]:
-                emit(f"{failure.ref}: {failure.error.message}")
-    elif denied:
+    if denied:
         error = PolicyDenied(
             f"{', '.join(o.ref for o in denied)}: denied, nothing was published",
             context="\n".join(line for o in denied for line in o.explanation),
             hint=f"goldsmith why {denied[0].ref}",
         )
+    elif failures:
+        error = failures[0].error
+    others = [f for f in failures if f.error is not error]
+    if not silent:
+        for failure in others:
+            emit(f"{failure.ref}: {failure.error.message}")
     if error is not None:
         if silent:
             raise typer.Exit(error.exit_code)
