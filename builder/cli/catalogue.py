@@ -171,7 +171,8 @@ def relock(
     """
     from builder.stages import lock as stage
 
-    wanted = {catalogue.find(name).definition.name for name in names} or set(catalogue.definitions)
+    wanted = {n if n in catalogue.definitions else catalogue.find(n).definition.name for n in names}
+    wanted = wanted or set(catalogue.definitions)
     archive = _archive(catalogue, settings, store, wanted)
     locks: dict[str, ImageLock] = {}
     work = []

@@ -120,8 +120,18 @@ def _read(root: Path, file: str, model: type[_Model], problems: list[Problem]) -
     try:
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        problems += [_problem(file, model, dict(e)) for e in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        # A list whose entries are wrong is also "too short"; that says nothing new.
+        problems += [
+            _problem(file, model, dict(e))
+            for e in found
+            if not (e["type"] == "too_short" and any(_is_below(o["loc"], e["loc"]) for o in found))
+        ]
     return None
+
+
+def _is_below(inner: Sequence[Any], outer: Sequence[Any]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _problem(file: str, model: type[BaseModel], error: Mapping[str, Any]) -> Problem:
@@ -233,7 +243,9 @@ def _cross_problems(
             parent_stream(definitions, reference, stream.suite)
         except ValueError as error:
             known = [*definitions, *(f"{n}:{s}" for n, d in definitions.items() for s in d.streams)]
-            near = difflib.get_close_matches(reference, [k for k in known if k != name], 1, 0.5)
+            near = difflib.get_close_matches(
+                reference, [k for k in known if k.partition(":")[0] != name], 1, 0.5
+            )
             hint = f"did you mean {near[0]!r}?" if near else "`goldsmith images` lists the catalogue"
             yield Problem(file, "from", f"stream {stream_name}: {error}", hint)
     if parent_name in definitions:

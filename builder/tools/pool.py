@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -53,12 +54,16 @@ class Pool:
             return
         self._store.create()
         mirror, environment = self._mirror(), with_host_proxy(self._environment)
+        stop = threading.Event()
         with ThreadPoolExecutor(min(_THREADS, len(missing)), "download") as threads:
-            futures = [threads.submit(self._download, package, mirror, environment) for package in missing]
+            futures = [
+                threads.submit(self._download, package, mirror, environment, stop) for package in missing
+            ]
             try:
                 for future in futures:
                     future.result()
             except BaseException:
+                stop.set()
                 threads.shutdown(cancel_futures=True)
                 raise
 
@@ -89,11 +94,13 @@ class Pool:
             return "is not in the pool"
         return "was altered in the pool"
 
-    def _download(self, package: LockedPackage, mirror: Mirror, environment: Mapping[str, str]) -> None:
+    def _download(
+        self, package: LockedPackage, mirror: Mirror, environment: Mapping[str, str], stop: threading.Event
+    ) -> None:
         part = self._store.tmp / f"{package.sha256}.{os.getpid()}.part"
         try:
             with open(part, "wb") as out:
-                _from_mirror(package, mirror, environment, out)
+                _from_mirror(package, mirror, environment, out, stop)
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(part, self._file(package))
@@ -117,16 +124,20 @@ class _Interrupted(Exception):
 
 
 def _from_mirror(
-    package: LockedPackage, mirror: Mirror, environment: Mapping[str, str], out: BinaryIO
+    package: LockedPackage,
+    mirror: Mirror,
+    environment: Mapping[str, str],
+    out: BinaryIO,
+    stop: threading.Event,
 ) -> None:
     problem = ""
     for address in mirror.addresses(quote(package.path, safe="/~+")):
         for attempt in range(_ATTEMPTS):
-            time.sleep(attempt * _PAUSE_SECONDS)
+            stop.wait(attempt * _PAUSE_SECONDS)
             out.seek(0)
             out.truncate()
             try:
-                _copy(_pieces(address, environment), out, package)
+                _copy(_pieces(address, environment), out, package, stop)
             except _Gone:
                 problem = problem or "is gone from the archive"
                 break
@@ -145,9 +156,11 @@ def _from_mirror(
     )
 
 
-def _copy(pieces: Iterator[bytes], out: BinaryIO, package: LockedPackage) -> None:
+def _copy(pieces: Iterator[bytes], out: BinaryIO, package: LockedPackage, stop: threading.Event) -> None:
     sha, size, began = hashlib.sha256(), 0, time.monotonic()
     for piece in pieces:
+        if stop.is_set():
+            raise _Interrupted("another package failed, or the run was interrupted")
         if time.monotonic() - began > _PACKAGE_SECONDS:
             raise _Interrupted(f"the mirror needed more than {_PACKAGE_SECONDS} s")
         size += len(piece)

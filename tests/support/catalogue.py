@@ -1,0 +1,48 @@
+"""A small, sound catalogue in a folder, to be spoilt by tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Document = dict[str, Any]
+
+
+def image(name: str, **changes: Any) -> Document:
+    """The content of an `image.yaml`."""
+    return {
+        "schema": 1,
+        "name": name,
+        "title": f"The image {name}",
+        "owner": "team",
+        "template": "debian-runtime",
+        "streams": {"1": stream()},
+        **changes,
+    }
+
+
+def stream(*packages: str, **changes: Any) -> Document:
+    """One stream of an `image.yaml`."""
+    return {
+        "suite": "trixie",
+        "packages": list(packages) or ["hello"],
+        "end_of_life": "2030-01-31",
+        **changes,
+    }
+
+
+def write(root: Path, *images: Document, builder: Document | None = None) -> Path:
+    """Write a catalogue below `root`; returns `root`."""
+    (root / "templates").mkdir(parents=True, exist_ok=True)
+    (root / "templates" / "debian-runtime.Dockerfile.j2").write_text("FROM scratch\n")
+    (root / "images").mkdir(exist_ok=True)
+    for document in images:
+        folder = root / "images" / document["name"]
+        folder.mkdir()
+        (folder / "image.yaml").write_text(yaml.safe_dump(document))
+        (folder / "checks.yaml").write_text("schema: 1\nfiles: [{path: /etc/os-release}]\n")
+    if builder:
+        (root / "templates" / "builder.yaml").write_text(yaml.safe_dump(builder))
+    return root

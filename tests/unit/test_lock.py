@@ -1,0 +1,321 @@
+"""What a lock says, when it is stale, and how it differs from the archive."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from builder.errors import LockError
+from builder.model.catalogue import Catalogue
+from builder.model.lock import HEADER, ImageLock, LockedPackage, LockSection
+from builder.model.platform import Platform
+from builder.stages import lock as stage
+from builder.stages.define import load_catalogue
+from tests.support.catalogue import Document, image, stream, write
+
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+BOTH = ["linux/amd64", "linux/arm64"]
+
+
+class World:
+    """An archive in memory: package → (version, dependencies); `own` holds what differs by architecture."""
+
+    def __init__(self, **packages: tuple[str, ...]) -> None:
+        self.packages = {name.replace("_", "-"): value for name, value in packages.items()}
+        self.own: dict[tuple[str, str], str] = {}
+
+    def resolve(self, suite: str, architecture: str, request: Sequence[str]) -> tuple[LockedPackage, ...]:
+        closure, waiting = set(), list(request)
+        while waiting:
+            name = waiting.pop()
+            if name not in closure:
+                closure.add(name)
+                waiting += self.packages[name][1:]
+        return tuple(self.package(name, architecture) for name in sorted(closure))
+
+    def package(self, name: str, architecture: str) -> LockedPackage:
+        version = self.own.get((name, architecture), self.packages[name][0])
+        return LockedPackage(
+            name=name,
+            version=version,
+            architecture=architecture,
+            sha256=hashlib.sha256(f"{name} {version} {architecture}".encode()).hexdigest(),
+            size=1000,
+            path=f"pool/main/{name[0]}/{name}/{name}_{version}_{architecture}.deb",
+            source=name,
+            source_version=version.partition("+b")[0],
+        )
+
+
+@pytest.fixture
+def world() -> World:
+    return World(
+        libc=("2.41",),
+        certificates=("1", "setup", "libc"),
+        setup=("9",),
+        app=("3.0", "libapp", "certificates"),
+        libapp=("3.0", "libc"),
+        shell=("5", "libc", "setup"),
+    )
+
+
+def two_images(**app: object) -> tuple[Document, Document]:
+    base = image("base", streams={"1": stream("certificates", omit=["setup"])})
+    child = image("app", **{"from": "base", "streams": {"3": stream("app")}, **app})
+    return base, child
+
+
+def lock_all(catalogue: Catalogue, world: World) -> dict[str, ImageLock]:
+    locks: dict[str, ImageLock] = {}
+    for name in dict.fromkeys(t.definition.name for t in catalogue.targets()):
+        locks[name] = stage.resolve_image(catalogue, name, world, locks)
+        stage.write(stage.lock_path(catalogue, name), locks[name])
+    return locks
+
+
+def names(section: LockSection) -> list[str]:
+    return [p.name for p in section.packages]
+
+
+def test_a_child_holds_its_closure_without_the_parent_and_what_is_omitted(
+    tmp_path: Path, world: World
+) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    locks = lock_all(catalogue, world)
+    base, child = (locks[name].sections[0] for name in ("base", "app"))
+    assert names(base) == ["certificates", "libc"]
+    assert names(child) == ["app", "libapp"]
+    assert child.parent is not None
+    assert (child.parent.image, child.parent.variant, child.parent.section) == (
+        *("base:1", "runtime"),
+        base.digest,
+    )
+
+
+def test_what_a_parent_omits_a_child_may_ask_for(tmp_path: Path, world: World) -> None:
+    streams = {"3": stream("app", dev={"packages": ["setup", "shell"]})}
+    catalogue = load_catalogue(write(tmp_path, *two_images(streams=streams, variants=["runtime", "dev"])))
+    runtime, dev = lock_all(catalogue, world)["app"].sections
+    assert names(runtime) == ["app", "libapp"]
+    assert names(dev) == ["app", "libapp", "setup", "shell"]
+
+
+def test_the_text_comes_back_as_it_went(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    for lock in lock_all(catalogue, world).values():
+        assert ImageLock.parse(lock.text()) == lock
+        assert ImageLock.parse(lock.text()).text() == lock.text()
+
+
+def test_an_unchanged_archive_leaves_the_file_alone(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    lock_all(catalogue, world)
+    path = stage.lock_path(catalogue, "app")
+    before = path.stat()
+    lock_all(catalogue, world)
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert f"{before.st_mode & 0o777:o}" == "644"
+
+
+def test_one_new_package_changes_one_line_and_the_childs_pin(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    old = lock_all(catalogue, world)
+    world.packages["libc"] = ("2.42",)
+    new = lock_all(catalogue, world)
+    lines = [
+        set(new[name].text().splitlines()) ^ set(old[name].text().splitlines()) for name in ("base", "app")
+    ]
+    assert [line.split()[:3] for line in sorted(lines[0])] == [
+        ["package", "libc", "2.41"],
+        ["package", "libc", "2.42"],
+    ]
+    assert {line.split()[0] for line in lines[1]} == {"parent"}
+
+
+def test_a_locked_section_needs_no_archive(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    locks = lock_all(catalogue, world)
+    target = catalogue.find("app")
+    assert stage.locked_section(catalogue, target, AMD64) == locks["app"].sections[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stale"),
+    [
+        ({"title": "Another title"}, False),
+        ({"streams": {"3": stream("app", end_of_life="2031-01-01", links={"/a": "/b"})}}, False),
+        ({"streams": {"3": stream("app", "shell")}}, True),
+        ({"streams": {"3": stream("app", omit=["libapp"])}}, True),
+        (
+            {"streams": {"3": stream("app", dev={"packages": ["shell"]})}, "variants": ["runtime", "dev"]},
+            False,
+        ),
+        ({"from": None}, True),
+    ],
+    ids=["title", "life and links", "package", "omit", "another variant", "no parent"],
+)
+def test_a_definition_that_asks_for_something_else_is_noticed(
+    tmp_path: Path, world: World, changes: Document, stale: bool
+) -> None:
+    lock_all(load_catalogue(write(tmp_path, *two_images())), world)
+    lock_file = tmp_path / "images/app/image.lock"
+    text = lock_file.read_text()
+    for file in (tmp_path / "images").rglob("*"):
+        if file.is_file() and file.name != "image.lock":
+            file.unlink()
+    again = tmp_path / "again"
+    base, child = two_images(**changes)
+    catalogue = load_catalogue(write(again, base, {k: v for k, v in child.items() if v is not None}))
+    (again / "images/app/image.lock").write_text(text)
+    (again / "images/base/image.lock").write_text((tmp_path / "images/base/image.lock").read_text())
+    target = catalogue.find("app")
+    if stale:
+        with pytest.raises(LockError, match="asks for something else") as caught:
+            stage.locked_section(catalogue, target, AMD64)
+        assert "goldsmith lock app" in caught.value.hint
+    else:
+        assert stage.locked_section(catalogue, target, AMD64).stream == "3"
+
+
+def test_the_order_of_names_does_not_count(tmp_path: Path) -> None:
+    one = load_catalogue(
+        write(tmp_path / "1", image("a", streams={"1": stream("x1", "x2", omit=["y1", "y2"])}))
+    )
+    two = load_catalogue(
+        write(tmp_path / "2", image("a", streams={"1": stream("x2", "x1", omit=["y2", "y1"])}))
+    )
+    assert stage.intent(one.find("a")) == stage.intent(two.find("a"))
+
+
+def test_a_parent_that_was_locked_anew_makes_the_child_stale(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    lock_all(catalogue, world)
+    world.packages["libc"] = ("2.42",)
+    stage.write(stage.lock_path(catalogue, "base"), stage.resolve_image(catalogue, "base", world, {}))
+    with pytest.raises(LockError, match="the parent's lock is another one"):
+        stage.locked_section(catalogue, catalogue.find("app"), AMD64)
+
+
+def test_a_child_is_not_locked_against_an_old_parent(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    locks = lock_all(catalogue, world)
+    world.packages["libc"] = ("2.42",)
+    with pytest.raises(LockError, match="parent base:1 does not fit") as caught:
+        stage.resolve_image(catalogue, "app", world, locks)
+    assert "libc: 2.41 locked, 2.42 now" in caught.value.context
+    assert "goldsmith lock base" in caught.value.hint
+
+
+def test_the_same_version_with_other_bytes_is_another_package(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    locks = lock_all(catalogue, world)
+    (section,) = locks["base"].sections
+    first, *rest = section.packages
+    forged = dataclasses.replace(section, packages=(dataclasses.replace(first, sha256="0" * 64), *rest))
+    with pytest.raises(LockError, match="does not fit"):
+        stage.resolve_image(catalogue, "app", world, {"base": ImageLock((forged,))})
+
+
+def test_platforms_that_disagree_are_refused(tmp_path: Path, world: World) -> None:
+    base, _ = two_images()
+    catalogue = load_catalogue(write(tmp_path, {**base, "platforms": BOTH}))
+    world.own["libc", "arm64"] = "2.40"
+    with pytest.raises(LockError, match="the platforms disagree") as caught:
+        stage.resolve_image(catalogue, "base", world, {})
+    assert "libc: 2.41 on linux/amd64, 2.40 on linux/arm64" in caught.value.context
+
+
+def test_a_binary_rebuild_on_one_platform_is_no_disagreement(tmp_path: Path, world: World) -> None:
+    base, _ = two_images()
+    catalogue = load_catalogue(write(tmp_path, {**base, "platforms": BOTH}))
+    world.own["libc", "arm64"] = "2.41+b1"
+    assert len(stage.resolve_image(catalogue, "base", world, {}).sections) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda text: text.replace(HEADER, "# something"), "image.lock:1: not a lock"),
+        (lambda text: "", "image.lock:1: not a lock"),
+        (lambda text: text.replace("suite trixie\n", ""), "no line 'suite'"),
+        (lambda text: text.replace("intent sha256:", "intent md5:"), "image.lock"),
+        (lambda text: text.replace("package libc", "packag libc"), "malformed line"),
+        (lambda text: text.replace(" 1000 ", " -1 "), "malformed size"),
+        (lambda text: text.replace(" 1000 ", " x "), "image.lock"),
+        (lambda text: text.replace("pool/main/l/libc/", "../../../etc/"), "malformed path"),
+        (lambda text: text.replace("pool/main/l/libc/", "http://x/"), "malformed path"),
+        (lambda text: text + text.splitlines()[-1] + "\n", "two versions of libc"),
+        (lambda text: text.replace("package libc 2.41", "package aaa 2.41"), "not sorted"),
+        (lambda text: text.replace("linux/amd64", "linux/vax"), "linux/vax"),
+        (
+            lambda text: text.replace("[1 runtime linux/amd64]", "[2 runtime linux/amd64]"),
+            "nothing is locked",
+        ),
+    ],
+)
+def test_a_lock_that_is_spoilt(tmp_path: Path, world: World, spoil: object, message: str) -> None:
+    base, _ = two_images()
+    catalogue = load_catalogue(write(tmp_path, base))
+    lock_all(catalogue, world)
+    path = stage.lock_path(catalogue, "base")
+    path.write_text(spoil(path.read_text()))  # type: ignore[operator]
+    with pytest.raises(LockError) as caught:
+        stage.locked_section(catalogue, catalogue.find("base"), AMD64)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xff"], ids=["missing", "binary"])
+def test_no_lock_at_all(tmp_path: Path, content: bytes | None) -> None:
+    base, _ = two_images()
+    catalogue = load_catalogue(write(tmp_path, base))
+    if content is not None:
+        stage.lock_path(catalogue, "base").write_bytes(content)
+    with pytest.raises(LockError, match=r"images/base/image\.lock (is missing|cannot be read)"):
+        stage.locked_section(catalogue, catalogue.find("base"), AMD64)
+
+
+def test_the_difference_is_told_by_section(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    old = lock_all(catalogue, world)
+    world.packages["app"] = ("3.1", "certificates", "shell")
+    new = lock_all(catalogue, world)
+    assert stage.compare(old["base"], new["base"], "base.lock") == ()
+    (difference,) = stage.compare(old["app"], new["app"], "app.lock")
+    assert difference.as_dict() == {
+        "file": "app.lock",
+        "section": "3 runtime linux/amd64",
+        "reasons": [],
+        "added": ["shell 5"],
+        "removed": ["libapp 3.0"],
+        "changed": [{"name": "app", "old": "3.0", "new": "3.1"}],
+    }
+
+
+def test_sections_come_and_go(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    (section,) = lock_all(catalogue, world)["base"].sections
+    lock, gone = ImageLock((section,)), ImageLock((dataclasses.replace(section, stream="0"),))
+    assert stage.compare(None, lock, "x")[0].reasons == ("not locked yet",)
+    assert {d.section: d.reasons for d in stage.compare(gone, lock, "x")} == {
+        "0 runtime linux/amd64": ("no longer asked for",),
+        "1 runtime linux/amd64": ("not locked yet",),
+    }
+
+
+def test_the_assembling_root_has_a_lock_of_its_own(tmp_path: Path, world: World) -> None:
+    wanted = {"schema": 1, "suite": "trixie", "packages": ["shell"], "omit": ["setup"]}
+    catalogue = load_catalogue(write(tmp_path, image("base"), builder=wanted))
+    assert catalogue.builder is not None
+    lock = stage.resolve_builder(catalogue.builder, world, [AMD64, ARM64])
+    stage.write(stage.builder_lock_path(catalogue.root), lock)
+    section = stage.builder_section(catalogue, ARM64)
+    assert (section.label, names(section)) == ("builder runtime linux/arm64", ["libc", "shell"])
+    changed = dataclasses.replace(catalogue, builder=catalogue.builder.model_copy(update={"omit": ()}))
+    with pytest.raises(LockError, match="stale"):
+        stage.builder_section(changed, ARM64)
+    with pytest.raises(LockError, match="missing"):
+        stage.builder_section(dataclasses.replace(catalogue, builder=None), ARM64)
