@@ -266,8 +266,9 @@ class RegistryClient:
 
     def supports_referrers(self, repo: str) -> bool:
         """Whether the registry has the referrers API (asked once)."""
+        name = self.reference(repo).name
         if self._referrers_api is None:
-            self._referrers_api = list_referrers(self._transport, repo, _NOTHING) is not None
+            self._referrers_api = list_referrers(self._transport, name, _NOTHING) is not None
         return self._referrers_api
 
     def put_referrers_fallback(

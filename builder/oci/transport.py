@@ -248,8 +248,8 @@ class Transport:
         with reply:
             self._keyring.forget(use)
             header = self._answer(ends, reply.headers.get("WWW-Authenticate"))
-        if header is None:
-            raise self._refusal(reply, method)
+            if header is None:
+                raise self._refusal(reply, method)
         again = self._once(ends, method, url, _with(headers, header), body)
         if again.status != 401:
             self._keyring.keep(use, header)
