@@ -1,0 +1,215 @@
+"""The root file system that an image's layers give, read from the layers themselves.
+
+Nothing is left out and nothing refused here: devices, setuid bits, attributes and whiteouts
+are what the hardening rules look for. Blobs are verified while they are read, against their
+digest and their diff_id. Source: OCI image specification 1.1, layer.md.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from builder.errors import ToolError
+from builder.model.image import Layer, PlatformImage
+from builder.oci.layout import verified_chunks
+
+_ENTRIES_MAX = 1_000_000
+_TOTAL_MAX = 16 << 30  # bytes of one image, unpacked
+_RATIO_MAX = 1200  # deflate cannot do better than 1032; 1 MiB is allowed whatever the ratio
+_CONTENT_MAX = 4 << 20  # bytes of one file that is kept
+_LINKS_MAX = 40
+_CHUNK = 1 << 18  # bytes
+_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+_XATTRS = ("SCHILY.xattr.", "LIBARCHIVE.xattr.")
+_KINDS = {
+    tarfile.REGTYPE: "file",
+    tarfile.AREGTYPE: "file",
+    tarfile.LNKTYPE: "hard link",
+    tarfile.SYMTYPE: "link",
+    tarfile.DIRTYPE: "directory",
+    tarfile.CHRTYPE: "character device",
+    tarfile.BLKTYPE: "block device",
+    tarfile.FIFOTYPE: "fifo",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path: its kind, permission bits, owner, size in bytes, link target, attribute names."""
+
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    target: str
+    xattrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """All entries by path without a leading `/`, and the content of the files asked for."""
+
+    entries: Mapping[str, Entry]
+    contents: Mapping[str, bytes]
+
+    def resolve(self, path: str) -> str | None:
+        """The path of what `path` leads to, links followed inside the image; None when nothing."""
+        steps, done = [s for s in path.split("/") if s], ""
+        for _ in range(_LINKS_MAX):
+            done = ""
+            while steps:
+                step = steps.pop(0)
+                if step in (".", ".."):
+                    done = posixpath.dirname(done) if step == ".." else done
+                    continue
+                here = f"{done}/{step}".lstrip("/")
+                entry = self.entries.get(here)
+                if entry is not None and entry.kind == "link":
+                    target = [s for s in entry.target.split("/") if s]
+                    base = [] if entry.target.startswith("/") else [s for s in done.split("/") if s]
+                    steps = [*base, *target, *steps]
+                    break
+                done = here
+            else:
+                return done if done in self.entries else None
+        return None
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a wanted file, links followed; None when it is missing or was not kept."""
+        found = self.resolve(path)
+        if found is None:
+            return None
+        entry = self.entries[found]
+        return self.contents.get(entry.target if entry.kind == "hard link" else found)
+
+
+def read_filesystem(image: PlatformImage, wanted: Iterable[str]) -> FileSystem:
+    """The merged view of the image's layers; the files `wanted` (below 4 MiB) with content.
+
+    Raises RegistryError when a blob is not what its digest says, ToolError when a layer is
+    damaged, has another diff_id or unpacks beyond the limits.
+    """
+    entries: dict[str, Entry] = {}
+    contents: dict[str, bytes] = {}
+    keep = frozenset(w.lstrip("/") for w in wanted)
+    total = 0
+    for layer in image.layers:
+        above: set[str] = set()
+        for member, content in _members(image.layout, layer):
+            total += member.size
+            if len(entries) >= _ENTRIES_MAX or total > _TOTAL_MAX:
+                raise ToolError("the image unpacks to more than the limits", context=image.manifest.digest)
+            path = _clean(member.name)
+            folder, name = posixpath.split(path)
+            if name == _OPAQUE:
+                _remove(entries, contents, folder, above, itself=False)
+            elif name.startswith(_WHITEOUT):
+                hidden = posixpath.join(folder, name.removeprefix(_WHITEOUT))
+                _remove(entries, contents, hidden, above, itself=True)
+            elif path:
+                entry = _entry(member)
+                if entry.kind != "directory" and path in entries and entries[path].kind == "directory":
+                    _remove(entries, contents, path, above, itself=True)
+                entries[path] = entry
+                contents.pop(path, None)
+                above.add(path)
+                if path in keep and content is not None and member.size <= _CONTENT_MAX:
+                    contents[path] = content.read()
+    return FileSystem(entries, contents)
+
+
+def _remove(
+    entries: dict[str, Entry], contents: dict[str, bytes], path: str, above: set[str], *, itself: bool
+) -> None:
+    """Take away what lower layers brought at (or only below) `path`; this layer's own stays."""
+    prefix = f"{path}/" if path else ""
+    for name in [n for n in entries if n.startswith(prefix) or (itself and n == path)]:
+        if name not in above:
+            del entries[name]
+            contents.pop(name, None)
+
+
+def _entry(member: tarfile.TarInfo) -> Entry:
+    kind = _KINDS.get(member.type, "unknown")
+    target = member.linkname if kind == "link" else _clean(member.linkname) if kind == "hard link" else ""
+    xattrs = tuple(
+        sorted(key.removeprefix(p) for key in member.pax_headers for p in _XATTRS if key.startswith(p))
+    )
+    return Entry(kind, member.mode & 0o7777, member.uid, member.gid, member.size, target, xattrs)
+
+
+def _clean(name: str) -> str:
+    return posixpath.normpath("/" + name).lstrip("/")
+
+
+def _members(layout: Path, layer: Layer) -> Iterator[tuple[tarfile.TarInfo, io.BufferedIOBase | None]]:
+    blob = _Chunks(verified_chunks(layout, layer.blob))
+    where = f"layer {layer.blob.digest}"
+    try:
+        with gzip.GzipFile(fileobj=io.BufferedReader(blob, _CHUNK)) as unzipped:
+            plain = _Counted(cast(io.BufferedIOBase, unzipped), layer.blob.size * _RATIO_MAX + (1 << 20))
+            with tarfile.open(fileobj=plain, mode="r|", bufsize=_CHUNK) as tar:
+                for member in tar:
+                    content = tar.extractfile(member) if member.isreg() else None
+                    yield member, cast("io.BufferedIOBase | None", content)
+            plain.drain()
+        while blob.read(_CHUNK):
+            pass  # whatever follows the compressed stream, so that the digest is checked
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError, ValueError) as error:
+        raise ToolError(f"{where} is damaged", context=str(error)[:300]) from None
+    if plain.hexdigest() != layer.diff_id.hex:
+        raise ToolError(f"{where} has another content than its diff_id says", context=layer.diff_id)
+
+
+class _Chunks(io.RawIOBase):
+    """A readable file over pieces."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(cast(bytearray, buffer))
+        data = self._rest or next(self._chunks, b"")
+        count = min(len(view), len(data))
+        view[:count], self._rest = data[:count], data[count:]
+        return count
+
+
+class _Counted(io.RawIOBase):
+    """A readable file that hashes what is read, and refuses more than `limit` bytes."""
+
+    def __init__(self, source: io.BufferedIOBase, limit: int) -> None:
+        self._source, self._left, self._sha = source, limit, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("it unpacks to more than a thousand times its size")
+        self._sha.update(data)
+        return data
+
+    def drain(self) -> None:
+        """Read what is left."""
+        while self.read(_CHUNK):
+            pass
+
+    def hexdigest(self) -> str:
+        """The SHA-256 of what was read."""
+        return self._sha.hexdigest()

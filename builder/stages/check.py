@@ -1,0 +1,124 @@
+"""Check: one candidate → what it showed, file by file and in a locked-down container.
+
+In: the target's checks, the candidate by digest, an engine or the reason why there is none.
+Out: a report with an outcome for every check. Without an engine the rules about files still
+give results, and everything that needs a container says "not run", which no policy accepts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.checks import probe
+from builder.checks.files import check_files
+from builder.checks.hardening import WANTED, Facts, harden, result
+from builder.errors import ToolError
+from builder.model.definition import CommandCheck
+from builder.model.evidence import CheckReport, CheckResult, Outcome
+from builder.model.image import PlatformImage, Target
+from builder.oci.filesystem import read_filesystem
+from builder.oci.layout import read_blob_json
+from builder.store import Store
+from builder.tools.container import Bench, Observation, Trial, loaded
+from builder.tools.docker_engine import Engine
+
+CHECK_VERSION = 1  # moves when the same candidate could get other results
+_THREADS = 3
+_SHOWN_MAX = 160  # characters of an output that a result quotes
+
+
+def check(
+    target: Target,
+    image: PlatformImage,
+    engine: Engine | ToolError,
+    probe_folder: Callable[[], Path],
+    store: Store,
+) -> CheckReport:
+    """All checks of one platform's candidate.
+
+    `engine` is where containers run, or the error that tells why none can; `probe_folder` gives
+    the folder with the probe's programs. Raises RegistryError or ToolError when the candidate's
+    own layers are damaged; an engine that fails makes checks "not run".
+    """
+    static = _static(target, image)
+    if isinstance(engine, ToolError):
+        dynamic, where = _not_run(target, engine), "none"
+    else:
+        where = f"docker {engine.version}"
+        try:
+            folder = probe_folder()
+            with loaded(image, engine, store) as bench:
+                dynamic = _dynamic(target, bench, folder)
+        except ToolError as error:
+            dynamic = _not_run(target, error)
+    return CheckReport(image.manifest.digest, image.platform, where, (*static, *dynamic))
+
+
+def _static(target: Target, image: PlatformImage) -> tuple[CheckResult, ...]:
+    files = read_filesystem(image, WANTED)
+    config = read_blob_json(image.layout, image.config).get("config")
+    facts = Facts(files, config if isinstance(config, dict) else {}, target.variant, target.stream.suite)
+    return (*harden(facts), *check_files(files, target.checks.files, target.variant))
+
+
+def _commands(target: Target) -> tuple[CommandCheck, ...]:
+    return tuple(c for c in target.checks.commands if target.variant in c.variants)
+
+
+def _id(check: CommandCheck) -> str:
+    return "command:" + re.sub(r"[^a-z0-9]+", "-", check.name.lower()).strip("-")
+
+
+def _not_run(target: Target, error: ToolError) -> tuple[CheckResult, ...]:
+    reason = f"not run: {error.message}" + (
+        f" ({error.context.splitlines()[0][:200]})" if error.context else ""
+    )
+    named = [*probe.RULES, *((_id(c), c.name) for c in _commands(target))]
+    return tuple(CheckResult(i, title, Outcome.NOT_RUN, reason) for i, title in named)
+
+
+def _dynamic(target: Target, bench: Bench, folder: Path) -> tuple[CheckResult, ...]:
+    """The probe and the image's own commands, a few at a time; in the order of the definition."""
+    commands = _commands(target)
+    with _threads(bench) as threads:
+        probed = threads.submit(bench.run, probe.probe_trial(folder))
+        ran = [threads.submit(bench.run, Trial(c.run, c.timeout_seconds)) for c in commands]
+        results = [*probe.judge_probe(probed.result())]
+        for command, future in zip(commands, ran, strict=True):
+            results.append(result(_id(command), command.name, _failures(command, future.result())))
+    return tuple(results)
+
+
+@contextmanager
+def _threads(bench: Bench) -> Iterator[ThreadPoolExecutor]:
+    """Threads that end at once when we are interrupted: their containers are taken away."""
+    threads = ThreadPoolExecutor(_THREADS, "check")
+    try:
+        yield threads
+    except BaseException:
+        threads.shutdown(wait=False, cancel_futures=True)
+        bench.close()
+        raise
+    finally:
+        threads.shutdown()
+
+
+def _failures(check: CommandCheck, seen: Observation) -> Iterator[str]:
+    if seen.problem:
+        yield seen.problem
+        return
+    if seen.exit_code != check.exit_code:
+        said = _shown(seen.stderr or seen.stdout)
+        yield f"exit code {seen.exit_code}, not {check.exit_code}; it said {said}"
+    if check.stdout is not None and seen.stdout != check.stdout.encode():
+        yield f"it printed {_shown(seen.stdout)}, not {check.stdout[:_SHOWN_MAX]!r}"
+    if check.stdout_contains is not None and check.stdout_contains.encode() not in seen.stdout:
+        yield f"it printed {_shown(seen.stdout)}, without {check.stdout_contains[:_SHOWN_MAX]!r}"
+
+
+def _shown(output: bytes) -> str:
+    return repr(output[-_SHOWN_MAX:].decode("utf-8", "replace"))
