@@ -25,7 +25,7 @@ def _failures(files: FileSystem, check: FileCheck) -> Iterator[str]:
     path = check.path.strip("/")
     # The folders on the way may be links (/bin is one); the last step is looked at itself.
     folder, _, name = path.rpartition("/")
-    there = files.resolve(folder) if folder else ""
+    there = files.follow(folder)
     found = None if there is None else files.entries.get(f"{there}/{name}".lstrip("/"))
     if found is None:
         if check.present:

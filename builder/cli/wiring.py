@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from builder.errors import UsageError
 from builder.model.catalogue import Catalogue
+from builder.model.evidence import CheckReport
+from builder.model.image import PlatformImage, Target
 from builder.pipeline.build import Builder, Engine
 from builder.settings import Settings
 from builder.stages.define import load_catalogue
@@ -51,13 +54,25 @@ class Workshop:
 
             lock = self.catalogue.root / "templates" / "builder.lock"
             return DockerEngine(self.store, self.settings.child_environment, lock)
-        if name == "docker":
-            from builder.engines.docker import DockerEngine
-
-            return DockerEngine(
-                self.store,
-                self.settings.child_environment,
-                self.settings.catalogue / "templates" / "builder.lock",
-                show=self.settings.verbose,
-            )
         raise UsageError(f"there is no engine {name[:50]!r}", hint="direct or docker")
+
+    def check(self, target: Target, image: PlatformImage) -> CheckReport:
+        """Check a candidate in an engine that answers or can be started; without one, what needs
+        a container is reported as not run."""
+        from builder.checks.probe import probe_folder
+        from builder.engines.assembler import assembler_section, assembler_tar
+        from builder.errors import ToolError
+        from builder.stages.check import check
+        from builder.tools.docker_engine import Engine as ContainerEngine
+        from builder.tools.docker_engine import ensure_engine
+
+        def folder() -> Path:
+            section = assembler_section(self.catalogue.root / "templates" / "builder.lock")
+            return probe_folder(assembler_tar(section, self.pool, self.store))
+
+        engine: ContainerEngine | ToolError
+        try:
+            engine = ensure_engine(self.store, self.settings.child_environment)
+        except ToolError as error:
+            engine = error
+        return check(target, image, engine, folder, self.store)

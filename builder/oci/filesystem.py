@@ -64,7 +64,12 @@ class FileSystem:
 
     def resolve(self, path: str) -> str | None:
         """The path of what `path` leads to, links followed inside the image; None when nothing."""
-        steps, done = [s for s in path.split("/") if s], ""
+        found = self.follow(path)
+        return found if found in self.entries else None
+
+    def follow(self, path: str) -> str | None:
+        """As `resolve`, whether or not the layers have an entry there; None for a loop of links."""
+        steps = [s for s in path.split("/") if s]
         for _ in range(_LINKS_MAX):
             done = ""
             while steps:
@@ -81,7 +86,7 @@ class FileSystem:
                     break
                 done = here
             else:
-                return done if done in self.entries else None
+                return done
         return None
 
     def read(self, path: str) -> bytes | None:

@@ -121,8 +121,7 @@ class Bench:
         return container
 
     def _observe(self, container: str, trial: Trial) -> Observation:
-        import requests
-        from docker.errors import APIError
+        from docker.errors import APIError, DockerException
 
         api = self._client.api
         try:
@@ -133,7 +132,9 @@ class Bench:
             raise
         try:
             ended = api.wait(container, timeout=trial.timeout_seconds)
-        except (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
+        except DockerException:
+            raise
+        except OSError:  # the SDK's time limit, among others
             state = api.inspect_container(container).get("State", {})
             if not state.get("Running"):
                 raise

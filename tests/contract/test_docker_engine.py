@@ -13,7 +13,8 @@ import pytest
 
 from builder.store import Store
 from builder.tools import docker_engine, process
-from builder.tools.docker_engine import NoEngine, ensure_engine, find_engine, own_paths, stop_engine
+from builder.tools.docker_engine import ensure_engine, find_engine
+from builder.tools.dockerd import NoEngine, own_paths, stop_engine
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from builder.store import Store
 from builder.tools import docker_engine
 from builder.tools.docker_client import find_combination
-from builder.tools.docker_engine import ensure_engine, find_engine, own_paths, stop_engine
+from builder.tools.docker_engine import ensure_engine, find_engine
+from builder.tools.dockerd import own_paths, stop_engine
 from tests.support.engines import environment
 from tests.support.requires import tool
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from builder.errors import ToolError
 from builder.settings import _child_environment
 from builder.store import Store
-from builder.tools.docker_engine import Engine, ensure_engine, find_engine, stop_engine
+from builder.tools.docker_engine import Engine, ensure_engine, find_engine
+from builder.tools.dockerd import stop_engine
 from tests.support.requires import missing
 
 
