@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.cli.wiring import Workshop
-from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport
+from builder.model.evidence import Evidence, LintReport, NotDone, Sboms, ScanReport
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.outcome import ImageOutcome
 from builder.model.release import PublishedImage, SignedImage
@@ -92,7 +92,7 @@ class ReleaseTools:
     def tools(self) -> Tools:
         """The tools of a release; raises what stands in the way of all images (keys, database)."""
         return Tools(
-            check=self._check,
+            check=self.workshop.check,
             scan=self._scan,
             lint=self._lint,
             judge=self._judge,
@@ -122,9 +122,6 @@ class ReleaseTools:
         path = binary(self.workshop.settings.trivy_binary, self.workshop.settings.child_environment)
         stat = path.stat()
         return [str(path), stat.st_size, stat.st_mtime_ns]
-
-    def _check(self, target: Target, image: PlatformImage) -> CheckReport | NotDone:
-        return NotDone("check", "not wired yet")
 
     def _scan(self, target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
         from builder.stages.scan import scan
