@@ -1,0 +1,81 @@
+"""The programs that judge our output: real ones from Debian, unpacked privately, never installed.
+
+`cosign(2)` and `cosign(3)` return paths of ready programs. The packages come from the Debian
+mirror of this machine, verified against the signed index, into a cache folder (by default
+`.goldsmith/oracles` beside the sources). Without a mirror a test is skipped, or fails in CI.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from builder.errors import GoldsmithError
+from builder.settings import Settings
+from builder.store import Store
+from builder.tools import process
+from builder.tools.apt import Apt
+from builder.tools.mirror import find
+from builder.tools.pool import Pool
+from tests.support.requires import missing, tool
+
+_ROOT = Path(__file__).resolve().parents[2]
+_UNPACK_SECONDS = 120
+# Which release packages which major version of cosign.
+_COSIGN = {2: "trixie", 3: "forky"}
+
+
+class _PatientApt(Apt):
+    """Takes an index past its date too: mirrors may keep an old state of a release in the making.
+
+    The index is signed all the same, and nothing of it gets into an image.
+    """
+
+    def _run(self, suite: str, architecture: str, argv: Sequence[str], seconds: float) -> process.Completed:
+        patient = [argv[0], "-o", "Acquire::Check-Valid-Until=false", *argv[1:]]
+        return super()._run(suite, architecture, patient, seconds)
+
+
+@cache
+def cosign(major: int) -> Path:
+    """The cosign CLI of that major version."""
+    return program("cosign", _COSIGN[major])
+
+
+@cache
+def program(name: str, suite: str, package: str | None = None) -> Path:
+    """`usr/bin/NAME` of a Debian package (by default of the same name) of a release, unpacked.
+
+    Only this package is unpacked, none of its dependencies: it has to run with what is here.
+    """
+    tool("apt-get")
+    dpkg = tool("dpkg-deb")
+    folder = Path(os.environ.get("GOLDSMITH_ORACLES") or _ROOT / ".goldsmith" / "oracles")
+    settings = Settings.load(directory=_ROOT, needs_catalogue=False)
+    environment = settings.child_environment
+    store = Store(folder).create()
+    try:
+        found = folder / "unpacked" / f"{suite}-{package or name}" / "usr" / "bin" / name
+        if found.is_file():
+            return found
+        mirror = find(settings.debian_mirror)
+        apt = _PatientApt(store.apt, mirror, environment)
+        apt.update(suite, "amd64")
+        (locked,) = (p for p in apt.resolve(suite, "amd64", [package or name]) if p.name == (package or name))
+        pool = Pool(store, lambda: mirror, environment)
+        pool.fetch([locked])
+        with store.scratch("unpack") as work:
+            process.run(
+                [dpkg, "-x", pool.path(locked), work / "root"],
+                environment=environment,
+                timeout_seconds=_UNPACK_SECONDS,
+            )
+            target = found.parents[2]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                (work / "root").rename(target)
+        return found
+    except GoldsmithError as error:
+        missing(f"{name} of {suite} cannot be had: {error.message} ({error.context[:300]})")
