@@ -185,6 +185,7 @@ def test_a_second_publication_with_a_newer_verdict_is_verified_everywhere(
 ) -> None:
     """The tags are replaced, the bundles grow by what changed, and the newer verdict governs."""
     here = world(tmp_path, name="again")
+    here = replace(here, repository=f"{published.settings.registry}/candidate/again")
     reference = Reference.parse(publish(here.signed(), published.client).reference)
     later = NOW.replace(day=3)
     newer = replace(here, verdict=approval(here.image, here.proofs, later))
@@ -194,7 +195,7 @@ def test_a_second_publication_with_a_newer_verdict_is_verified_everywhere(
     other = replace(published, world=here, reference=reference, folder=tmp_path)
     for major in (2, 3):
         assert other.run(major, "verify", "--key", other.key("builder"), OFFLINE).returncode == 0
-        assert other.run(3, *_attestation(other, p.VERDICT_TYPE, "verdict")).returncode == 0
+        assert other.run(major, *_attestation(other, p.VERDICT_TYPE, "verdict")).returncode == 0
 
 
 def test_several_platforms_are_signed_each(published: Published, tmp_path: Path) -> None:
