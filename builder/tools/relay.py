@@ -13,6 +13,8 @@ import sys
 import threading
 
 _LINE_MAX = 4096  # bytes handed on of one line
+_LINES_MAX = 20_000  # lines handed on; nobody watches more, and it costs time
+_LOG_MAX = 256 << 20  # bytes kept of the raw output
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,10 +46,14 @@ def main(log: str, seconds: str, *command: str) -> int:
     timer.start()
     assert child.stdout is not None
     with open(log, "wb") as raw:
-        while chunk := child.stdout.readline(_LINE_MAX):
-            raw.write(chunk)
-            line = chunk.decode("utf-8", "replace").rstrip("\r\n")
-            print("".join(c if ord(c) >= 32 or c == "\t" else "?" for c in line), flush=True)
+        lines = kept = 0
+        while chunk := child.stdout.readline(_LINE_MAX) if lines < _LINES_MAX else child.stdout.read(1 << 16):
+            lines += 1
+            raw.write(chunk[: max(0, _LOG_MAX - kept)])
+            kept += len(chunk)
+            if lines <= _LINES_MAX:
+                line = chunk.decode("utf-8", "replace").rstrip("\r\n")
+                print("".join(c if ord(c) >= 32 or c == "\t" else "?" for c in line), flush=True)
     returncode = child.wait()
     timer.cancel()
     if timed_out.is_set():

@@ -12,6 +12,8 @@ from typing import Any
 
 from builder.errors import ToolError
 
+_HINT = "what the program wrote cannot be used; `goldsmith doctor` tells which one runs; then run again"
+
 
 def load_object(path: Path, *, size_max: int, what: str) -> dict[str, Any]:
     """The JSON object in a file of at most `size_max` bytes; raises ToolError that names `what`."""
@@ -19,16 +21,16 @@ def load_object(path: Path, *, size_max: int, what: str) -> dict[str, Any]:
         with open(path, "rb") as handle:
             data = handle.read(size_max + 1)
     except OSError as error:
-        raise ToolError(f"{what} is missing", context=str(error)) from None
+        raise ToolError(f"{what} is missing", context=str(error), hint=_HINT) from None
     return parse_object(data, size_max=size_max, what=what)
 
 
 def parse_object(data: bytes, *, size_max: int, what: str) -> dict[str, Any]:
     """The JSON object in `data`; raises ToolError that names `what` when it is anything else."""
     if not data.strip():
-        raise ToolError(f"{what} is empty")
+        raise ToolError(f"{what} is empty", hint=_HINT)
     if len(data) > size_max:
-        raise ToolError(f"{what} is larger than {size_max} bytes")
+        raise ToolError(f"{what} is larger than {size_max} bytes", hint=_HINT)
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -37,9 +39,9 @@ def parse_object(data: bytes, *, size_max: int, what: str) -> dict[str, Any]:
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
-        raise ToolError(f"{what} is not readable JSON", context=str(error)[:300]) from None
+        raise ToolError(f"{what} is not readable JSON", context=str(error)[:300], hint=_HINT) from None
     if not isinstance(value, dict):
-        raise ToolError(f"{what} is not a JSON object")
+        raise ToolError(f"{what} is not a JSON object", hint=_HINT)
     return value
 
 

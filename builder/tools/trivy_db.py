@@ -7,6 +7,7 @@ its metadata and its size are checked, and its files must be untouched after eac
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import shutil
@@ -71,24 +72,32 @@ def open_database(
     When a registry cannot be reached, the last one is taken as long as it is not older than
     `age_days_max`. Raises ToolError when there is none, or it fails a check.
     """
-    record_path = store.db / f"current-{Digest.of((source or '').encode()).short}.json"
-    record = _read_record(record_path)
-    if record and is_remote(source) and _hours_since(record, now) < refresh_hours:
-        try:
-            return _open(store, record, now, age_days_max)
-        except ToolError:
-            record = None  # damaged or too old: fetch it anew
+    last = _read_record(_record_path(store, source))
+    if last and is_remote(source) and _hours_since(last, now) < refresh_hours:
+        with contextlib.suppress(ToolError):  # damaged or too old: it is fetched anew
+            return _open(store, last, now, age_days_max)
     try:
-        artefact = resolve(source)
-        record = _install(store, artefact, record, now)
+        record = _install(store, resolve(source), last, now)
+        database = _open(store, record, now, age_days_max)
     except (ToolError, RegistryError) as error:
-        if not (record and is_remote(source)) or error.reference.startswith("database-"):
+        if error.reference.startswith("database-"):
+            raise
+        if not last or not is_remote(source):
             raise _unavailable(error) from None
-    else:
-        write_atomically(record_path, json.dumps(record, sort_keys=True, indent=1).encode())
-    database = _open(store, record, now, age_days_max)
+        return _open(store, last, now, age_days_max)
+    write_atomically(_record_path(store, source), json.dumps(record, sort_keys=True, indent=1).encode())
     _prune(store)
     return database
+
+
+def current_digest(store: Store, source: str | None) -> Digest | None:
+    """The digest of the database that was opened last for `source`; nothing is fetched or checked."""
+    record = _read_record(_record_path(store, source))
+    return Digest(record["digest"]) if record else None
+
+
+def _record_path(store: Store, source: str | None) -> Path:
+    return store.db / f"current-{Digest.of((source or '').encode()).short}.json"
 
 
 def _install(
@@ -267,8 +276,6 @@ def _damaged(reason: str) -> ToolError:
 
 
 def _unavailable(error: ToolError | RegistryError) -> ToolError:
-    if error.reference.startswith("database-") and isinstance(error, ToolError):
-        return error
     return ToolError(
         "no vulnerability database can be had",
         context="\n".join(part for part in (error.message, error.context) if part),

@@ -11,6 +11,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,23 @@ from typing import IO
 from builder.errors import RegistryError, ToolError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.model.reference import Reference
 from builder.oci.layout import blob_path, read_layout_index, read_manifest, verified_chunks
-from builder.oci.manifest import Manifest
+from builder.oci.manifest import Manifest, parse_manifest
+from builder.oci.transport import Limits
 from builder.store import file_digest
 
 LAYER_TYPE = "application/vnd.aquasec.trivy.db.layer.v1.tar+gzip"
 # Where Trivy itself looks, in its order.
 DEFAULT_SOURCES = ("mirror.gcr.io/aquasec/trivy-db:2", "ghcr.io/aquasecurity/trivy-db:2")
+# Where these two send a client for the bytes, which are checked by their digest.
+_REDIRECTS = {
+    "mirror.gcr.io": frozenset({"storage.googleapis.com"}),
+    "ghcr.io": frozenset({"pkg-containers.githubusercontent.com"}),
+}
+ASK_SECONDS = 18.0  # for the manifest, all registries together
+_ASKING = Limits(connect_seconds=4, read_seconds=6, total_seconds=8, attempts=2)
+_FETCHING = Limits(connect_seconds=4, read_seconds=15, total_seconds=30, attempts=3)
 MEMBERS = {"metadata.json": 1 << 20, "trivy.db": 4 << 30}  # bytes at most
 _LAYOUT_MAX = 4 << 30  # bytes of a layout in a tar
 _LAYOUT_MEMBERS_MAX = 1000
@@ -53,10 +64,10 @@ def resolve(source: str | None) -> Artefact:
     Raises ToolError or RegistryError when it is not there, or is no database.
     """
     if source is None:
-        return _first(DEFAULT_SOURCES)
+        return _from_registries(DEFAULT_SOURCES)
     if not _is_path(source):
-        return _from_registry(source)
-    path = Path(source)
+        return _from_registries((source,))
+    path = Path(source).expanduser()
     if path.is_dir():
         return _from_layout(path, path.name) if (path / "oci-layout").exists() else _from_folder(path)
     if path.is_file():
@@ -101,18 +112,59 @@ def _is_path(source: str) -> bool:
     return source.startswith(("/", ".", "~")) or Path(source).exists()
 
 
-def _first(sources: tuple[str, ...]) -> Artefact:
+def _from_registries(sources: tuple[str, ...]) -> Artefact:
+    """The database of the first registry that has it; asks for at most ASK_SECONDS altogether.
+
+    The limit is kept from outside, because looking up a name has none of its own.
+    """
+    found: list[Artefact] = []
     failures: list[str] = []
-    for source in sources:
-        try:
-            return _from_registry(source)
-        except RegistryError as error:
-            failures.append(f"{source}: {error.message}")
+
+    def ask() -> None:
+        for source in sources:
+            try:
+                found.append(_from_registry(source))
+                return
+            except (RegistryError, ToolError) as error:
+                detail = f" ({error.context})" if error.context else ""
+                failures.append(f"{source}: {error.message}{detail}")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ASK_SECONDS)
+    if found:
+        return found[0]
+    if asking.is_alive():
+        failures.append(f"no answer within {ASK_SECONDS:g} s")
     raise ToolError("no registry gave the database", context="\n".join(failures))
 
 
 def _from_registry(source: str) -> Artefact:
-    raise ToolError(f"{source}: registries cannot be asked yet")
+    """The database of an OCI reference, by tag or digest; the manifest's digest is the artefact's."""
+    from builder.oci.client import RegistryClient
+
+    try:
+        reference = Reference.parse(source)
+    except ValueError as error:
+        raise ToolError(f"{source!r} is neither a file nor an OCI reference", context=str(error)) from None
+    if reference.tag is None and reference.digest is None:
+        reference = reference.with_tag("2")
+    hosts = _REDIRECTS.get(reference.host, frozenset())
+    asking = RegistryClient(reference.host, limits=_ASKING, redirect_hosts=hosts)
+    data, media_type, digest = asking.get_manifest(reference)
+    layer = database_layer(parse_manifest(data, media_type), str(reference))
+    if layer.size > MEMBERS["trivy.db"]:
+        raise ToolError(f"{reference} is too large for a database", context=f"{layer.size} bytes")
+
+    def unpack(folder: Path) -> None:
+        fetching = RegistryClient(reference.host, limits=_FETCHING, redirect_hosts=hosts)
+        archive = folder.parent / "db.tar.gz"
+        fetching.get_blob(reference.name, layer, archive)
+        with open(archive, "rb") as stream:
+            unpack_tar(stream, folder)
+        archive.unlink()
+
+    return Artefact(digest, str(reference), unpack)
 
 
 def _from_folder(path: Path) -> Artefact:
