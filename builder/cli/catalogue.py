@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,15 @@ import typer
 from builder.report import emit, emit_json, table
 
 if TYPE_CHECKING:
+    from builder.errors import Problem
     from builder.model.catalogue import Catalogue
+    from builder.model.image import Target
     from builder.model.lock import ImageLock
     from builder.settings import Settings
     from builder.stages.lock import SectionDiff
     from builder.store import Store
     from builder.tools.apt import Apt
+    from builder.tools.hadolint import Hadolint
 
 _STALE = 1
 
@@ -102,30 +106,47 @@ def images(as_json: AsJson = False) -> None:
 
 
 def lint(as_json: AsJson = False) -> None:
-    """Check all definitions, and whether each lock still fits them; offline."""
-    from builder.errors import DefinitionError, LockError, Problem
+    """Check all definitions, locks and rendered Dockerfiles; offline."""
+    from builder.errors import DefinitionError
     from builder.settings import Settings
     from builder.stages.define import end_of_life_problem, load_catalogue
-    from builder.stages.lock import locked_section
+    from builder.tools.hadolint import locate
 
     settings = Settings.load()
     catalogue = load_catalogue(settings.catalogue)
+    linter = locate(settings.hadolint_binary, settings.child_environment)
     problems = []
     for target in catalogue.targets():
         ended = end_of_life_problem(target, settings.now.date())
         problems += [ended] if ended else []
-        for platform in target.platforms:
-            try:
-                locked_section(catalogue, target, platform)
-            except LockError as error:
-                file = f"images/{target.definition.name}/image.lock"
-                problems.append(Problem(file, f"{target.ref} {platform}", error.message, error.hint))
+        problems += _lint_built(catalogue, target, linter)
     if problems:
         raise DefinitionError(problems)
     if as_json:
-        emit_json({"images": len(catalogue.targets()), "problems": []})
+        emit_json({"images": len(catalogue.targets()), "linter": linter.version, "problems": []})
     else:
         emit(f"{len(catalogue.targets())} images, no mistake")
+
+
+def _lint_built(catalogue: Catalogue, target: Target, linter: Hadolint) -> Iterator[Problem]:
+    """What is wrong with the lock of a target, or with the Dockerfiles that it renders to."""
+    from builder.errors import LockError, Problem
+    from builder.pipeline.prepare import prepare
+
+    try:
+        prepared = prepare(catalogue, target)
+    except LockError as error:
+        file = f"images/{target.definition.name}/image.lock"
+        yield Problem(file, target.ref, error.message, error.hint)
+        return
+    for platform, context in prepared.contexts.items():
+        for finding in linter.lint(context.files["Dockerfile"]).findings:
+            yield Problem(
+                f"templates/{target.definition.template}.Dockerfile.j2",
+                f"{target.ref} for {platform}, line {finding.line} of the rendered file",
+                f"{finding.code} ({finding.level}): {finding.message}",
+                "`goldsmith render` shows the file",
+            )
 
 
 def lock(
