@@ -1,0 +1,77 @@
+"""One catalogue of today, and one pool, for all tests that build for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_SECONDS_MAX = 600
+_KEPT = ("PATH", "HOME", "GOLDSMITH_DEBIAN_MIRROR", "DOCKER_HOST", "SSL_CERT_FILE", "CI")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A catalogue of its own with a state directory of its own: another machine, so to speak."""
+
+    catalogue: Path
+    state: Path
+    environment: Mapping[str, str]
+
+    def goldsmith(self, *arguments: str, ok: bool = True, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run the command in this checkout, as a user does."""
+        done = subprocess.run(
+            [*prefix, sys.executable, "-m", "builder", *arguments],
+            cwd=self.catalogue,
+            env={**self.environment, "PYTHONPATH": str(ROOT), "GOLDSMITH_STATE": str(self.state)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS_MAX,
+        )
+        if ok:
+            assert done.returncode == 0, done.stderr + done.stdout
+        return done
+
+
+@pytest.fixture(scope="session")
+def clean_environment() -> dict[str, str]:
+    """The variables that a run really needs; nothing of the developer's."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ}
+
+
+@pytest.fixture(scope="session")
+def today(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Checkout:
+    """The catalogue, locked against the archive of today; what the checked-in lock names may be gone."""
+    checkout = _checkout(tmp_path_factory.mktemp("today"), ROOT, clean_environment)
+    checkout.goldsmith("lock")
+    return checkout
+
+
+@pytest.fixture
+def another_checkout(
+    tmp_path: Path, today: Checkout, clean_environment: dict[str, str]
+) -> Callable[..., Checkout]:
+    """Makes further checkouts of today's catalogue, in other folders, with the same packages at hand."""
+
+    def make(name: str, **environment: str) -> Checkout:
+        checkout = _checkout(tmp_path / name, today.catalogue, {**clean_environment, **environment})
+        if (today.state / "pool").is_dir():
+            shutil.copytree(today.state / "pool", checkout.state / "pool", copy_function=os.link)
+        return checkout
+
+    return make
+
+
+def _checkout(folder: Path, source: Path, environment: Mapping[str, str]) -> Checkout:
+    catalogue = folder / "catalogue"
+    for name in ("images", "templates"):
+        shutil.copytree(source / name, catalogue / name)
+    return Checkout(catalogue, folder / "state", environment)

@@ -1,0 +1,95 @@
+"""The same input gives the same digest: whatever engine, folder, time, umask, locale and user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builder.oci.layout import verify_layout
+from tests.integration.conftest import Checkout
+from tests.support.requires import tool
+
+pytestmark = pytest.mark.integration
+IMAGES = ("base:13", "python:3.13")
+
+
+def build(checkout: Checkout, image: str, engine: str, prefix: tuple[str, ...] = ()) -> dict:
+    """Build from nothing (no reuse) and return the result."""
+    shutil.rmtree(checkout.state / "records" / "built", ignore_errors=True)
+    return json.loads(checkout.goldsmith("build", image, "--engine", engine, "--json", prefix=prefix).stdout)
+
+
+@pytest.fixture(scope="module")
+def digests(today: Checkout) -> dict[str, str]:
+    """The digests of the direct engine, in the first checkout."""
+    return {image: build(today, image, "direct")["digest"] for image in IMAGES}
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_another_checkout_in_another_mood_gives_the_same_digest(
+    image: str, digests: dict[str, str], another_checkout: Callable[..., Checkout]
+) -> None:
+    other = another_checkout("a folder with blanks", TZ="Asia/Tokyo", LANG="tr_TR.UTF-8", LC_ALL="tr_TR.UTF-8")
+    umask = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+    assert build(other, image, "direct", umask)["digest"] == digests[image]
+
+
+def test_another_user_gives_the_same_digest(
+    digests: dict[str, str], another_checkout: Callable[..., Checkout], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    other = another_checkout("nobody's", HOME="/nonexistent")
+    folder = tmp_path_factory.getbasetemp()
+    for path in (folder, *folder.parents):
+        if not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o001)
+    subprocess.run(["chown", "-R", "65534:65534", str(other.state.parent)], check=True)
+    setpriv = (str(tool("setpriv")), "--reuid=65534", "--regid=65534", "--clear-groups")
+    assert build(other, "python:3.13", "direct", setpriv)["digest"] == digests["python:3.13"]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_docker_and_direct_give_the_same_digest(
+    image: str, digests: dict[str, str], another_checkout: Callable[..., Checkout], today: Checkout
+) -> None:
+    umask = ("sh", "-c", 'umask 027; exec "$@"', "sh")
+    # One daemon serves all of these checkouts: it belongs to the first one's state directory.
+    today.goldsmith("up")
+    other = another_checkout("docker's", TZ="America/Lima", DOCKER_HOST=_engine_of(today))
+    built = build(other, image, "docker", umask)
+    assert built["digest"] == digests[image]
+    verify_layout(Path(built["layout"]))
+
+
+def test_an_unchanged_input_is_not_built_again(today: Checkout, digests: dict[str, str]) -> None:
+    again = json.loads(today.goldsmith("build", "python:3.13", "--json").stdout)
+    assert (again["outcome"], again["digest"]) == ("unchanged", digests["python:3.13"])
+
+
+def test_layers_are_few_and_shared(today: Checkout, digests: dict[str, str]) -> None:
+    base, python = (
+        json.loads(today.goldsmith("build", image, "--json").stdout)["platforms"]["linux/amd64"]["layers"]
+        for image in IMAGES
+    )
+    assert python[: len(base)] == base
+    assert len(python) <= 12
+
+
+def test_a_damaged_image_in_the_state_directory_is_built_again(today: Checkout, digests: dict[str, str]) -> None:
+    built = json.loads(today.goldsmith("build", "base:13", "--json").stdout)
+    (Path(built["layout"]) / "index.json").write_text("{}")
+    again = json.loads(today.goldsmith("build", "base:13", "--json").stdout)
+    assert (again["outcome"], again["digest"]) == ("built", digests["base:13"])
+    assert build(today, "base:13", "direct")["digest"] == digests["base:13"]
+
+
+def _engine_of(checkout: Checkout) -> str:
+    found = json.loads(checkout.goldsmith("doctor", "--json", ok=False).stdout)
+    return str(found["engine"]["host"])
