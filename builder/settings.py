@@ -116,7 +116,8 @@ def find_catalogue(env: Mapping[str, str], directory: Path) -> Path:
 
 
 def _is_catalogue(path: Path) -> bool:
-    return (path / "images").is_dir() and (path / "templates").is_dir()
+    # Not Path.is_dir: that raises where we may not look.
+    return os.path.isdir(path / "images") and os.path.isdir(path / "templates")
 
 
 def _child_environment(env: Mapping[str, str]) -> dict[str, str]:

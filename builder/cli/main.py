@@ -70,7 +70,7 @@ def _show(error: GoldsmithError, as_json: bool) -> None:
 
 def _bug(arguments: list[str]) -> int:
     state = Path(os.environ.get("GOLDSMITH_STATE") or ".goldsmith")
-    folder = state if state.is_dir() else Path(tempfile.gettempdir())
+    folder = state if os.access(state, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     log = folder / f"goldsmith-bug-{os.getpid()}.log"
     with contextlib.suppress(OSError):
         log.write_text(f"goldsmith {' '.join(arguments)}\npython {sys.version}\n\n{traceback.format_exc()}")

@@ -97,7 +97,7 @@ class Builder:
                 for context in prepared.contexts.values()
             )
             built = finish(prepared.target, images, prepared.input_hash, prepared.version)
-            kept = self._keep(built)
+            kept = self._keep(built, work)
         self._store.remember(
             "built",
             prepared.input_hash,
@@ -135,9 +135,11 @@ class Builder:
             raise NotReproducible("no engine was named", hint="use --engine direct")
         return first
 
-    def _keep(self, built: BuiltImage) -> Path:
+    def _keep(self, built: BuiltImage, work: Path) -> Path:
+        """Move the layout to its place; one that is there already may be damaged, and goes."""
         final = self._store.images / built.digest.hex
-        if not final.exists():
-            self._store.images.mkdir(parents=True, exist_ok=True)
-            os.replace(built.layout, final)
+        self._store.images.mkdir(parents=True, exist_ok=True)
+        if final.exists():
+            os.replace(final, work / "replaced")
+        os.replace(built.layout, final)
         return final

@@ -25,7 +25,9 @@ class Checkout:
     state: Path
     environment: Mapping[str, str]
 
-    def goldsmith(self, *arguments: str, ok: bool = True, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    def goldsmith(
+        self, *arguments: str, ok: bool = True, prefix: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command in this checkout, as a user does."""
         done = subprocess.run(
             [*prefix, sys.executable, "-m", "builder", *arguments],

@@ -35,19 +35,22 @@ def digests(today: Checkout) -> dict[str, str]:
 def test_another_checkout_in_another_mood_gives_the_same_digest(
     image: str, digests: dict[str, str], another_checkout: Callable[..., Checkout]
 ) -> None:
-    other = another_checkout("a folder with blanks", TZ="Asia/Tokyo", LANG="tr_TR.UTF-8", LC_ALL="tr_TR.UTF-8")
+    other = another_checkout(
+        "a folder with blanks", TZ="Asia/Tokyo", LANG="tr_TR.UTF-8", LC_ALL="tr_TR.UTF-8"
+    )
     umask = ("sh", "-c", 'umask 077; exec "$@"', "sh")
     assert build(other, image, "direct", umask)["digest"] == digests[image]
 
 
 def test_another_user_gives_the_same_digest(
-    digests: dict[str, str], another_checkout: Callable[..., Checkout], tmp_path_factory: pytest.TempPathFactory
+    digests: dict[str, str],
+    another_checkout: Callable[..., Checkout],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     other = another_checkout("nobody's", HOME="/nonexistent")
-    folder = tmp_path_factory.getbasetemp()
-    for path in (folder, *folder.parents):
+    for path in other.state.parent.parents:
         if not path.stat().st_mode & 0o001:
             path.chmod(path.stat().st_mode | 0o001)
     subprocess.run(["chown", "-R", "65534:65534", str(other.state.parent)], check=True)
@@ -82,7 +85,9 @@ def test_layers_are_few_and_shared(today: Checkout, digests: dict[str, str]) -> 
     assert len(python) <= 12
 
 
-def test_a_damaged_image_in_the_state_directory_is_built_again(today: Checkout, digests: dict[str, str]) -> None:
+def test_a_damaged_image_in_the_state_directory_is_built_again(
+    today: Checkout, digests: dict[str, str]
+) -> None:
     built = json.loads(today.goldsmith("build", "base:13", "--json").stdout)
     (Path(built["layout"]) / "index.json").write_text("{}")
     again = json.loads(today.goldsmith("build", "base:13", "--json").stdout)
