@@ -63,8 +63,8 @@ def another_checkout(
 ) -> Callable[..., Checkout]:
     """Makes further checkouts of today's catalogue, in other folders, with the same packages at hand."""
 
-    def make(name: str, **environment: str) -> Checkout:
-        checkout = _checkout(tmp_path / name, today.catalogue, {**clean_environment, **environment})
+    def make(name: str, folder: Path = tmp_path, **environment: str) -> Checkout:
+        checkout = _checkout(folder / name, today.catalogue, {**clean_environment, **environment})
         if (today.state / "pool").is_dir():
             shutil.copytree(today.state / "pool", checkout.state / "pool", copy_function=os.link)
         return checkout
