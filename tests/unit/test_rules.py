@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from builder.checks import hardening, probe
 from builder.model.digest import Digest
 from builder.model.evidence import (
     CheckReport,
@@ -235,3 +236,10 @@ def test_a_rule_with_endless_failures_stays_readable(image: BuiltImage, proof: E
 def test_every_rule_says_what_to_do() -> None:
     assert len({r.id for r in RULES}) == len(RULES)
     assert all(r.title and r.failure and r.solution for r in RULES)
+
+
+def test_the_baseline_asks_for_every_check_that_there_is() -> None:
+    everywhere = {r.id for r in hardening.RULES if r.variants == ("runtime", "dev")}
+    checks = BASELINE.data.checks
+    assert set(checks.required) == everywhere | {identifier for identifier, _ in probe.RULES}
+    assert set(checks.required_runtime) == {r.id for r in hardening.RULES if r.variants == ("runtime",)}
