@@ -12,7 +12,7 @@ setup: ## install what is missing: system packages, virtual environment, command
 	@.ci/bootstrap
 
 demo: setup ## build, check, scan, sign, publish and pull the two images
-	@$(PYTHON) -m registry.demo
+	@$(PYTHON) -m tests.demo
 
 test: setup ## run all tests
 	@$(PYTHON) -m pytest

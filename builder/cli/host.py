@@ -1,9 +1,93 @@
-"""Commands of the command line (see `goldsmith --help`)."""
+"""Commands about this machine: doctor, up, down."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_TOOL_MISSING = 5
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
+    app.command()(doctor)
+    app.command()(up)
+    app.command()(down)
+
+
+def doctor(as_json: AsJson = False) -> int:
+    """Say what is installed and which versions, what is missing, and the command that installs it."""
+    from builder.cli.doctor import examine
+    from builder.report import emit, emit_json, table
+    from builder.settings import Settings
+
+    items = examine(Settings.load())
+    missing = [x for x in items if x.needed and not x.ok]
+    if as_json:
+        emit_json({"ok": not missing, "items": [x.as_dict() for x in items]})
+    else:
+        marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING", (False, False): "no"}
+        table(
+            "This machine",
+            ("", "what", "found", "for"),
+            [(marks[x.ok, x.needed], x.name, x.found, x.purpose) for x in items],
+        )
+        for item in items:
+            if not item.ok and item.install:
+                emit(f"{item.name}: {item.install}")
+    return _TOOL_MISSING if missing else 0
+
+
+def up(as_json: AsJson = False) -> None:
+    """Start a container engine and the storage registry, where none answers."""
+    from builder.report import emit, emit_json
+    from builder.settings import Settings
+    from builder.store import Store
+    from builder.tools.docker_client import find_combination
+    from builder.tools.docker_engine import ensure_engine
+    from registry import storage
+
+    settings = Settings.load()
+    store = Store(settings.state).create()
+    engine = ensure_engine(store, settings.child_environment)
+    combination = find_combination(engine, store, settings.child_environment)
+    running = storage.up(settings)
+    if as_json:
+        emit_json(
+            {
+                "engine": {
+                    "host": engine.host,
+                    "version": engine.version,
+                    "origin": engine.origin,
+                    "client": str(combination.client),
+                    "client_version": combination.client_version,
+                    "mode": combination.mode,
+                },
+                "registry": running.as_dict(),
+            }
+        )
+        return
+    emit(f"container engine {engine.version} at {engine.host} ({engine.origin})")
+    emit(f"building with {combination}")
+    emit(f"registry on {running.address} (pid {running.pid})")
+
+
+def down(as_json: AsJson = False) -> None:
+    """Stop the container engine and the registry that were started here; nothing else."""
+    from builder.report import emit, emit_json
+    from builder.settings import Settings
+    from builder.store import Store
+    from builder.tools.dockerd import stop_engine
+    from registry import storage
+
+    settings = Settings.load()
+    was_running = storage.status(settings).pid is not None
+    storage.down(settings)
+    engine = stop_engine(Store(settings.state), settings.child_environment)
+    if as_json:
+        emit_json({"engine": engine, "registry": was_running})
+        return
+    emit("registry " + ("stopped" if was_running else "was not running"))
+    emit("container engine " + ("stopped" if engine else "was not started here"))

@@ -21,7 +21,7 @@ from builder.model.definition import CommandCheck
 from builder.model.evidence import CheckReport, CheckResult, Outcome
 from builder.model.image import PlatformImage, Target
 from builder.oci.filesystem import read_filesystem
-from builder.oci.layout import read_blob_json
+from builder.oci.layout import read_blob_json, read_manifest
 from builder.store import Store
 from builder.tools.container import Bench, Observation, Trial, loaded
 from builder.tools.docker_engine import Engine
@@ -44,6 +44,7 @@ def check(
     the folder with the probe's programs. Raises RegistryError or ToolError when the candidate's
     own layers are damaged; an engine that fails makes checks "not run".
     """
+    _same_candidate(image)
     static = _static(target, image)
     if isinstance(engine, ToolError):
         dynamic, where = _not_run(target, engine), "none"
@@ -56,6 +57,16 @@ def check(
         except ToolError as error:
             dynamic = _not_run(target, error)
     return CheckReport(image.manifest.digest, image.platform, where, (*static, *dynamic))
+
+
+def _same_candidate(image: PlatformImage) -> None:
+    """What is checked is what the manifest's digest names, not merely something beside it."""
+    manifest = read_manifest(image.layout, image.manifest)
+    named = (manifest.config.digest if manifest.config else None, *(x.digest for x in manifest.layers))
+    if named != (image.config.digest, *(x.blob.digest for x in image.layers)):
+        raise ToolError(
+            "the candidate's manifest names other content than the candidate", context=image.manifest.digest
+        )
 
 
 def _static(target: Target, image: PlatformImage) -> tuple[CheckResult, ...]:

@@ -8,6 +8,7 @@ after Ctrl-C too; what a killed run left behind is removed by the next one.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from builder.tools.docker_engine import Engine, connect
 
 USER = "65532:65532"
 OUTPUT_MAX = 64 << 10  # bytes of each stream that are read; more is a failure
-_LABEL = "dev.goldsmith.check"
+_LABEL, _OWNER = "dev.goldsmith.check", "dev.goldsmith.pid"
 _PROCESSES_MAX = 128
 _MEMORY_MAX = 512 << 20  # bytes
 _LOAD_SECONDS = 300
@@ -111,7 +112,7 @@ class Bench:
                 entrypoint=[trial.argv[0]],
                 user=USER,
                 environment=dict(trial.environment),
-                labels={_LABEL: self._label},
+                labels={_LABEL: self._label, _OWNER: str(os.getpid())},
                 host_config=settings,
                 stdin_open=False,
                 tty=False,
@@ -179,7 +180,7 @@ def loaded(image: PlatformImage, engine: Engine, store: Store) -> Iterator[Bench
     from docker.errors import DockerException
 
     label = Digest.of(str(store.root.resolve()).encode()).short
-    name = f"goldsmith-check-{label}/{image.manifest.digest.short}:candidate"
+    name = f"{_repository(label)}-{image.manifest.digest.short}:candidate"
     expected = (str(image.manifest.digest), str(image.config.digest))
     client = connect(engine, _LOAD_SECONDS)
     try:
@@ -228,13 +229,24 @@ def _known(client: Any, ids: Sequence[str]) -> bool:
     return False
 
 
+def _repository(label: str) -> str:
+    return f"goldsmith-check-{label}/{os.getpid()}"
+
+
 def _sweep(client: Any, label: str) -> None:
-    """Remove what a killed run of the same state directory left in the engine."""
-    for container in client.api.containers(all=True, quiet=True, filters={"label": f"{_LABEL}={label}"}):
-        client.api.remove_container(container["Id"], force=True, v=True)
+    """Remove what a killed run of the same state directory left in the engine.
+
+    The state directory's lock keeps other processes away, so what is not ours is left over.
+    """
+    for container in client.api.containers(all=True, filters={"label": f"{_LABEL}={label}"}):
+        if (container.get("Labels") or {}).get(_OWNER) != str(os.getpid()):
+            client.api.remove_container(container["Id"], force=True, v=True)
     for image in client.api.images(filters={"reference": f"goldsmith-check-{label}/*"}):
         for name in image.get("RepoTags") or ():
-            if name.startswith(f"goldsmith-check-{label}/"):
+            left = name.startswith(f"goldsmith-check-{label}/") and not name.startswith(
+                f"{_repository(label)}-"
+            )
+            if left:
                 client.api.remove_image(name, force=True)
 
 

@@ -13,12 +13,10 @@ from typing import Any
 
 from builder.errors import ToolError
 from builder.store import Store
-from builder.tools import process
-from builder.tools.dockerd import NoEngine, own_paths, root_prefix, start_own
+from builder.tools.dockerd import NoEngine, own_paths, root_prefix, start_own, start_service
 
 _SYSTEM_SOCKET = "unix:///var/run/docker.sock"
 _ANSWER_SECONDS = 20
-_START_SECONDS = 60
 
 RIGHTS_HINT = (
     "become a member of the group docker (sudo usermod -aG docker $USER, then log in anew), "
@@ -88,7 +86,7 @@ def ensure_engine(store: Store, environment: Mapping[str, str]) -> Engine:
         again = find_engine(store, environment)
         if isinstance(again, Engine):
             return again
-        if found.reference != "docker-no-rights" and (engine := _start_service(root, environment)):
+        if found.reference != "docker-no-rights" and (engine := _start_service(store, root, environment)):
             return engine
         start_own(store, root, environment, lambda host: isinstance(ask(host, "own"), Engine))
         started = ask(own_paths(store).host, "own")
@@ -164,15 +162,8 @@ def _starting(store: Store) -> Iterator[None]:
         yield
 
 
-def _start_service(root: tuple[str, ...], environment: Mapping[str, str]) -> Engine | None:
-    systemctl = process.find("systemctl", environment)
-    if systemctl is None or not Path("/run/systemd/system").is_dir():
+def _start_service(store: Store, root: tuple[str, ...], environment: Mapping[str, str]) -> Engine | None:
+    if not start_service(store, root, environment):
         return None
-    started = process.run(
-        [*root, systemctl, "start", "docker"],
-        environment=environment,
-        timeout_seconds=_START_SECONDS,
-        ok=range(256),
-    )
-    answer = ask(_SYSTEM_SOCKET, "system") if started.returncode == 0 else None
+    answer = ask(_SYSTEM_SOCKET, "system")
     return answer if isinstance(answer, Engine) else None

@@ -17,13 +17,15 @@ from pathlib import Path
 
 from builder.errors import ToolError
 from builder.model.digest import Digest
-from builder.store import Store
+from builder.store import Store, write_atomically
 from builder.tools import process
 
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 _POLL_SECONDS = 0.05
 _LOG_TAIL = 2000  # bytes
+_SYSTEMD = Path("/run/systemd/system")
+_SERVICE, _SERVICE_RECORD = "docker", "docker-service.pid"
 
 INSTALL_HINT = "install an engine: apt-get install --no-install-recommends docker.io"
 
@@ -173,8 +175,55 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+def start_service(store: Store, root: tuple[str, ...], environment: Mapping[str, str]) -> bool:
+    """Start the system's own service; False where there is no systemd, or it does not start.
+
+    What was started is written down, so that `stop_engine` stops it again.
+    """
+    systemctl = process.find("systemctl", environment)
+    if systemctl is None or not _SYSTEMD.is_dir():
+        return False
+    started = process.run(
+        [*root, systemctl, "start", _SERVICE],
+        environment=environment,
+        timeout_seconds=_START_SECONDS,
+        ok=range(256),
+    )
+    if started.returncode != 0:
+        return False
+    write_atomically(store.run / _SERVICE_RECORD, _service_pid(systemctl, environment).encode())
+    return True
+
+
+def _service_pid(systemctl: Path, environment: Mapping[str, str]) -> str:
+    shown = process.run(
+        [systemctl, "show", "--property=MainPID", "--value", _SERVICE],
+        environment=environment,
+        timeout_seconds=10,
+    )
+    return shown.text.strip()
+
+
+def _stop_service(store: Store, environment: Mapping[str, str]) -> bool:
+    record, systemctl = store.run / _SERVICE_RECORD, process.find("systemctl", environment)
+    root = root_prefix(environment)
+    if not record.is_file() or systemctl is None or root is None:
+        return False
+    pid = record.read_text().strip()
+    record.unlink()
+    # Somebody else may have started it anew: then it is theirs.
+    if pid in ("", "0") or _service_pid(systemctl, environment) != pid:
+        return False
+    process.run(
+        [*root, systemctl, "stop", f"{_SERVICE}.socket", _SERVICE],
+        environment=environment,
+        timeout_seconds=_START_SECONDS,
+    )
+    return True
+
+
 def stop_engine(store: Store, environment: Mapping[str, str]) -> bool:
-    """Stop the daemon of this state directory; False when there is none.
+    """Stop the daemon (or the service) that was started for this state directory; False when none was.
 
     The process is the one of our pid file, and only if it is a dockerd that was started with
     that very file. Raises ToolError when it does not end.
@@ -182,7 +231,7 @@ def stop_engine(store: Store, environment: Mapping[str, str]) -> bool:
     paths = own_paths(store)
     pid = own_pid(paths)
     if pid is None:
-        return False
+        return _stop_service(store, environment)
     with contextlib.ExitStack() as stack:
         try:
             handle = os.pidfd_open(pid)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from builder.store import Store
-from builder.tools import docker_engine, process
+from builder.tools import docker_engine, dockerd, process
 from builder.tools.docker_engine import ensure_engine, find_engine
 from builder.tools.dockerd import NoEngine, own_paths, stop_engine
 
@@ -157,3 +157,37 @@ def as_root() -> None:
 def test_the_socket_fits_whatever_the_length_of_the_state_directory(tmp_path: Path) -> None:
     deep = Store(tmp_path / ("x" * 200))
     assert len(str(own_paths(deep).socket)) < 100
+
+
+def _fake_systemctl(folder: Path, pid: str) -> dict[str, str]:
+    folder.mkdir()
+    program = folder / "systemctl"
+    program.write_text(
+        f'#!/bin/sh\necho "$*" >>{folder}/calls\n[ "$1" != show ] || cat {folder}/pid\n[ "$2" != broken ]\n'
+    )
+    program.chmod(0o755)
+    (folder / "pid").write_text(pid)
+    return {"PATH": f"{folder}:/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize(("later", "stopped"), [("4711", True), ("4712", False)])
+def test_a_service_is_stopped_if_it_is_still_the_one_we_started(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_root: None, later: str, stopped: bool
+) -> None:
+    monkeypatch.setattr(dockerd, "_SYSTEMD", tmp_path)
+    environment = _fake_systemctl(tmp_path / "bin", "4711")
+    assert dockerd.start_service(store, (), environment) is True
+    (tmp_path / "bin" / "pid").write_text(later)
+    assert stop_engine(store, environment) is stopped
+    calls = (tmp_path / "bin" / "calls").read_text()
+    assert ("stop docker.socket docker" in calls) is stopped
+    assert stop_engine(store, environment) is False
+
+
+def test_without_systemd_no_service_is_started(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dockerd, "_SYSTEMD", tmp_path / "none")
+    environment = _fake_systemctl(tmp_path / "bin", "4711")
+    assert dockerd.start_service(store, (), environment) is False
+    assert not (tmp_path / "bin" / "calls").exists()
