@@ -67,7 +67,7 @@ def up(settings: Settings) -> Storage:
     now = status(settings)
     if now.pid is not None:
         if _running_address(store) == settings.registry:
-            _wait(now, host, port)
+            _wait(now, store, host, port)
             return now
         down(settings)
     if _answers(host, port):
@@ -88,7 +88,7 @@ def up(settings: Settings) -> Storage:
     write_atomically(_pid_file(store), json.dumps(record).encode())
     running = Storage(settings.registry, pid, now.data, now.log, started=True)
     try:
-        _wait(running, host, port)
+        _wait(running, store, host, port)
     except BaseException:
         down(settings)
         raise
@@ -175,19 +175,23 @@ def _program(settings: Settings) -> Path:
     )
 
 
-def _wait(storage: Storage, host: str, port: int) -> None:
+def _wait(storage: Storage, store: Store, host: str, port: int) -> None:
     """Wait until the port accepts connections; raises RegistryError when the process ends first."""
-    ends = time.monotonic() + _READY_SECONDS
-    while not _answers(host, port):
-        dead = storage.pid is None or _began(storage.pid) is None
-        if dead or time.monotonic() > ends:
-            raise RegistryError(
-                f"the storage registry {'ended' if dead else 'does not answer'} on {storage.address}",
-                context=_tail(storage.log),
-                hint=f"see {storage.log}; GOLDSMITH_REGISTRY chooses another port",
-                reference="storage-not-ready",
-            )
-        time.sleep(_POLL_SECONDS)
+    handle = _open_process(store)
+    try:
+        ends = time.monotonic() + _READY_SECONDS
+        while not _answers(host, port):
+            dead = handle is None or _ended(handle, _POLL_SECONDS)
+            if dead or time.monotonic() > ends:
+                raise RegistryError(
+                    f"the storage registry {'ended' if dead else 'does not answer'} on {storage.address}",
+                    context=_tail(storage.log),
+                    hint=f"see {storage.log}; GOLDSMITH_REGISTRY chooses another port",
+                    reference="storage-not-ready",
+                )
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _answers(host: str, port: int) -> bool:

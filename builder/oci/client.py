@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
@@ -30,9 +29,10 @@ from builder.oci.manifest import (
     parse_digest,
     parse_manifest,
 )
-from builder.oci.transport import Body, Limits, RegistryRefused, Reply, Transport
+from builder.oci.transport import Body, Limits, RegistryRefused, Reply, Transport, other_content
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
+_BLOB_TYPE = "application/octet-stream"
 _MERGE_ATTEMPTS = 4
 _NOTHING = Digest("sha256:" + "0" * 64)  # no content has this digest
 
@@ -42,7 +42,7 @@ class RegistryClient:
 
     All operations raise RegistryError (with the status and the address, without secrets) when the
     registry cannot be reached within the limits, refuses, or sends other bytes than promised.
-    `repo` is a repository's name without the host. Safe to use from several threads.
+    `repo` is a repository's name without the host; `sleep` waits between tries. Safe in threads.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RegistryClient:
         ca_bundle: Path | None = None,
         token_hosts: frozenset[str] = frozenset(),
         redirect_hosts: frozenset[str] = frozenset(),
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.host = host
         self._transport = Transport(
@@ -94,7 +94,7 @@ class RegistryClient:
 
         def action(ends: float) -> Descriptor | None:
             path = self._manifest_path(ref)
-            with self._send(ends, "HEAD", path, f"pull {ref.name}", ok=(200, 404), accept=_ACCEPT) as reply:
+            with self._send(ends, "HEAD", path, f"pull {ref.name}", ok=(200, 404), Accept=_ACCEPT) as reply:
                 if reply.status == 404:
                     return None
                 stated = self._stated_digest(reply, ref)
@@ -119,13 +119,13 @@ class RegistryClient:
 
         def action(ends: float) -> tuple[bytes, str, Digest]:
             path = self._manifest_path(ref)
-            with self._send(ends, "GET", path, f"pull {ref.name}", ok=(200,), accept=_ACCEPT) as reply:
+            with self._send(ends, "GET", path, f"pull {ref.name}", ok=(200,), Accept=_ACCEPT) as reply:
                 stated = self._stated_digest(reply, ref)
                 media_type = _media_type(reply)
                 data = reply.read(MANIFEST_MAX)
             digest = Digest.of(data)
             if digest not in (ref.digest or digest,) or digest != (stated or digest):
-                raise _other_content(f"{ref} is {digest}, the registry says {stated}")
+                raise other_content(f"{ref} is {digest}, the registry says {stated}")
             parse_manifest(data, media_type)
             return data, media_type, digest
 
@@ -177,14 +177,8 @@ class RegistryClient:
             parts = urlsplit(location)
             query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("digest", digest)])
             url = parts._replace(query=query).geturl()
-            with self._transport.send(
-                ends,
-                "PUT",
-                url,
-                use=f"push {repo}",
-                ok=(201,),
-                headers={"Content-Type": "application/octet-stream"},
-                body=body,
+            with self._send(
+                ends, "PUT", url, f"push {repo}", ok=(201,), body=body, Content_Type=_BLOB_TYPE
             ) as reply:
                 self._stated_digest(reply, self.reference(repo, digest=digest))
                 return body.size
@@ -202,7 +196,7 @@ class RegistryClient:
                 location = self._transport.location(reply)
             with (
                 contextlib.suppress(RegistryError),
-                self._transport.send(ends, "DELETE", location, use=f"push {repo}", ok=(204,)),
+                self._send(ends, "DELETE", location, f"push {repo}", ok=(204,)),
             ):
                 pass
             return False
@@ -303,13 +297,21 @@ class RegistryClient:
             reference="lost-update",
         )
 
-    # ------------------------------------------------------------------ below: how it is done
-
     def _send(
-        self, ends: float, method: str, path: str, use: str, *, ok: tuple[int, ...], accept: str = "*/*"
+        self,
+        ends: float,
+        method: str,
+        path: str,
+        use: str,
+        *,
+        ok: tuple[int, ...],
+        body: Body | None = None,
+        **headers: str,
     ) -> Reply:
+        """One request; `_` in a header's name stands for `-`."""
         url = urljoin(self._transport.root, path)
-        return self._transport.send(ends, method, url, use=use, ok=ok, headers={"Accept": accept})
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._transport.send(ends, method, url, use=use, ok=ok, headers=sent, body=body)
 
     def _manifest_path(self, ref: Reference) -> str:
         if ref.host != self.host:
@@ -322,17 +324,12 @@ class RegistryClient:
         parsed = parse_manifest(data, media_type)
         digest = Digest.of(data)
         if ref.digest not in (None, digest):
-            raise _other_content(f"{ref} is to be written, but the manifest is {digest}")
+            raise other_content(f"{ref} is to be written, but the manifest is {digest}")
 
         def action(ends: float) -> bool:
-            with self._transport.send(
-                ends,
-                "PUT",
-                urljoin(self._transport.root, self._manifest_path(ref)),
-                use=f"push {ref.name}",
-                ok=(201,),
-                headers={"Content-Type": media_type},
-                body=Body(data),
+            path, use = self._manifest_path(ref), f"push {ref.name}"
+            with self._send(
+                ends, "PUT", path, use, ok=(201,), body=Body(data), Content_Type=media_type
             ) as reply:
                 self._stated_digest(reply, self.reference(ref.name, digest=digest))
                 listed = reply.headers.get("OCI-Subject")
@@ -355,7 +352,7 @@ class RegistryClient:
             return None
         stated = parse_digest(raw, "Docker-Content-Digest")
         if ref.digest is not None and stated != ref.digest:
-            raise _other_content(f"{reply.where}: the registry answers with {stated}")
+            raise other_content(f"{reply.where}: the registry answers with {stated}")
         return stated
 
     def _checked_chunks(self, ends: float, repo: str, descriptor: Descriptor) -> Iterator[bytes]:
@@ -369,9 +366,9 @@ class RegistryClient:
                 sha.update(chunk)
                 yield chunk
             if size != descriptor.size:
-                raise _other_content(f"{reply.where}: {descriptor.size} bytes were expected")
+                raise other_content(f"{reply.where}: {descriptor.size} bytes were expected")
             if sha.hexdigest() != descriptor.digest.hex:
-                raise _other_content(f"{reply.where}: the bytes are sha256:{sha.hexdigest()}")
+                raise other_content(f"{reply.where}: the bytes are sha256:{sha.hexdigest()}")
 
     def _fallback_index(self, repo: str, subject: Digest) -> tuple[Descriptor, ...]:
         try:
@@ -394,12 +391,3 @@ def _media_type(reply: Reply) -> str:
     if stated not in (*MANIFEST_TYPES, *INDEX_TYPES):
         raise unusable(f"{reply.where}: not a manifest's media type: {stated[:100]!r}")
     return stated
-
-
-def _other_content(context: str) -> RegistryError:
-    return RegistryError(
-        "the registry holds other content than its digest says",
-        context=context,
-        hint="check the registry's storage; nothing of it was used, and no tag was moved",
-        reference="content-mismatch",
-    )

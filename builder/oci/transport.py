@@ -150,7 +150,7 @@ class Transport:
         ca_bundle: Path | None = None,
         token_hosts: frozenset[str] = frozenset(),
         redirect_hosts: frozenset[str] = frozenset(),
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.host = host
         self.limits = limits or Limits()
@@ -158,7 +158,7 @@ class Transport:
         self._keyring = Keyring(host, self.plain, credentials, token_hosts)
         self._redirect_hosts = redirect_hosts
         self._ca_bundle = ca_bundle
-        self._sleep = sleep
+        self._sleep: Callable[[float], object] = sleep or threading.Event().wait
         self._made: requests.Session | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -329,6 +329,16 @@ class Transport:
         }
         hint = hints.get(reply.status, "look at the registry's log")
         return RegistryRefused(reply.status, f"the registry answered {reply.status}", context, hint)
+
+
+def other_content(context: str) -> RegistryError:
+    """The error for bytes that are not what was promised."""
+    return RegistryError(
+        "the registry holds other content than its digest says",
+        context=context,
+        hint="check the registry's storage; nothing of it was used, and no tag was moved",
+        reference="content-mismatch",
+    )
 
 
 def _with(headers: dict[str, str], authorization: str | None) -> dict[str, str]:

@@ -23,7 +23,7 @@ from builder.oci.manifest import parse_manifest
 STAGE = "publish"
 VERSION = 1
 CANDIDATE = "candidate"
-_THREADS = 4
+_THREADS = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -133,30 +133,38 @@ def _push_manifests(client: RegistryClient, repo: str, image: BuiltImage) -> int
 
 
 def _push_evidence(client: RegistryClient, repo: str, signatures: Sequence[SignedManifest]) -> int:
-    """The blobs of all signatures, then their manifests, then the listings; returns the bytes sent."""
+    """Signatures and attestations: blobs, manifests, then the listings; returns the bytes sent."""
+
+    def is_there(item: SignedManifest) -> bool:
+        found = client.head_manifest(client.reference(repo, item.tag, None if item.tag else item.digest))
+        return found is not None and found.digest == item.digest
 
     def push_blob(blob: tuple[Digest, bytes]) -> int:
-        digest, data = blob
-        return 0 if client.has_blob(repo, digest, len(data)) else client.put_blob(repo, data, digest)
+        return client.put_blob(repo, blob[1], blob[0])
 
-    def push_manifest(item: SignedManifest) -> Descriptor | None:
-        """Returns the entry that the registry did not list by itself."""
+    def push_manifest(item: SignedManifest) -> bool:
+        """Returns whether the registry listed it by itself."""
         if item.subject is None:
             client.put_manifest(client.reference(repo, item.tag), item.manifest, item.media_type)
-            return None
-        return None if client.put_referrer(repo, item.manifest, item.media_type) else _entry(item)
+            return True
+        return client.put_referrer(repo, item.manifest, item.media_type)
 
-    sent = sum(_each(push_blob, {d: b for item in signatures for d, b in item.blobs.items()}.items()))
+    there = _each(is_there, signatures)
+    missing = [item for item, known in zip(signatures, there, strict=True) if not known]
+    # A manifest that is there has its blobs: the registry does not take it without them.
+    sent = sum(_each(push_blob, {d: b for item in missing for d, b in item.blobs.items()}.items()))
+    listed = iter(_each(push_manifest, missing))
     unlisted: dict[Digest, list[Descriptor]] = {}
-    for item, entry in zip(signatures, _each(push_manifest, signatures), strict=True):
-        if entry is not None and item.subject is not None:
-            unlisted.setdefault(item.subject.digest, []).append(entry)
+    for item, known in zip(signatures, there, strict=True):
+        by_registry = next(listed) if not known else item.subject and client.supports_referrers(repo)
+        if item.subject and not by_registry:
+            unlisted.setdefault(item.subject.digest, []).append(_entry(item))
     # One write for each subject: of two writers to such an index, one is lost.
     _each(
         lambda one: client.put_referrers_fallback(repo, one[0], one[1], replace_same_kind=True),
         unlisted.items(),
     )
-    return sent + sum(len(item.manifest) for item in signatures)
+    return sent + sum(len(item.manifest) for item in missing)
 
 
 def _entry(item: SignedManifest) -> Descriptor:
@@ -183,10 +191,10 @@ def _read_back_evidence(client: RegistryClient, repo: str, signatures: Sequence[
         ref = client.reference(repo, item.tag, None if item.tag else item.digest)
         if client.get_manifest(ref)[2] != item.digest:
             raise _vanished(f"{ref} is not the manifest that was just written")
-        for blob in parse_manifest(item.manifest).blobs:
-            client.check_blob(repo, blob)
 
     _each(check, signatures)
+    blobs = _unique(blob for item in signatures for blob in parse_manifest(item.manifest).blobs)
+    _each(lambda blob: client.check_blob(repo, blob), blobs)
     for subject in {item.subject.digest for item in signatures if item.subject}:
         listed = {d.digest for d in client.referrers(repo, subject)}
         ours = {item.digest for item in signatures if item.subject and item.subject.digest == subject}

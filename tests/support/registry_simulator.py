@@ -92,6 +92,13 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     simulator: Simulator
     rest_of_body = 0
+    alter: Callable[[str, str], str | None] | None = None
+
+    def send_header(self, keyword: str, value: str) -> None:
+        """Send a header, unless a fault changes it or takes it out."""
+        chosen = self.alter(keyword, value) if self.alter else value
+        if chosen is not None:
+            super().send_header(keyword, chosen)
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent."""
@@ -387,7 +394,12 @@ def dribble_headers(stop: threading.Event) -> Callable[[Handler], None]:
 
 def silent(stop: threading.Event) -> Callable[[Handler], None]:
     """No answer at all."""
-    return lambda handler: [stop.wait(30), _drop(handler)][1]
+
+    def act(handler: Handler) -> None:
+        stop.wait(30)
+        _drop(handler)
+
+    return act
 
 
 def redirect(to: str, code: int = 307) -> Callable[[Handler], None]:
@@ -399,12 +411,11 @@ def without(header: str) -> Callable[[Handler], None]:
     """Serve as usual, but without one header."""
 
     def act(handler: Handler) -> None:
-        original = handler.send_header
-        handler.send_header = lambda k, v: None if k == header else original(k, v)  # type: ignore[method-assign]
+        handler.alter = lambda k, v: None if k == header else v
         try:
             handler.serve()
         finally:
-            del handler.send_header
+            handler.alter = None
 
     return act
 
@@ -413,12 +424,11 @@ def with_header(header: str, value: str) -> Callable[[Handler], None]:
     """Serve as usual, but with this value in a header."""
 
     def act(handler: Handler) -> None:
-        original = handler.send_header
-        handler.send_header = lambda k, v: original(k, value if k == header else v)  # type: ignore[method-assign]
+        handler.alter = lambda k, v: value if k == header else v
         try:
             handler.serve()
         finally:
-            del handler.send_header
+            handler.alter = None
 
     return act
 
