@@ -151,7 +151,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 for module in {sorted(m for m in MODULES if not m.endswith("__main__") and not m.endswith("relay"))!r}:
     importlib.import_module(module)
-sys.exit("\\n".join(map(str, bad)))
+sys.exit("\\n".join(map(str, bad)) or 0)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
