@@ -32,14 +32,15 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
 class Claims:
     """What trusted keys say of one manifest in one form; `ignored` counts statements of no known type.
 
-    `cyclonedx` holds the digests of the SBOMs as canonical JSON. `verdict` is the newest one.
+    `cyclonedx` maps the digest of each SBOM as canonical JSON to what it names (NAME=VERSION).
+    `verdict` is the newest one.
     """
 
     form: str
     types: frozenset[str]
     verdict: Verdict
     provenances: tuple[Provenance, ...]
-    cyclonedx: frozenset[Digest]
+    cyclonedx: Mapping[str, frozenset[str]]
     repositories: frozenset[str]
     ignored: int
 
@@ -74,7 +75,11 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
         types=frozenset(types - {SIGNATURE_TYPE}),
         verdict=_newest([v for v in parsed[VERDICT_TYPE] if isinstance(v, Verdict)]),
         provenances=tuple(p for p in parsed[predicates.PROVENANCE_TYPE] if isinstance(p, Provenance)),
-        cyclonedx=frozenset(_digest_of(s) for s in known if s.predicate_type == predicates.CYCLONEDX_TYPE),
+        cyclonedx={
+            str(_digest_of(s)): predicates.parse_cyclonedx(s.predicate)
+            for s in known
+            if s.predicate_type == predicates.CYCLONEDX_TYPE
+        },
         repositories=repositories,
         ignored=len(statements) - len(known),
     )

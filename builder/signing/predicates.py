@@ -11,15 +11,17 @@ spec/predicates/test-result.md); package URL (purl-spec, types `deb` and `oci`).
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import CheckReport, Outcome, ScanReport
 from builder.model.image import BuiltImage
 from builder.model.lock import LockedPackage
+from builder.model.platform import Platform
 from builder.signing.keys import BUILDER, VERDICT
 from builder.signing.refusal import quoted, refuse
 
@@ -58,15 +60,24 @@ BUILDER_ID = "https://goldsmith.dev/builder/v1"
 BUILD_TYPE = "https://goldsmith.dev/build/v1"
 _DEPENDENCIES_MAX = 20_000
 _DISTRIBUTION = "debian"
+_PURL = re.compile(r"pkg:deb/debian/([^@]+)@([^?]+)\?arch=([a-z0-9]+)&distro=[a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What verification uses of a provenance."""
+    """What verification uses of a provenance; `packages` are (architecture, NAME=VERSION)."""
 
     ref: str
     immutable_tag: str
-    dependencies: int
+    platforms: int
+    packages: frozenset[tuple[str, str]]
+
+    def packages_of(self, platform: Platform | None) -> frozenset[str]:
+        """NAME=VERSION of every package of a platform; None is the only platform."""
+        if platform is None and self.platforms != 1:
+            return frozenset()
+        wanted = ("all", platform.debian) if platform else None
+        return frozenset(p for architecture, p in self.packages if wanted is None or architecture in wanted)
 
 
 def provenance(
@@ -172,8 +183,15 @@ def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
     for one in dependencies:
         sha256_of(one.get("digest"), "provenance")
         text(one, "uri", "provenance")
+    platforms = external.get("platforms")
+    if not isinstance(platforms, list) or not platforms:
+        refuse("predicate-malformed", "the provenance names no platforms")
+    matches = (_PURL.fullmatch(one["uri"]) for one in dependencies)
     return Provenance(
-        text(external, "ref", "provenance"), text(external, "immutableTag", "provenance"), len(dependencies)
+        ref=text(external, "ref", "provenance"),
+        immutable_tag=text(external, "immutableTag", "provenance"),
+        platforms=len(platforms),
+        packages=frozenset((m[3], f"{unquote(m[1])}={unquote(m[2])}") for m in matches if m),
     )
 
 
@@ -199,11 +217,12 @@ def parse_test_result(predicate: Mapping[str, Any]) -> None:
         refuse("checks-failed", "the check report contradicts its result")
 
 
-def parse_cyclonedx(predicate: Mapping[str, Any]) -> None:
-    """Check a CycloneDX document: its format and its list of components."""
+def parse_cyclonedx(predicate: Mapping[str, Any]) -> frozenset[str]:
+    """Check a CycloneDX document: its format and its components; returns them as NAME=VERSION."""
     if predicate.get("bomFormat") != "CycloneDX" or not isinstance(predicate.get("specVersion"), str):
         refuse("predicate-malformed", "not a CycloneDX document")
-    items(predicate, "components", "CycloneDX document", 1_000_000)
+    components = items(predicate, "components", "CycloneDX document", 1_000_000)
+    return frozenset(f"{c.get('name')}={c.get('version')}" for c in components)
 
 
 def parse_spdx(predicate: Mapping[str, Any]) -> None:

@@ -16,7 +16,8 @@ The procedure; the numbers stand in the code (here, in `collect` and in `claims`
  6. The newest verdict approves, is of this image, unexpired and not from the future, was not
     given with a sample database (unless accepted), and lists the platforms of the index. Both
     forms have the same verdict; when only one form is there, that form has to satisfy everything.
- 7. The SBOM that the verdict names is among the attested ones.
+ 7. The SBOM that the verdict names is among the attested ones, and it names every package that
+    the provenance says was put in.
  8. Each platform manifest that the index lists passes 3 to 7 with its own digest.
  9. Configuration and layers of each platform are in the registry, with their sizes.
 10. The repository and tag that were asked for are those of the image that was approved.
@@ -104,7 +105,8 @@ def verify(
     verdict = claims[0].verdict
     _check_verdict(verdict, now, accept_sample, seen(digest))
     _check_subject(verdict, root, digest, platforms)
-    _check_sbom(claims, verdict, single)
+    if single:
+        _check_sbom(claims, verdict, platforms[0])
     _check_name(reference, claims)
     proofs = [_proof(digest, None if root.is_index else platforms[0].platform, claims)]
     # 8. its platforms, 9. their content
@@ -239,17 +241,23 @@ def _check_subject(
         refuse("subject-mismatch", "the verdict did not judge this platform", context=str(verdict.digest))
 
 
-def _check_sbom(claims: tuple[Claims, ...], verdict: Verdict, platform: Digest | None) -> None:
-    """7. in each form, the SBOM that was judged is there."""
-    if platform is None:
-        return
+def _check_sbom(claims: tuple[Claims, ...], verdict: Verdict, platform: Descriptor) -> None:
+    """7. in each form, the SBOM that was judged is there, and it is complete."""
     for one in claims:
-        if verdict.sboms[str(platform)] not in one.cyclonedx:
+        named = one.cyclonedx.get(verdict.sboms[str(platform.digest)])
+        if named is None:
             refuse(
                 "sbom-mismatch",
                 "the attested SBOM is not the one that was judged",
-                context=f"{one.form} of {platform}",
+                context=f"{one.form} of {platform.digest}",
             )
+        for provenance in one.provenances:
+            if missing := sorted(provenance.packages_of(platform.platform) - named):
+                refuse(
+                    "sbom-incomplete",
+                    "the SBOM does not name every package of the image",
+                    context=", ".join(missing[:20]),
+                )
 
 
 def _check_name(reference: Reference, claims: tuple[Claims, ...]) -> None:
@@ -283,7 +291,7 @@ def _verify_platform(
     claims = _believed(registry, reference, digest, PLATFORM_TYPES, trust)
     if verdicts.encode(claims[0].verdict) != verdicts.encode(verdict):
         refuse("verdict-replayed", "a platform has another verdict than its index", context=str(where))
-    _check_sbom(claims, verdict, digest)
+    _check_sbom(claims, verdict, platform)
     _check_name(where, claims)
     _check_content(registry, reference, manifest)
     return _proof(digest, platform.platform, claims)

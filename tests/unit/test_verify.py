@@ -156,6 +156,14 @@ def _sbom_of_another_image(here: World, d: Draft) -> Draft:
     return d.change(p.CYCLONEDX_TYPE, predicate=evidence(other.platforms[0]).sboms.cyclonedx)  # type: ignore[union-attr]
 
 
+def _incomplete_sbom(here: World, d: Draft) -> Draft:
+    """Judged and attested alike, but the provenance knows better."""
+    sbom = json.loads(d.of(p.CYCLONEDX_TYPE).predicate)
+    data = canonical_json({**sbom, "components": []})
+    judged = dict.fromkeys(here.verdict.sboms, str(Digest.of(data)))
+    return _verdict(sboms=judged)(here, d).change(p.CYCLONEDX_TYPE, predicate=data)
+
+
 def _contradicting(here: World, d: Draft) -> Draft:
     twin = verdicts.encode(replace(here.verdict, policy="lenient"))
     return d.add(replace(d.of(p.VERDICT_TYPE), predicate=twin))
@@ -207,6 +215,7 @@ FLAWS: dict[str, tuple[Change, str]] = {
         "checks-failed",
     ),
     "the SBOM of another image": (_sbom_of_another_image, "sbom-mismatch"),
+    "an SBOM without a package that was put in": (_incomplete_sbom, "sbom-incomplete"),
     "no provenance": (_drop(p.PROVENANCE_TYPE), "attestation-missing"),
     "no SBOM": (_drop(p.CYCLONEDX_TYPE), "attestation-missing"),
     "no vulnerability report": (_drop(p.VULNERABILITY_TYPE), "attestation-missing"),
