@@ -297,7 +297,12 @@ def test_an_archive_with_anything_else_in_it(
 
 def test_an_archive_that_is_cut(sample: Path, store: Store, tmp_path: Path) -> None:
     whole = archive_of(sample, tmp_path)
-    for name, data in (("a", whole[: len(whole) // 2]), ("b", whole[:-30_000]), ("c", b"\x1f\x8b"), ("d", b"")):
+    for name, data in (
+        ("a", whole[: len(whole) // 2]),
+        ("b", whole[:-30_000]),
+        ("c", b"\x1f\x8b"),
+        ("d", b""),
+    ):
         (tmp_path / name).write_bytes(data)
         refusal(store, tmp_path / name)
     assert [p.name for p in store.db.iterdir()] == []
