@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 GOLDSMITH := .venv/bin/goldsmith
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint format bench up down doctor lock requirements clean distclean
+.PHONY: help setup demo test unit lint format bench up down doctor lock docs requirements clean distclean
 
 help: ## list every target
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,6 +43,9 @@ doctor: setup ## say what is installed and what is missing
 
 lock: setup ## bring the images' package locks up to date
 	@$(GOLDSMITH) lock
+
+docs: setup ## write the reference pages anew from the code
+	@$(PYTHON) docs/generate.py
 
 # No index address gets into the file: it is asked for by name, wherever it is installed.
 requirements: setup ## write requirements.lock anew from pyproject.toml
