@@ -47,7 +47,7 @@ def _age(verdict: Verdict, now: dt.datetime | None) -> str:
 
 
 def _refusal(rule: RuleResult) -> list[str]:
-    lines = [f"{rule.id}: {rule.title}: not so"]
+    lines = [f"not met: {rule.title} ({rule.id})"]
     lines += [f"  {failure}" for failure in rule.failures[:_SHOWN]]
     if len(rule.failures) > _SHOWN:
         lines.append(f"  and {len(rule.failures) - _SHOWN} more")

@@ -15,8 +15,10 @@ from builder.model.image import PlatformImage
 from builder.stages.scan import scan
 from builder.store import Store
 from builder.tools import trivy as trivy_tool
+from builder.tools.canary import CANARIES
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database, open_database
+from builder.tools.trivy_report import read_report
 from tests.support.debian import PACKAGES, debian_files, debian_image
 from tests.support.vulndb import sample_data, sample_database, write_archive, write_database
 from tests.support.vulndb.make import buckets
@@ -107,7 +109,7 @@ def test_a_blind_scan_is_refused(
     assert reason in refusal(debian_image(tmp_path / "image", files=files), database, trivy, tmp_path).message
 
 
-@pytest.mark.parametrize("release", ["forky/sid", "99.1", "12.5"])
+@pytest.mark.parametrize("release", ["forky/sid", "99.1", "12.5", "8.11"])
 def test_another_release_is_refused(tmp_path: Path, trivy: Trivy, database: Database, release: str) -> None:
     image = debian_image(tmp_path / "image", files=debian_files(release=release))
     assert "did not recognise the operating system" in refusal(image, database, trivy, tmp_path).message
@@ -122,15 +124,40 @@ def test_a_truncated_package_database_is_refused(tmp_path: Path, trivy: Trivy, d
     assert "does not name exactly the locked packages" in refusal(image, database, trivy, tmp_path).message
 
 
+@pytest.mark.parametrize("present", [("etc/os-release",), ()], ids=["os-release alone", "neither file"])
+def test_an_unknown_system_is_refused(
+    tmp_path: Path, trivy: Trivy, database: Database, present: tuple[str, ...]
+) -> None:
+    files = {n: d for n, d in debian_files().items() if not n.startswith("etc/") or n in present}
+    error = refusal(debian_image(tmp_path / "image", files=files), database, trivy, tmp_path)
+    assert "did not recognise the operating system" in error.message
+
+
+@pytest.mark.parametrize("status", ["missing", "garbage", "deinstalled"])
+def test_a_package_database_that_says_nothing_is_refused(
+    tmp_path: Path, trivy: Trivy, database: Database, status: str
+) -> None:
+    files = debian_files()
+    for name in [n for n in files if "status.d" in n]:
+        stanza = files.pop(name)
+        if status == "garbage":
+            files[name] = bytes(reversed(stanza))
+        if status == "deinstalled":
+            files[name] = stanza.replace(b"install ok installed", b"deinstall ok config-files")
+    image = debian_image(tmp_path / "image", files=files)
+    assert "(0 seen, 5 locked)" in refusal(image, database, trivy, tmp_path).message
+
+
 def test_packages_that_are_not_locked_are_refused(tmp_path: Path, trivy: Trivy, database: Database) -> None:
     image = debian_image(tmp_path / "image", packages=PACKAGES[1:], files=debian_files())
     error = refusal(image, database, trivy, tmp_path)
     assert error.context == "not locked: bash=5.2.37-2+b5"
 
 
-def test_a_database_without_this_release_is_refused(tmp_path: Path, trivy: Trivy) -> None:
-    root = buckets(sample_data())
-    del root["debian 13"]
+@pytest.mark.parametrize("kept", ["debian 12", "nothing"])
+def test_a_database_without_this_release_is_refused(tmp_path: Path, trivy: Trivy, kept: str) -> None:
+    root = {n: b for n, b in buckets(sample_data()).items() if not n.startswith("debian") or n == kept}
+    root["filler"] = {"filler": bytes(2 << 20)}
     folder = write_database(tmp_path / "db", root, "2026-08-22T00:00:00Z")
     database = opened(tmp_path, write_archive(folder, tmp_path / "db.tar.gz"))
     error = refusal(debian_image(tmp_path / "image"), database, trivy, tmp_path)
@@ -159,3 +186,26 @@ def test_settings_of_the_surroundings_do_not_reach_trivy(
     image = debian_image(tmp_path / "image")
     report, _ = scan(image, name="base:13", database=database, trivy=trivy, work=tmp_path / "work")
     assert "CVE-2025-15467" in {f.id for f in report.findings}
+
+
+def test_an_advisory_without_details_still_counts(tmp_path: Path, trivy: Trivy) -> None:
+    data = sample_data()
+    data["releases"]["13"]["bash"] = {"CVE-2026-99999": {"fixed": "9"}}
+    root = buckets(data)
+    del root["vulnerability"]["CVE-2026-99999"]
+    folder = write_database(tmp_path / "db", root, "2026-08-22T00:00:00Z")
+    database = opened(tmp_path, write_archive(folder, tmp_path / "db.tar"))
+    image = debian_image(tmp_path / "image")
+    report, _ = scan(image, name="base:13", database=database, trivy=trivy, work=work(tmp_path))
+    (found,) = [f for f in report.findings if f.package == "bash"]
+    assert (found.severity, found.fixed_version) == (Severity.UNKNOWN, "9")
+
+
+@pytest.mark.parametrize("major", sorted(CANARIES))
+def test_every_canary_is_found(tmp_path: Path, trivy: Trivy, database: Database, major: int) -> None:
+    canary = CANARIES[major]
+    (tmp_path / "canary.json").write_bytes(canary.document(major))
+    trivy.scan_sbom(tmp_path / "canary.json", database.cache_dir, tmp_path / "report.json", seconds=60)
+    found = {f.id for f in read_report(tmp_path / "report.json").findings}
+    assert found >= set(canary.vulnerabilities)
+    assert len(found) > 15, "without Trivy's own properties it would find a tenth"
