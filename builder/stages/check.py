@@ -45,18 +45,30 @@ def check(
     own layers are damaged; an engine that fails makes checks "not run".
     """
     _same_candidate(image)
-    static = _static(target, image)
+    # The engine loads and runs while we read the layers.
+    with ThreadPoolExecutor(1, "files") as side:
+        static = side.submit(_static, target, image)
+        where, dynamic = _in_containers(target, image, engine, probe_folder, store)
+        results = (*static.result(), *dynamic)
+    return CheckReport(image.manifest.digest, image.platform, where, results)
+
+
+def _in_containers(
+    target: Target,
+    image: PlatformImage,
+    engine: Engine | ToolError,
+    probe_folder: Callable[[], Path],
+    store: Store,
+) -> tuple[str, tuple[CheckResult, ...]]:
     if isinstance(engine, ToolError):
-        dynamic, where = _not_run(target, engine), "none"
-    else:
-        where = f"docker {engine.version}"
-        try:
-            folder = probe_folder()
-            with loaded(image, engine, store) as bench:
-                dynamic = _dynamic(target, bench, folder)
-        except ToolError as error:
-            dynamic = _not_run(target, error)
-    return CheckReport(image.manifest.digest, image.platform, where, (*static, *dynamic))
+        return "none", _not_run(target, engine)
+    where = f"docker {engine.version}"
+    try:
+        folder = probe_folder()
+        with loaded(image, engine, store) as bench:
+            return where, _dynamic(target, bench, folder)
+    except ToolError as error:
+        return where, _not_run(target, error)
 
 
 def _same_candidate(image: PlatformImage) -> None:
