@@ -184,6 +184,12 @@ def create_keys(
         else _create_key(folder, role, passphrase)
         for role in ROLES
     ]
+    for role in key_uris:
+        if not (folder / f"{role}.pub").exists():
+            raise UsageError(
+                f"the public key of the role {role!r} is missing: {folder / f'{role}.pub'}",
+                hint=f"write the public key of {key_uris[role]} there, as PEM",
+            )
     Trust.load(folder)
     return tuple(states), generated
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, NoReturn
 
-from builder.errors import PolicyDenied
+from builder.errors import PolicyDenied, RegistryError
+from builder.oci.manifest import parse_json
 
 _QUOTED_MAX = 200  # characters of hostile text that a message quotes
 
@@ -29,28 +29,14 @@ def quoted(value: object) -> str:
 
 
 def strict_json(data: bytes, what: str, size_max: int) -> dict[str, Any]:
-    """Parse one JSON object; `size_max` in bytes.
+    """Parse one JSON object of at most `size_max` bytes; raises EvidenceRefused.
 
-    Raises EvidenceRefused for anything too large, not UTF-8, not one object, with a key twice in
-    one object, with NaN or an endless number, or nested too deeply (RFC 8259, sections 4 and 9).
+    As strict as manifests are read: everything that two readers could understand differently is
+    refused.
     """
     if len(data) > size_max:
         refuse("too-large", f"the {what} is larger than {size_max} bytes", context=f"{len(data)} bytes")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        refuse("unparsable", f"the {what} cannot be parsed", context=quoted(str(error)))
-    if not isinstance(value, dict):
-        refuse("unparsable", f"the {what} is not a JSON object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return out
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+        return parse_json(data, what, size_max)
+    except RegistryError as error:
+        refuse("unparsable", error.message, context=error.context)

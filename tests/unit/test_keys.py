@@ -160,6 +160,12 @@ def test_a_signer_uri_takes_the_place_of_the_file(tmp_path: Path) -> None:
     private.public_key().verify(signature, b"data", ec.ECDSA(SHA256()))
 
 
+def test_a_key_elsewhere_needs_its_public_key_here(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="public key of the role 'verdict'") as raised:
+        create_keys(tmp_path, {"verdict": "hsm:2?label=verdict"}, PASSPHRASE)
+    assert "hsm:2?label=verdict" in raised.value.hint
+
+
 def test_an_unknown_uri_scheme_is_a_usage_error(tmp_path: Path) -> None:
     create_keys(tmp_path, {}, PASSPHRASE)
     with pytest.raises(UsageError, match="cannot be used") as raised:
