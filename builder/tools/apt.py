@@ -31,14 +31,14 @@ _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
 # What apt says, and what that means: (words in its output, message, hint). The first match counts.
 _UPDATE_FAILURES = (
     (
+        ("is expired", "is not valid yet", "invalid for another", "Not live until"),
+        "the index of {suite} is expired or not valid yet: the mirror is stale, or the clock is wrong",
+        "use a mirror that is up to date, and check the time of this machine",
+    ),
+    (
         ("NO_PUBKEY", "EXPKEYSIG", "BADSIG", "is not signed", "Missing key", "couldn't be verified"),
         "the index of {suite} is not signed by a key that is trusted",
         "use a mirror of the Debian archive, or update the package debian-archive-keyring",
-    ),
-    (
-        ("is expired", "is not valid yet", "invalid for another"),
-        "the index of {suite} is expired or not valid yet: the mirror is stale, or the clock is wrong",
-        "use a mirror that is up to date, and check the time of this machine",
     ),
     (
         (
