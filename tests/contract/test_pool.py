@@ -207,6 +207,18 @@ def test_one_bad_package_does_not_take_the_good_one_with_it(
     assert [p.name for p in store.pool.iterdir() if p.stem != good.sha256] == []
 
 
+def test_a_proxy_is_used_for_the_mirror_but_not_for_loopback(
+    archive: Archive, server: ArchiveServer, store: Store
+) -> None:
+    (package, other) = both(archive)
+    proxy = {"http_proxy": f"http://127.0.0.1:{server.http.server_port}"}
+    server.answers["hello_1.0+x~1-1_amd64.deb"] = body(archive.packages[""][0].data)
+    Pool(store, lambda: Mirror.parse("http://mirror.invalid/debian"), proxy).fetch([package])
+    assert server.requests == [f"http://mirror.invalid/debian/{package.path}"]
+    nowhere = {"http_proxy": "http://proxy.invalid:3128"}
+    Pool(store, lambda: Mirror.parse(server.address), nowhere).fetch([other])
+
+
 @contextmanager
 def _file_size_limit(limit: int) -> Iterator[None]:
     """The kernel refuses larger files to this process, with EFBIG instead of a signal."""

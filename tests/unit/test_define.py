@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builder.errors import DefinitionError, Problem, UsageError
 from builder.stages.define import end_of_life_problem, json_schemas, load_catalogue
+from builder.tools import strict_yaml
 from tests.support.catalogue import Document, image, stream, write
 
 ROOT = Path(__file__).parents[2]
@@ -341,3 +346,22 @@ def test_the_schemas_describe_what_people_write() -> None:
     assert {"schema", "from", "streams"} <= set(image_schema["properties"])
     assert image_schema["additionalProperties"] is False
     assert "end_of_life" in image_schema["$defs"]["Stream"]["required"]
+
+
+@pytest.mark.parametrize("name", ["image.yaml", "checks.yaml"])
+def test_the_schemas_accept_this_repository(name: str) -> None:
+    schema = json_schemas()[name]
+    for file in (ROOT / "images").glob(f"*/{name}"):
+        jsonschema.validate(strict_yaml.parse(file.read_bytes()), schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**strict_yaml.parse(file.read_bytes()), "colour": "red"}, schema)
+
+
+YAML_LIKE = st.text(max_size=200, alphabet="ab:-[]{}&*!'|>#?,% \n").map(str.encode)
+
+
+@settings(deadline=None)
+@given(st.one_of(st.binary(max_size=200), YAML_LIKE))
+def test_no_text_does_more_to_the_reader_than_a_clear_refusal(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        strict_yaml.parse(data)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builder.errors import LockError
 from builder.model.catalogue import Catalogue
@@ -319,3 +321,29 @@ def test_the_assembling_root_has_a_lock_of_its_own(tmp_path: Path, world: World)
         stage.builder_section(changed, ARM64)
     with pytest.raises(LockError, match="missing"):
         stage.builder_section(dataclasses.replace(catalogue, builder=None), ARM64)
+
+
+LINES = st.sampled_from(
+    [
+        HEADER,
+        "",
+        "[1 runtime linux/amd64]",
+        "suite trixie",
+        "intent sha256:" + "0" * 64,
+        "parent base:1 runtime sha256:" + "1" * 64,
+        f"package a1 1 all {'a' * 64} 5 pool/a.deb a1 1",
+        f"package b1 1:2~x amd64 {'b' * 64} 5 pool/b.deb b1 1",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.one_of(LINES, st.text(max_size=40)), max_size=12))
+def test_no_text_does_more_to_the_parser_than_a_lock_error(lines: list[str]) -> None:
+    text = "\n".join([HEADER, *lines])
+    try:
+        lock = ImageLock.parse(text)
+    except LockError as error:
+        assert error.message
+    else:
+        assert ImageLock.parse(lock.text()).text() == lock.text()
