@@ -1,7 +1,7 @@
 """The door to registries: every byte is checked against its digest, every operation ends.
 
-Built on oras (its session and its addresses, through `oci/transport.py`); what oras leaves open is
-done here: digests, sizes, limits, tokens by scope, mounts, referrers.
+Built on oras (its addresses and its reading of challenges); what oras leaves open is done here and
+in `oci/transport.py`: digests, sizes, deadlines, retries, tokens by scope, mounts, referrers.
 Source: OCI distribution specification 1.1.
 """
 
@@ -13,14 +13,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import INDEX_TYPE, Descriptor
 from builder.model.reference import Reference
 from builder.oci.auth import Credentials
-from builder.oci.listing import list_referrers, list_tags, unusable
+from builder.oci.faults import RegistryRefused, other_content, unusable
+from builder.oci.listing import list_referrers, list_tags
 from builder.oci.manifest import (
     INDEX_TYPES,
     MANIFEST_MAX,
@@ -29,7 +30,7 @@ from builder.oci.manifest import (
     parse_digest,
     parse_manifest,
 )
-from builder.oci.transport import Body, Limits, RegistryRefused, Reply, Transport, other_content
+from builder.oci.transport import Body, Limits, Reply, Transport
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 _BLOB_TYPE = "application/octet-stream"
@@ -151,7 +152,7 @@ class RegistryClient:
         """Whether the repository has the blob; with `size`, whether it also has that size."""
 
         def action(ends: float) -> bool:
-            path = f"/v2/{repo}/blobs/{digest}"
+            path = self._transport.place(repo).get_blob_url(digest)
             with self._send(ends, "HEAD", path, f"pull {repo}", ok=(200, 404)) as reply:
                 length = reply.headers.get("Content-Length", "")
                 return reply.status == 200 and (size is None or length == str(size))
@@ -309,16 +310,15 @@ class RegistryClient:
         **headers: str,
     ) -> Reply:
         """One request; `_` in a header's name stands for `-`."""
-        url = urljoin(self._transport.root, path)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._transport.send(ends, method, url, use=use, ok=ok, headers=sent, body=body)
+        return self._transport.send(ends, method, path, use=use, ok=ok, headers=sent, body=body)
 
     def _manifest_path(self, ref: Reference) -> str:
         if ref.host != self.host:
             raise RegistryError(f"{ref} is not in the registry {self.host}", reference="other-registry")
         if ref.tag is None and ref.digest is None:
             raise RegistryError(f"{ref} names no tag and no digest", hint="add :TAG or @sha256:…")
-        return f"/v2/{ref.name}/manifests/{ref.digest or ref.tag}"
+        return str(self._transport.place(ref.name).manifest_url(ref.digest or ref.tag))
 
     def _put_manifest(self, ref: Reference, data: bytes, media_type: str) -> tuple[Digest, bool]:
         parsed = parse_manifest(data, media_type)
@@ -338,7 +338,7 @@ class RegistryClient:
         return digest, self._transport.retrying(action)
 
     def _start_upload(self, ends: float, repo: str, digest: Digest, mount_from: str | None) -> Reply:
-        path, use = f"/v2/{repo}/blobs/uploads/", f"push {repo}"
+        path, use = self._transport.place(repo).upload_blob_url(), f"push {repo}"
         if mount_from is None:
             return self._send(ends, "POST", path, use, ok=(202,))
         source = self.reference(mount_from).name
@@ -356,7 +356,7 @@ class RegistryClient:
         return stated
 
     def _checked_chunks(self, ends: float, repo: str, descriptor: Descriptor) -> Iterator[bytes]:
-        path = f"/v2/{self.reference(repo).name}/blobs/{descriptor.digest}"
+        path = self._transport.place(repo).get_blob_url(descriptor.digest)
         sha, size = hashlib.sha256(), 0
         with self._send(ends, "GET", path, f"pull {repo}", ok=(200,)) as reply:
             for chunk in reply.chunks():

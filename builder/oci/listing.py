@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from urllib.parse import urljoin, urlsplit
 
-from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import INDEX_TYPE, Descriptor
+from builder.oci.faults import unusable
 from builder.oci.manifest import parse_json, parse_manifest
 from builder.oci.transport import Reply, Transport
 
@@ -22,7 +22,7 @@ _PAGE_MAX = 4 << 20  # bytes
 def list_tags(transport: Transport, repo: str) -> set[str]:
     """All tags of a repository, unchecked; empty when there is no such repository."""
     found: set[str] = set()
-    path: str | None = f"/v2/{repo}/tags/list?n=1000"
+    path: str | None = transport.place(repo).tags_url(N=1000)
     for _ in range(_PAGES_MAX):
         page = _page(transport, path or "", repo, "application/json")
         if page is None:
@@ -60,15 +60,6 @@ def list_referrers(transport: Transport, repo: str, subject: Digest) -> tuple[De
     raise unusable(f"the referrers of {subject.short} in {repo} do not end")
 
 
-def unusable(message: str) -> RegistryError:
-    """The error for a reply that no registry gives."""
-    return RegistryError(
-        message,
-        hint="look at what answers at this address; it may not be a registry",
-        reference="unusable-reply",
-    )
-
-
 def _page(transport: Transport, path: str, repo: str, accept: str) -> tuple[bytes, str | None, str] | None:
     """One page: its bytes, the next page's path, its media type; None for 404."""
 
@@ -76,7 +67,7 @@ def _page(transport: Transport, path: str, repo: str, accept: str) -> tuple[byte
         with transport.send(
             ends,
             "GET",
-            urljoin(transport.root, path),
+            path,
             use=f"pull {repo}",
             ok=(200, 404),
             headers={"Accept": accept},

@@ -1,4 +1,4 @@
-"""The HTTP session of oras, with a deadline for a whole reply, however slowly it drips.
+"""The HTTP session to a registry, with a deadline for a whole reply, however slowly it drips.
 
 A socket's timeout holds for one receive only: a peer that sends a byte now and then is never
 late. Here each receive gets what is left until the deadline.
@@ -56,13 +56,17 @@ def deadline_response(local: threading.local, pause: float) -> type[http.client.
     return Response
 
 
-def oras_session(host: str, plain: bool, local: threading.local, read_seconds: float) -> requests.Session:
-    """The session that oras would use for the registry, held to our limits.
+def bounded_session(local: threading.local, read_seconds: float) -> requests.Session:
+    """A session like the one of oras, held to our limits.
 
     `local.ends` is the deadline of the calling thread's request. Nothing is taken from the
-    environment, nothing is followed or repeated, cookies are refused (by oras).
+    environment, nothing is followed or repeated, cookies are refused. It is made here and not
+    by `oras.provider`, whose import (a JSON schema library) takes longer than an unchanged run
+    may spend on it.
     """
-    from oras.provider import Registry
+    from http.cookiejar import DefaultCookiePolicy
+
+    from requests import Session
     from requests.adapters import HTTPAdapter
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -81,7 +85,8 @@ def oras_session(host: str, plain: bool, local: threading.local, read_seconds: f
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
 
-    session: requests.Session = Registry(hostname=host, insecure=plain).session
+    session = Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.trust_env = False  # no proxies, netrc or CA bundles
     # Even when it does not follow a redirect, requests would read its body without limit.
     session.get_redirect_target = _no_target  # type: ignore[method-assign]

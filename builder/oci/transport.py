@@ -1,4 +1,4 @@
-"""How the registry client talks: one session of oras, bounded time, few retries, one redirect rule.
+"""How the registry client talks: one session, bounded time, few retries, one redirect rule.
 
 Only `oci/client.py` uses this module. Every request has a deadline that holds for connecting,
 sending, headers and body together; a reply that may pass (connection errors, 429, 500, 502, 503,
@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from builder.errors import RegistryError
+from builder.model.reference import Reference
 from builder.oci.auth import Credentials, Keyring, host_name, is_loopback, parse_challenge, parse_token
+from builder.oci.faults import RegistryRefused, Temporary, foreign, redacted, why
 
 if TYPE_CHECKING:
     import requests
+    from oras.container import Container
 
 T = TypeVar("T")
 
@@ -47,27 +50,6 @@ class Limits:
     attempts: int = 4
     first_pause_seconds: float = 0.2
     pause_max_seconds: float = 10
-
-
-class RegistryRefused(RegistryError):
-    """The registry answered with a status that says no; `status` is the HTTP status code."""
-
-    def __init__(self, status: int, message: str, context: str, hint: str) -> None:
-        super().__init__(message, context=context, hint=hint, reference="registry-refused")
-        self.status = status
-
-
-class Temporary(RegistryError):
-    """A fault that may pass by itself; `retry_after` is what the registry asked for, in seconds."""
-
-    def __init__(self, message: str, context: str, retry_after: float | None = None) -> None:
-        super().__init__(
-            message,
-            context=context,
-            hint="nothing was half-published; look at the registry and run the command again",
-            reference="registry-unavailable",
-        )
-        self.retry_after = retry_after
 
 
 class Body:
@@ -120,7 +102,7 @@ class Reply:
             while chunk := self._response.raw.read(_CHUNK, decode_content=False):
                 yield chunk
         except (HTTPError, requests.RequestException, OSError) as error:
-            raise Temporary("the connection to the registry broke", f"{self.where}: {_why(error)}") from None
+            raise Temporary("the connection to the registry broke", f"{self.where}: {why(error)}") from None
 
     def read(self, limit: int) -> bytes:
         """The whole body; raises RegistryError when it has more than `limit` bytes."""
@@ -168,6 +150,20 @@ class Transport:
         """The address of the registry, without a path."""
         return f"{'http' if self.plain else 'https'}://{self.host}"
 
+    def place(self, repo: str) -> Container:
+        """The addresses of a repository, from oras; raises RegistryError for a malformed name."""
+        from oras.container import Container
+
+        try:
+            name = Reference(self.host, repo).name
+        except ValueError as error:
+            hint = "names are lower-case words, joined by '-' and '/'"
+            raise RegistryError(str(error), hint=hint) from None
+        place = Container(f"{self.host}/{name}")
+        if (place.registry, place.api_prefix) != (self.host, name):  # its grammar is looser than ours
+            raise RegistryError(f"not a registry with a port or a domain: {self.host}")
+        return place
+
     def retrying(self, action: Callable[[float], T], size: int = 0) -> T:
         """Run `action(ends)` until it does not raise Temporary, within count and time.
 
@@ -202,10 +198,13 @@ class Transport:
     ) -> Reply:
         """One request with authentication and redirects; the caller closes the reply.
 
-        `use` names what the request needs a token for. Raises Temporary, RegistryRefused for a
-        status that is not in `ok`, or RegistryError.
+        `url` is an address with or without its scheme (as oras gives them), or a path; `use`
+        names what the request needs a token for. Raises Temporary, RegistryRefused for a status
+        that is not in `ok`, or RegistryError.
         """
-        reply = self._authenticated(ends, method, self._own(url), use, dict(headers or {}), body)
+        reply = self._authenticated(
+            ends, method, self._own(self._absolute(url)), use, dict(headers or {}), body
+        )
         for _ in range(_REDIRECTS_MAX):
             if reply.status not in _REDIRECTS or reply.status in ok or method not in ("GET", "HEAD"):
                 break
@@ -224,10 +223,15 @@ class Transport:
         """The Location of a reply, absolute; raises RegistryError when it is on another host."""
         return self._own(urljoin(reply.url, reply.headers.get("Location", "")))
 
+    def _absolute(self, url: str) -> str:
+        if url.startswith(self.host + "/"):
+            return self.root.removesuffix(self.host) + url
+        return urljoin(self.root, url)
+
     def _own(self, url: str) -> str:
         parts = urlsplit(url)
         if f"{parts.scheme}://{parts.netloc}" != self.root:
-            raise _foreign(self.host, url)
+            raise foreign(self.host, url)
         return url
 
     def _redirect(self, reply: Reply) -> str:
@@ -235,7 +239,7 @@ class Transport:
         parts = urlsplit(target)
         secure = parts.scheme == "https" or (self.plain and parts.scheme == "http")
         if not secure or parts.netloc not in self._redirect_hosts | {self.host}:
-            raise _foreign(self.host, target)
+            raise foreign(self.host, target)
         return target
 
     def _authenticated(
@@ -276,7 +280,7 @@ class Transport:
         import requests
         from urllib3.exceptions import HTTPError
 
-        where = f"{method} {_redacted(url)}"
+        where = f"{method} {redacted(url)}"
         left = ends - time.monotonic()
         if left <= 0:
             raise Temporary("the registry did not answer in time", where)
@@ -298,22 +302,22 @@ class Transport:
         except requests.exceptions.SSLError as error:
             raise RegistryError(
                 "the registry's certificate is not trusted",
-                context=f"{where}: {_why(error)}",
+                context=f"{where}: {why(error)}",
                 hint="give the CA certificate of the registry",
             ) from None
         except (requests.RequestException, HTTPError, OSError) as error:
             message = "the registry did not answer in time"
             if not isinstance(error, requests.Timeout | TimeoutError):
                 message = "the registry cannot be reached"
-            raise Temporary(message, f"{where}: {_why(error)}") from None
+            raise Temporary(message, f"{where}: {why(error)}") from None
         return Reply(response, where)
 
     def _session(self) -> requests.Session:
         with self._lock:
             if self._made is None:
-                from builder.oci.session import oras_session
+                from builder.oci.session import bounded_session
 
-                self._made = oras_session(self.host, self.plain, self._local, self.limits.read_seconds)
+                self._made = bounded_session(self._local, self.limits.read_seconds)
             return self._made
 
     def _refusal(self, reply: Reply, method: str) -> RegistryError:
@@ -331,44 +335,8 @@ class Transport:
         return RegistryRefused(reply.status, f"the registry answered {reply.status}", context, hint)
 
 
-def other_content(context: str) -> RegistryError:
-    """The error for bytes that are not what was promised."""
-    return RegistryError(
-        "the registry holds other content than its digest says",
-        context=context,
-        hint="check the registry's storage; nothing of it was used, and no tag was moved",
-        reference="content-mismatch",
-    )
-
-
 def _with(headers: dict[str, str], authorization: str | None) -> dict[str, str]:
     return {**headers, "Authorization": authorization} if authorization else headers
-
-
-def _foreign(host: str, url: str) -> RegistryError:
-    return RegistryError(
-        "the registry sends us to another host",
-        context=f"{host} names {_redacted(url)}",
-        hint="serve blobs through the registry itself (storage redirect disabled), or allow that host",
-        reference="foreign-redirect",
-    )
-
-
-def _redacted(url: str) -> str:
-    """The address without query (upload states, signatures) and user information."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:300]
-
-
-def _why(error: BaseException) -> str:
-    """The innermost reason, short and without an address."""
-    while True:
-        inner: Any = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).rpartition(">: ")[2].partition("url:")[0][:200]
 
 
 def _error_text(reply: Reply) -> str:

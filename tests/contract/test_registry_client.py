@@ -16,10 +16,12 @@ from builder.model.digest import Digest
 from builder.model.image import CONFIG_TYPE, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, Descriptor
 from builder.oci.auth import Credentials
 from builder.oci.client import RegistryClient
+from builder.oci.faults import RegistryRefused, Temporary
 from builder.oci.manifest import index_bytes, manifest_bytes, parse_manifest
-from builder.oci.transport import Limits, RegistryRefused, Temporary
+from builder.oci.transport import Limits
 from tests.support import registry_simulator as reg
 from tests.support.registry_simulator import Simulator, simulator
+from tests.support.tls import self_signed
 
 REPO = "candidate/python"
 BLOB = bytes(range(256)) * 4096  # 1 MiB
@@ -683,3 +685,51 @@ def test_what_the_client_wrote_parses(client: RegistryClient, sim: Simulator) ->
     client.put_referrers_fallback(REPO, Digest.of(MANIFEST), [entry])
     index = client.get_manifest(client.reference(REPO, f"sha256-{Digest.of(MANIFEST).hex}"))
     assert parse_manifest(index[0], index[1]).manifests == (entry,)
+
+
+# ------------------------------------------------------------------- TLS
+
+
+def over_tls(sim: Simulator, monkeypatch: pytest.MonkeyPatch, bundle: Path | None) -> RegistryClient:
+    """A client that takes the simulator for a registry elsewhere, so that it speaks https."""
+    monkeypatch.setattr("builder.oci.transport.is_loopback", lambda _: False)
+    return RegistryClient(sim.address, limits=LIMITS, ca_bundle=bundle, sleep=lambda _: None)
+
+
+def test_a_registry_elsewhere_is_reached_by_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pair = self_signed(tmp_path)
+    with simulator(pair) as sim:
+        sim.blobs[REPO] = {DIGEST: BLOB}
+        client = over_tls(sim, monkeypatch, pair[0])
+        client.get_blob(REPO, BLOB_DESCRIPTOR, tmp_path / "x")
+        assert client.put_blob(REPO, b"new", Digest.of(b"new")) == 3
+        sim.fault("GET", "blobs", reg.redirect("http://" + sim.address + "/v2/x"))
+        with pytest.raises(RegistryError, match="another host"):
+            client.check_blob(REPO, BLOB_DESCRIPTOR)
+
+
+def test_a_slow_registry_over_tls_meets_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop: threading.Event
+) -> None:
+    pair = self_signed(tmp_path)
+    with simulator(pair) as sim:
+        client = over_tls(sim, monkeypatch, pair[0])
+        sim.fault("GET", "blobs", reg.dribble_headers(stop))
+        began = time.monotonic()
+        with pytest.raises(Temporary):
+            client.check_blob(REPO, Descriptor(LAYER_TYPE, DIGEST, 10))
+        assert time.monotonic() - began < 4
+        stop.set()
+
+
+@pytest.mark.parametrize("days", [1, -1], ids=["unknown", "expired"])
+def test_a_certificate_that_is_not_trusted_is_final(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int
+) -> None:
+    pair = self_signed(tmp_path, days)
+    with simulator(pair) as sim:
+        client = over_tls(sim, monkeypatch, pair[0] if days < 0 else None)
+        with pytest.raises(RegistryError, match="certificate") as caught:
+            client.ping()
+        assert not isinstance(caught.value, Temporary)
+        assert sim.requests == []

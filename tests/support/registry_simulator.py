@@ -10,11 +10,13 @@ import base64
 import itertools
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from builder.model.digest import Digest, canonical_json
@@ -302,11 +304,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def simulator() -> Iterator[Simulator]:
-    """A running simulator on a free loopback port."""
+def simulator(tls: tuple[Path, Path] | None = None) -> Iterator[Simulator]:
+    """A running simulator on a free loopback port; `tls` is a certificate and its key."""
     sim = Simulator()
     handler = type("BoundHandler", (Handler,), {"simulator": sim})
     server = _Server(("127.0.0.1", 0), handler)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*tls)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     sim.address = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

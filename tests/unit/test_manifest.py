@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builder.errors import RegistryError
 from builder.model.digest import Digest
@@ -166,3 +169,18 @@ def test_an_error_does_not_repeat_megabytes() -> None:
 def test_json_limits_apply_to_other_documents() -> None:
     with pytest.raises(RegistryError, match="larger than 3 bytes"):
         parse_json(b'{"a":1}', "thing", limit=3)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.binary() | st.dictionaries(st.sampled_from([*sorted(json.loads(GOOD)), "subject"]), JSON))
+@settings(deadline=None, max_examples=300)
+def test_any_other_input_is_a_typed_refusal(value: bytes | dict[str, object]) -> None:
+    data = value if isinstance(value, bytes) else json.dumps(json.loads(GOOD) | value).encode()
+    with contextlib.suppress(RegistryError):
+        parse_manifest(data)
