@@ -25,7 +25,7 @@ from builder.signing.cosign_formats import bundle_referrer, signature_manifest
 from builder.signing.keys import Trust
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.statements import simple_signing
-from builder.signing.verify import verify
+from builder.signing.verify import published_verdict, verify
 from tests.support.evidence import DATABASE, World, approval, evidence, new_keys, world
 from tests.support.forge import Change, Draft, Item, draft
 from tests.support.images import AMD64, NOW, built_image
@@ -566,3 +566,57 @@ def test_what_cannot_be_checked_is_not_called_bad(good: World, what: str) -> Non
         del registry.blobs[REPO, Digest.of(_bundle_bytes(_spdx_bundle(good)))]
     with pytest.raises(RegistryError):
         verify(TAG, registry, good.trust, NOW)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda raw: raw["manifests"].clear(),
+        lambda raw: raw["manifests"].append(raw["manifests"][0]),
+        lambda raw: raw["manifests"][0].pop("platform"),
+        lambda raw: raw["manifests"][0]["platform"].update(os="unknown", architecture="unknown"),
+        lambda raw: raw.update(manifests=raw["manifests"] * 20),
+    ],
+    ids=["empty", "twice", "no platform", "unknown platform", "many"],
+)
+def test_malformed_indexes(good: World, edit: Callable[[dict[str, Any]], object]) -> None:
+    registry = _published(good)
+    data, media_type = registry.manifests[REPO, good.image.digest]
+    raw = json.loads(data)
+    edit(raw)
+    registry.tags[REPO, "3.13"] = registry.put(REPO, canonical_json(raw), media_type)
+    assert _refusal(registry, good).reference == "index-malformed"
+
+
+def test_attestations_that_are_too_large_together_are_not_fetched(good: World) -> None:
+    registry = _published(good)
+    registry.drop_bundles(REPO)
+    one = next(m for m in good.signed().signatures if m.tag and m.tag.endswith(".att"))
+
+    def enlarge(raw: dict[str, Any]) -> None:
+        for layer in raw["layers"]:
+            layer["size"] = 40 << 20
+
+    registry.store(REPO, _edit(one, enlarge))
+    assert _refusal(registry, good).reference == "too-large"
+    assert registry.asked["blob"] == 1  # the image signature before it
+
+
+def test_a_platform_with_another_verdict_than_its_index(good: World) -> None:
+    """Each is signed and unexpired; together they are not one publication."""
+    later = replace(good, verdict=approval(good.image, good.proofs, NOW + dt.timedelta(minutes=1)))
+    registry = _published(good)
+    platform = good.image.platforms[0].manifest.digest
+    for manifest in later.signed().signatures:
+        of = manifest.subject.digest.hex if manifest.subject else manifest.tag or ""
+        if platform.hex in of:
+            registry.store(REPO, manifest)
+    assert _refusal(registry, good).reference == "verdict-replayed"
+
+
+def test_the_published_verdict_can_be_read_for_explanation_whatever_it_says(good: World) -> None:
+    registry = _forged(good, FLAWS["a verdict that denies"][0], "tags")
+    assert not published_verdict(TAG, registry, good.trust).approved
+    stranger = _forged(good, FLAWS["an unknown key approves"][0], "tags")
+    with pytest.raises(EvidenceRefused):
+        published_verdict(TAG, stranger, good.trust)
