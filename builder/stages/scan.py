@@ -63,9 +63,21 @@ def scan(
     """Scan one platform of an image for vulnerabilities, secrets and licences.
 
     `name` is what the SBOMs call the image, `work` an empty folder for the files between.
-    Raises ToolError when any of the conditions above does not hold.
+    Raises ToolError when any of the conditions above does not hold, RegistryError when the
+    image's own blobs are damaged.
     """
-    major = MAJOR_VERSIONS[image.lock.suite]
+    try:
+        return _scan(image, name, database, trivy, work, seconds_max)
+    except OSError as error:
+        raise _refusal("its files cannot be read or written", str(error)) from None
+
+
+def _scan(
+    image: PlatformImage, name: str, database: Database, trivy: Trivy, work: Path, seconds_max: float
+) -> tuple[ScanReport, Sboms]:
+    major = MAJOR_VERSIONS.get(image.lock.suite)
+    if major is None:
+        raise _refusal(f"the suite {image.lock.suite} is none that Trivy is known to recognise")
     expected = tuple(sorted(f"{p.name}={p.version}" for p in image.packages))
     if not expected:
         raise _refusal("no package is locked, so there is nothing to compare with")
@@ -78,6 +90,7 @@ def scan(
     _verify_identity(report, image, trivy)
     _verify_system(report, major)
     _verify_packages(report.packages, expected, "Trivy's report")
+    _verify_findings(report, image)
     sboms = _sboms(report, image, name, trivy, work, seconds_max)
     _verify_packages(cyclonedx_packages(sboms.cyclonedx), expected, "the CycloneDX document")
     _verify_packages(spdx_packages(sboms.spdx), expected, "the SPDX document")
@@ -152,6 +165,13 @@ def _verify_packages(found: tuple[str, ...], expected: tuple[str, ...], where: s
         f"{where} does not name exactly the locked packages ({len(found)} seen, {len(expected)} locked)",
         "\n".join(told),
     )
+
+
+def _verify_findings(report: Report, image: PlatformImage) -> None:
+    """5. No finding is about anything else."""
+    foreign = sorted({f.package for f in report.findings} - {p.name for p in image.packages})
+    if foreign:
+        raise _refusal("there are findings in packages that are not locked", ", ".join(foreign[:_SHOWN]))
 
 
 def _sboms(

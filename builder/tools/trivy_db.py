@@ -27,6 +27,7 @@ SCHEMA = 2
 REFRESH_HOURS = 6.0  # a remote database is asked for again after this time
 SIZE_MIN = 1 << 20  # bytes; the sample of the tests has 2 MiB, Trivy's own hundreds
 SHRINK_MAX = 0.5  # of the last one's size
+_FILES = ("metadata.json", "trivy.db")
 _CLOCK_SKEW = dt.timedelta(hours=1)
 _METADATA_MAX = 1 << 20  # bytes
 _PAGE = 4096  # bytes; bbolt's page
@@ -79,6 +80,8 @@ def open_database(
     try:
         record = _install(store, resolve(source), last, now)
         database = _open(store, record, now, age_days_max)
+    except OSError as error:
+        raise _unavailable(ToolError("its files cannot be read or written", context=str(error))) from None
     except (ToolError, RegistryError) as error:
         if error.reference.startswith("database-"):
             raise
@@ -111,10 +114,9 @@ def _install(
             folder.mkdir(parents=True)
             artefact.unpack(folder)
             check_file(folder / "trivy.db")
-            content = {name: str(file_digest(folder / name)) for name in ("metadata.json", "trivy.db")}
-            (scratch / "new" / "content.json").write_text(json.dumps(content))
-            for name in content:
+            for name in _FILES:
                 (folder / name).chmod(0o444)
+            _write_content(scratch / "new")
             shutil.rmtree(target, ignore_errors=True)
             (scratch / "new").replace(target)
     size = (target / "db" / "trivy.db").stat().st_size
@@ -138,14 +140,16 @@ def _open(store: Store, record: dict[str, Any], now: dt.datetime, age_days_max: 
     folder = store.db / Digest(record["digest"]).hex
     stamps = _stamps(folder)
     content = load_object(folder / "content.json", size_max=4096, what="the database's record")
-    for name in ("metadata.json", "trivy.db"):
-        if str(file_digest(folder / "db" / name)) != content.get(name):
+    # Hashing a gigabyte takes seconds; files that nobody touched need it once.
+    if content.get("stamps") != [list(stamp) for stamp in stamps]:
+        if any(str(file_digest(folder / "db" / name)) != content.get(name) for name in _FILES):
             shutil.rmtree(folder, ignore_errors=True)
             raise ToolError(
-                f"{name} of the kept vulnerability database was altered and is removed",
+                "the kept vulnerability database was altered and is removed",
                 hint="run again to fetch it anew",
                 reference="database-altered",
             )
+        _write_content(folder)
     check_file(folder / "db" / "trivy.db")
     metadata = load_object(
         folder / "db" / "metadata.json", size_max=_METADATA_MAX, what="the database's metadata"
@@ -155,6 +159,13 @@ def _open(store: Store, record: dict[str, Any], now: dt.datetime, age_days_max: 
     database = Database(identity, folder, stamps)
     database.verify()
     return database
+
+
+def _write_content(folder: Path) -> None:
+    """Write down what the files of a database hold, and when they were touched last."""
+    digests = {name: str(file_digest(folder / "db" / name)) for name in _FILES}
+    content = {**digests, "stamps": _stamps(folder)}
+    write_atomically(folder / "content.json", json.dumps(content).encode())
 
 
 def identify(metadata: dict[str, Any], digest: Digest, source: str) -> DatabaseIdentity:
@@ -219,7 +230,7 @@ def check_file(path: Path) -> None:
 
 def _stamps(folder: Path) -> tuple[_Stamp, ...]:
     stamps = []
-    for name in ("metadata.json", "trivy.db"):
+    for name in _FILES:
         try:
             seen = (folder / "db" / name).lstat()
         except OSError as error:

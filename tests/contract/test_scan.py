@@ -115,6 +115,11 @@ WRONG_REPORTS = [
     ("answer['Results'][0]['Packages'][0]['Name'] = 'a b'", "malformed package name"),
     ("answer['Results'][0]['Packages'] += [{'Name': 'x', 'Version': '1'}]", "not locked: x=1"),
     ("answer['Results'][0]['Class'] = 'lang-pkgs'", "0 seen, 1 locked"),
+    (
+        "answer['Results'][0]['Vulnerabilities'] = "
+        "[{'VulnerabilityID': 'CVE-1', 'PkgName': 'x', 'InstalledVersion': '1'}]",
+        "findings in packages that are not locked: x",
+    ),
 ]
 
 
@@ -188,6 +193,18 @@ def test_a_wrong_sbom_is_refused(world: World, form: str, misbehave: str, reason
 )
 def test_a_canary_that_is_not_found_is_refused(world: World, misbehave: str) -> None:
     assert "known to be vulnerable, but Trivy did not find that" in world.refusal(misbehave, when="sbom")
+
+
+def test_a_full_disk_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    trivy = fake_trivy(world.folder / "fake", world.image)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ToolError, match="cannot be read or written") as refused:
+        scan(world.image, name="b", database=world.database, trivy=trivy, work=world.folder)
+    assert "No space left" in refused.value.context
 
 
 @pytest.mark.parametrize("when", ["image", "sbom"])

@@ -174,6 +174,25 @@ def test_an_altered_database_is_fetched_anew(
     assert (opened(store, reference).cache_dir / "db" / "trivy.db").read_bytes() == good
 
 
+def test_a_database_that_nobody_touched_is_not_read_again(
+    sample: Path, store: Store, tmp_path: Path, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = f"{sim.address}/{REPO}:2"
+    published(sim, archive_of(sample, tmp_path))
+    folder = opened(store, reference).cache_dir
+    read: list[Path] = []
+    hashing = trivy_db.file_digest
+    monkeypatch.setattr(trivy_db, "file_digest", lambda path: (read.append(path), hashing(path))[1])
+    opened(store, reference)
+    assert read == []
+    (folder / "db" / "trivy.db").touch()
+    opened(store, reference)
+    assert folder / "db" / "trivy.db" in read
+    read.clear()
+    opened(store, reference)
+    assert read == []
+
+
 def test_no_source_at_all_ends_soon_and_says_what_to_do(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,3 +360,12 @@ def test_records_that_are_damaged_are_ignored(
         record.write_text(text)
         assert current_digest(store, reference) is None
         assert opened(store, reference).identity.digest == digest
+
+
+def test_a_full_disk_leaves_nothing(sample: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trivy_db_source.shutil, "copyfile", full)
+    assert "No space left" in refusal(store, sample).context
+    assert [*store.db.iterdir(), *store.tmp.iterdir()] == []
