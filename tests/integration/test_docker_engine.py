@@ -12,7 +12,7 @@ from builder.tools import docker_engine
 from builder.tools.docker_client import find_combination
 from builder.tools.docker_engine import ensure_engine, find_engine
 from builder.tools.dockerd import own_paths, stop_engine
-from tests.support.engines import environment
+from tests.support.engines import engine, environment
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -42,10 +42,10 @@ def test_start_use_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     store = Store(tmp_path / "state").create()
     paths = own_paths(store)
     try:
-        engine = ensure_engine(store, own)
-        assert engine.origin == "own"
-        assert ensure_engine(store, own) == engine
-        assert find_combination(engine, store, own).mode in ("buildx", "buildkit")
+        started = ensure_engine(store, own)
+        assert started.origin == "own"
+        assert ensure_engine(store, own) == started
+        assert find_combination(started, store, own).mode in ("buildx", "buildkit")
         assert (paths.data / "image").is_dir() or (paths.data / "containerd").is_dir()
         assert stop_engine(store, own) is True
     finally:
@@ -53,3 +53,23 @@ def test_start_use_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert _processes_naming(str(paths.run)) == []
     assert not isinstance(find_engine(store, own), docker_engine.Engine)
     assert stop_engine(store, own) is False
+
+
+def test_a_user_without_rights_is_told_so(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("takes root to give up root")
+    with engine(tmp_path) as (found, store):
+        if not found.host.startswith("unix://"):
+            pytest.skip("the engine has no socket")
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setegid(65534)
+        os.seteuid(65534)
+        try:
+            told = find_engine(store, {"DOCKER_HOST": found.host, "PATH": ""})
+        finally:
+            os.seteuid(0)
+            os.setegid(os.getgid())
+            os.setgroups(groups)
+    assert isinstance(told, docker_engine.NoEngine)
+    assert told.reference == "docker-no-rights"
