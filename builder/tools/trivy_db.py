@@ -25,6 +25,7 @@ from builder.tools.trivy_db_source import Artefact, is_remote, resolve
 
 SCHEMA = 2
 REFRESH_HOURS = 6.0  # a remote database is asked for again after this time
+RETRY_HOURS = 1.0  # the same, after it could not be reached: each try may take seconds
 SIZE_MIN = 1 << 20  # bytes; the sample of the tests has 2 MiB, Trivy's own hundreds
 SHRINK_MAX = 0.5  # of the last one's size
 _FILES = ("metadata.json", "trivy.db")
@@ -74,7 +75,7 @@ def open_database(
     `age_days_max`. Raises ToolError when there is none, or it fails a check.
     """
     last = _read_record(_record_path(store, source))
-    if last and is_remote(source) and _hours_since(last, now) < refresh_hours:
+    if last and is_remote(source) and not _is_due(last, now, refresh_hours):
         with contextlib.suppress(ToolError):  # damaged or too old: it is fetched anew
             return _open(store, last, now, age_days_max)
     try:
@@ -87,7 +88,8 @@ def open_database(
             raise
         if not last or not is_remote(source):
             raise _unavailable(error) from None
-        return _open(store, last, now, age_days_max)
+        record = last | {"asked_at": now.isoformat(), "answered": False}
+        database = _open(store, record, now, age_days_max)
     write_atomically(_record_path(store, source), json.dumps(record, sort_keys=True, indent=1).encode())
     _prune(store)
     return database
@@ -131,7 +133,8 @@ def _install(
         "digest": str(artefact.digest),
         "source": artefact.source,
         "bytes": size,
-        "fetched_at": now.isoformat(),
+        "asked_at": now.isoformat(),
+        "answered": True,
     }
 
 
@@ -246,15 +249,16 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     try:
         record = load_object(path, size_max=4096, what="the record")
         Digest(record["digest"])
-        _time(record["fetched_at"])
+        _time(record["asked_at"])
         return record if isinstance(record["bytes"], int) and isinstance(record["source"], str) else None
     except (ToolError, KeyError, ValueError, TypeError):
         return None
 
 
-def _hours_since(record: dict[str, Any], now: dt.datetime) -> float:
-    hours = (now - _time(record["fetched_at"])) / dt.timedelta(hours=1)
-    return hours if hours >= 0 else float("inf")
+def _is_due(record: dict[str, Any], now: dt.datetime, refresh_hours: float) -> bool:
+    """Whether the registry is to be asked again: sooner when it did not answer the last time."""
+    hours = (now - _time(record["asked_at"])) / dt.timedelta(hours=1)
+    return not 0 <= hours < (refresh_hours if record.get("answered") else RETRY_HOURS)
 
 
 def _prune(store: Store) -> None:

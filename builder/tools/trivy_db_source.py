@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ _REDIRECTS = {
     "mirror.gcr.io": frozenset({"storage.googleapis.com"}),
     "ghcr.io": frozenset({"pkg-containers.githubusercontent.com"}),
 }
-ASK_SECONDS = 18.0  # for the manifest, all registries together
-_ASKING = Limits(connect_seconds=4, read_seconds=6, total_seconds=8, attempts=2)
+ASK_SECONDS = 8.0  # for the manifest
+_ASKING = Limits(connect_seconds=4, read_seconds=6, total_seconds=7, attempts=2)
 _FETCHING = Limits(connect_seconds=4, read_seconds=15, total_seconds=30, attempts=3)
 MEMBERS = {"metadata.json": 1 << 20, "trivy.db": 4 << 30}  # bytes at most
 _LAYOUT_MAX = 4 << 30  # bytes of a layout in a tar
@@ -113,30 +114,30 @@ def _is_path(source: str) -> bool:
 
 
 def _from_registries(sources: tuple[str, ...]) -> Artefact:
-    """The database of the first registry that has it; asks for at most ASK_SECONDS altogether.
+    """The database of the first source that has it; all are asked at once, for ASK_SECONDS.
 
     The limit is kept from outside, because looking up a name has none of its own.
     """
-    found: list[Artefact] = []
-    failures: list[str] = []
+    answers: dict[str, Artefact | str] = {}
 
-    def ask() -> None:
-        for source in sources:
-            try:
-                found.append(_from_registry(source))
-                return
-            except (RegistryError, ToolError) as error:
-                detail = f" ({error.context})" if error.context else ""
-                failures.append(f"{source}: {error.message}{detail}")
+    def ask(source: str) -> None:
+        try:
+            answers[source] = _from_registry(source)
+        except (RegistryError, ToolError) as error:
+            answers[source] = error.message + (f" ({error.context})" if error.context else "")
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(ASK_SECONDS)
-    if found:
-        return found[0]
-    if asking.is_alive():
-        failures.append(f"no answer within {ASK_SECONDS:g} s")
-    raise ToolError("no registry gave the database", context="\n".join(failures))
+    asking = [threading.Thread(target=ask, args=(source,), daemon=True) for source in sources]
+    for thread in asking:
+        thread.start()
+    ends = time.monotonic() + ASK_SECONDS
+    for source, thread in zip(sources, asking, strict=True):
+        thread.join(max(0.0, ends - time.monotonic()))
+        answer = answers.get(source)
+        if isinstance(answer, Artefact):
+            return answer
+    silent = f"no answer within {ASK_SECONDS:g} s"
+    told = "\n".join(f"{source}: {answers.get(source, silent)}" for source in sources)
+    raise ToolError("no registry gave the database", context=told)
 
 
 def _from_registry(source: str) -> Artefact:

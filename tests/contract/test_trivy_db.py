@@ -158,6 +158,11 @@ def test_without_the_registry_the_last_one_serves_until_it_is_too_old(
     sim.fault("GET", "", lambda handler: handler.error(503, "UNAVAILABLE"))
     later = NOW + dt.timedelta(days=2)
     assert opened(store, reference, days=12, now=later).identity.digest == digest
+    asked = sim.count("GET")
+    opened(store, reference, days=13, now=later + dt.timedelta(minutes=59))
+    assert sim.count("GET") == asked, "it is not asked in each run"
+    opened(store, reference, days=13, now=later + dt.timedelta(minutes=60))
+    assert sim.count("GET") > asked
     error = refusal(store, reference, days=11.9, now=later)
     assert "12.0 days old; the policy allows 11.9" in error.message
 
@@ -356,7 +361,7 @@ def test_records_that_are_damaged_are_ignored(
     digest = published(sim, archive_of(sample, tmp_path))
     opened(store, reference)
     (record,) = store.db.glob("current-*.json")
-    for text in ("", "{", "[]", '{"digest": 3}', '{"digest": "sha256:x", "fetched_at": "now", "bytes": 1}'):
+    for text in ("", "{", "[]", '{"digest": 3}', '{"digest": "sha256:x", "asked_at": "now", "bytes": 1}'):
         record.write_text(text)
         assert current_digest(store, reference) is None
         assert opened(store, reference).identity.digest == digest

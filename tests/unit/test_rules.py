@@ -13,6 +13,7 @@ import pytest
 from builder.checks import hardening, probe
 from builder.model.digest import Digest
 from builder.model.evidence import (
+    CanaryResult,
     CheckReport,
     CheckResult,
     Evidence,
@@ -23,6 +24,7 @@ from builder.model.evidence import (
     Outcome,
     PackageLicences,
     Sboms,
+    ScannerIdentity,
     ScanReport,
     Secret,
     Severity,
@@ -128,6 +130,8 @@ DENIED = [
     ("hardening", checked(CheckResult("no-shell", "no shell", Outcome.FAILED)), "no-shell failed"),
     ("scanner-identity", scanned(packages=()), "0 packages seen, 1 locked: hello=2.10-5"),
     ("scanner-identity", scanned(packages=("hello=2.10-5", "x=1")), "2 packages seen, 1 locked: x=1"),
+    ("scanner-identity", scanned(scanner=ScannerIdentity("trivy", "0.69.4", OTHER)), "trivy 0.69.4, not"),
+    ("scanner-identity", scanned(canary=CanaryResult("openssl", "1", ())), "not found to be vulnerable"),
     ("database-fresh", scanned(database=replace(DATABASE, updated_at="2026-02-24T11:59:59Z")), "5.0 days"),
     ("database-fresh", scanned(database=replace(DATABASE, updated_at="2026-03-02T00:00:00Z")), "future"),
     ("database-not-sample", scanned(database=SAMPLE), "sample database"),
