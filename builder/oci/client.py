@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -21,6 +19,7 @@ from builder.model.image import INDEX_TYPE, Descriptor
 from builder.model.reference import Reference
 from builder.oci.auth import Credentials
 from builder.oci.faults import RegistryRefused, other_content, unusable
+from builder.oci.layout import replacing
 from builder.oci.listing import list_referrers, list_tags
 from builder.oci.manifest import (
     INDEX_TYPES,
@@ -205,19 +204,15 @@ class RegistryClient:
         return self._transport.retrying(action)
 
     def get_blob(self, repo: str, descriptor: Descriptor, to: Path) -> None:
-        """Download a blob to the file `to`, which appears only when size and digest agree."""
+        """Download a blob to the file `to`, which appears only when size and digest agree.
+
+        Raises ToolError when the file cannot be written.
+        """
 
         def action(ends: float) -> None:
-            handle, name = tempfile.mkstemp(prefix=f".{to.name}.", dir=to.parent)
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    for chunk in self._checked_chunks(ends, repo, descriptor):
-                        out.write(chunk)
-                Path(name).chmod(0o644)
-                os.replace(name, to)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    Path(name).unlink()
+            with replacing(to) as out:
+                for chunk in self._checked_chunks(ends, repo, descriptor):
+                    out.write(chunk)
 
         self._transport.retrying(action, descriptor.size)
 

@@ -48,6 +48,16 @@ def unusable(message: str) -> RegistryError:
     )
 
 
+def unreadable(error: OSError) -> RegistryError:
+    """The error for a file of ours that was to be uploaded."""
+    return RegistryError(
+        f"a blob cannot be read: {error.filename}",
+        context=str(error.strerror),
+        hint="the layout is damaged; remove it and build the image again",
+        reference="layout-damaged",
+    )
+
+
 def foreign(host: str, url: str) -> RegistryError:
     """The error for an address that our requests and credentials must not go to."""
     return RegistryError(

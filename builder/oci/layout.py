@@ -10,11 +10,12 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from builder.errors import RegistryError
+from builder.errors import RegistryError, ToolError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import INDEX_TYPE, Descriptor, PlatformImage
 from builder.oci.manifest import (
@@ -113,13 +114,27 @@ def import_blobs(source: Path, target: Path, digests: Iterable[Digest]) -> None:
         except FileNotFoundError:
             raise _damaged(f"the blob {digest} is missing in {source}") from None
         except OSError:  # another file system, or one without hard links
-            temporary = new.with_name(f".{new.name}.{os.getpid()}.tmp")
-            try:
-                shutil.copyfile(old, temporary)
-                os.replace(temporary, new)
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
+            with _open(old) as handle, replacing(new) as out:
+                shutil.copyfileobj(handle, out, _CHUNK)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` at the end, or leaves nothing; raises ToolError."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                yield out
+            Path(name).chmod(0o644)
+            os.replace(name, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                Path(name).unlink()
+    except OSError as error:
+        raise ToolError(
+            f"cannot write {path}", context=str(error.strerror), hint="is there room on the disk?"
+        ) from None
 
 
 def single_platform_view(image: PlatformImage, folder: Path) -> Path:

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from builder.errors import RegistryError
 from builder.model.reference import Reference
 from builder.oci.auth import Credentials, Keyring, host_name, is_loopback, parse_challenge, parse_token
-from builder.oci.faults import RegistryRefused, Temporary, foreign, redacted, why
+from builder.oci.faults import RegistryRefused, Temporary, foreign, redacted, unreadable, why
 
 if TYPE_CHECKING:
     import requests
@@ -53,22 +53,40 @@ class Limits:
 
 
 class Body:
-    """What is uploaded: bytes or a file, read anew for each try, never as a whole."""
+    """What is uploaded: bytes or a file, read anew for each try, never as a whole.
+
+    Raises RegistryError when the file cannot be read.
+    """
 
     def __init__(self, source: bytes | Path) -> None:
         self._source = source
-        self.size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        try:
+            self.size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        except OSError as error:
+            raise unreadable(error) from None
         self.ends = float("inf")
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[bytes]:
-        with io.BytesIO(self._source) if isinstance(self._source, bytes) else open(self._source, "rb") as f:
-            while chunk := f.read(_CHUNK):
-                if time.monotonic() > self.ends:
-                    raise TimeoutError("the upload took too long")
+        with self._open() as handle:
+            while chunk := self._next(handle):
                 yield chunk
+
+    def _open(self) -> BinaryIO:
+        try:
+            return io.BytesIO(self._source) if isinstance(self._source, bytes) else open(self._source, "rb")
+        except OSError as error:
+            raise unreadable(error) from None
+
+    def _next(self, handle: BinaryIO) -> bytes:
+        if time.monotonic() > self.ends:
+            raise TimeoutError("the upload took too long")
+        try:
+            return handle.read(_CHUNK)
+        except OSError as error:
+            raise unreadable(error) from None
 
 
 class Reply:

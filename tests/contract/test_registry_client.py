@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import threading
 import time
 import tracemalloc
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.errors import RegistryError
+from builder.errors import RegistryError, ToolError
 from builder.model.digest import Digest
 from builder.model.image import CONFIG_TYPE, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE, Descriptor
 from builder.oci.auth import Credentials
@@ -685,6 +687,42 @@ def test_what_the_client_wrote_parses(client: RegistryClient, sim: Simulator) ->
     client.put_referrers_fallback(REPO, Digest.of(MANIFEST), [entry])
     index = client.get_manifest(client.reference(REPO, f"sha256-{Digest.of(MANIFEST).hex}"))
     assert parse_manifest(index[0], index[1]).manifests == (entry,)
+
+
+def test_a_blob_that_cannot_be_read_is_no_fault_of_the_registry(
+    client: RegistryClient, sim: Simulator, tmp_path: Path
+) -> None:
+    with pytest.raises(RegistryError, match="cannot be read"):
+        client.put_blob(REPO, tmp_path / "none", DIGEST)
+    (tmp_path / "blob").write_bytes(b"new")
+
+    def remove(handler: reg.Handler) -> None:
+        (tmp_path / "blob").unlink()
+        handler.serve()
+
+    sim.fault("POST", "uploads", remove)
+    with pytest.raises(RegistryError, match="cannot be read"):
+        client.put_blob(REPO, tmp_path / "blob", Digest.of(b"new"))
+    assert sim.count("POST") == 1
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(
+    client: RegistryClient, sim: Simulator, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(ToolError, match="cannot write"):
+            client.get_blob(REPO, BLOB_DESCRIPTOR, tmp_path / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, old)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert sim.count("GET") == 1
+    with pytest.raises(ToolError, match="cannot write"):
+        client.get_blob(REPO, BLOB_DESCRIPTOR, tmp_path / "no-folder" / "x")
 
 
 # ------------------------------------------------------------------- TLS
