@@ -60,7 +60,7 @@ def render(
 def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
     """Build an image and its parents from their locks, without checking or publishing them."""
     from builder.cli.wiring import Workshop
-    from builder.pipeline.prepare import prepare
+    from builder.pipeline.prepare import Prepared, prepare
     from builder.pipeline.timing import Stages
     from builder.report import Lines, Silent, emit, emit_json
 
@@ -69,9 +69,10 @@ def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
     catalogue = workshop.catalogue
     target = catalogue.find(image)
     chain = [*reversed(catalogue.ancestors(target)), target]
+    known: dict[str, Prepared] = {}
     with workshop.store.exclusive(f"goldsmith build {target.ref}"):
         result, anew = workshop.builder(engine or ["direct"]).chain(
-            [prepare(catalogue, item) for item in chain], lambda ref: Stages(ref, reporter)
+            [prepare(catalogue, item, known) for item in chain], lambda ref: Stages(ref, reporter)
         )
     if as_json:
         emit_json(

@@ -35,13 +35,16 @@ class Prepared:
         return {platform: context.lock for platform, context in self.contexts.items()}
 
 
-def prepare(catalogue: Catalogue, target: Target) -> Prepared:
+def prepare(catalogue: Catalogue, target: Target, known: dict[str, Prepared] | None = None) -> Prepared:
     """Read the lock and render: everything that decides the digest, before anything is built.
 
-    Raises LockError when the lock is stale, DefinitionError when a template cannot be rendered.
+    `known` collects what was prepared in this run, so that a parent is prepared once. Raises LockError when the lock is stale, DefinitionError when a template cannot be rendered.
     """
+    known = {} if known is None else known
+    if target.ref in known:
+        return known[target.ref]
     parent = catalogue.parent(target)
-    above = prepare(catalogue, parent) if parent else None
+    above = prepare(catalogue, parent, known) if parent else None
     inherited = _environment(catalogue, parent) if parent else {}
     depth = len(catalogue.ancestors(target))
     contexts: dict[Platform, BuildContext] = {}
@@ -55,7 +58,9 @@ def prepare(catalogue: Catalogue, target: Target) -> Prepared:
         "versions": [ASSEMBLY_VERSION, layering.LAYERING_VERSION, NORMALISE_VERSION, COMPRESSOR],
         "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
     }
-    return Prepared(target, contexts, packages, Digest.of_json(key), _version(target, packages))
+    prepared = Prepared(target, contexts, packages, Digest.of_json(key), _version(target, packages))
+    known[target.ref] = prepared
+    return prepared
 
 
 def _context_key(context: BuildContext) -> dict[str, Any]:

@@ -85,7 +85,8 @@ class Runner:
             wanted = {t.ref for r in refs for t in (self.catalogue.find(r),)}
             wanted |= {a.ref for r in list(wanted) for a in self.catalogue.ancestors(self.catalogue.find(r))}
             targets = tuple(t for t in targets if t.ref in wanted)
-        return [prepare(self.catalogue, target) for target in targets]
+        known: dict[str, Prepared] = {}
+        return [prepare(self.catalogue, target, known) for target in targets]
 
     def _release(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,9 @@ _GROUP = b"root:x:0:\nnogroup:x:65534:\nnonroot:x:65532:\n"
 _NSSWITCH = b"passwd: files\ngroup: files\nhosts: files dns\n"
 
 
+@lru_cache(maxsize=4)
 def _environment(templates: Path) -> Any:
+    """The environment of one templates folder; it compiles each template once."""
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
