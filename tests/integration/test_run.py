@@ -1,0 +1,206 @@
+"""`goldsmith run` as a user meets it: faults, kills and refusals; nothing is ever half-published."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.oci.client import RegistryClient
+from tests.integration.conftest import ROOT, Checkout
+from tests.support.requires import tool
+from tests.support.vulndb import sample_database
+
+pytestmark = pytest.mark.integration
+STAGES = ("fetch", "unpack", "build", "normalise", "scan", "judge", "sign", "publish")
+
+
+@pytest.fixture(scope="module")
+def line(today: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A checkout with keys, a registry, an engine and the sample database: ready to run."""
+    tool("docker-registry")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    database = sample_database(tmp_path_factory.mktemp("database"))
+    environment = {
+        **today.environment,
+        "GOLDSMITH_REGISTRY": address,
+        "GOLDSMITH_TRIVY_DB": str(database),
+        "GOLDSMITH_POLICY": "demo",
+    }
+    checkout = replace(today, environment=environment)
+    checkout.goldsmith("init")
+    checkout.goldsmith("up")
+    yield checkout
+    checkout.goldsmith("down")
+
+
+@pytest.fixture
+def registry(line: Checkout) -> RegistryClient:
+    return RegistryClient(line.environment["GOLDSMITH_REGISTRY"])
+
+
+def forget(checkout: Checkout, *kinds: str) -> None:
+    """Make the next run do its work again."""
+    for kind in kinds or ("built", "released"):
+        shutil.rmtree(checkout.state / "records" / kind, ignore_errors=True)
+
+
+def tags(registry: RegistryClient, name: str = "candidate/base") -> dict[str, str]:
+    found = {t: registry.head_manifest(registry.reference(name, t)) for t in registry.tags(name)}
+    return {t: str(d.digest) for t, d in found.items() if d and not t.startswith("sha256-")}
+
+
+def images(checkout: Checkout, *arguments: str) -> dict[str, dict]:
+    done = checkout.goldsmith("run", "--json", *arguments)
+    return {i["ref"]: i for i in json.loads(done.stdout)["images"]}
+
+
+def start(checkout: Checkout, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "builder", "run", *arguments],
+        cwd=checkout.catalogue,
+        env={**checkout.environment, "PYTHONPATH": str(ROOT), "GOLDSMITH_STATE": str(checkout.state)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(child: subprocess.Popen[str], stage: str) -> None:
+    """Read the progress until `stage` has ended; the next one is under way then."""
+    assert child.stderr is not None
+    for text in child.stderr:
+        if stage in text.split():
+            return
+    raise AssertionError(f"the run ended before {stage}")
+
+
+def test_both_images_reach_the_registry_verified(line: Checkout, registry: RegistryClient) -> None:
+    forget(line)
+    found = images(line)
+    assert [(i["outcome"], i["approved"]) for i in found.values()] == [("built", True), ("built", True)]
+    for ref, image in found.items():
+        assert json.loads(line.goldsmith("verify", ref, "--accept-sample", "--json").stdout)["digest"] == image["digest"]
+    assert tags(registry, "candidate/python")["3.13"] == found["python:3.13"]["digest"]
+
+
+def test_an_unchanged_run_does_nothing(line: Checkout, registry: RegistryClient) -> None:
+    first = images(line)
+    before = tags(registry)
+    again = images(line)
+    assert {i["outcome"] for i in again.values()} == {"unchanged"}
+    assert all(not i["stages"] for i in again.values())
+    assert {r: i["digest"] for r, i in again.items()} == {r: i["digest"] for r, i in first.items()}
+    assert tags(registry) == before
+
+
+@pytest.mark.parametrize("stage", ["start", *STAGES])
+def test_a_run_that_is_killed_is_completed_by_the_next(
+    line: Checkout, registry: RegistryClient, stage: str
+) -> None:
+    digest = images(line, "base")["base:13"]["digest"]
+    shutil.rmtree(line.state / "registry" / "docker" / "registry" / "v2" / "repositories" / "candidate" / "base")
+    forget(line)
+    child = start(line, "base")
+    if stage != "start":
+        wait_for(child, stage)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait(30)
+    # Whatever was interrupted: a tag is not there, or it is the right one.
+    assert set(tags(registry).values()) <= {digest}
+    assert images(line, "base")["base:13"]["digest"] == digest
+    assert set(tags(registry).values()) == {digest}
+    line.goldsmith("verify", "base:13", "--accept-sample")
+    assert list((line.state / "tmp").iterdir()) == []
+
+
+def test_ctrl_c_ends_the_run_with_130_and_leaves_nothing(line: Checkout) -> None:
+    forget(line)
+    child = start(line, "base")
+    wait_for(child, "unpack")
+    os.killpg(child.pid, signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, "Traceback" in said) == (130, False)
+    assert list((line.state / "tmp").iterdir()) == []
+
+
+def test_a_second_run_on_the_same_state_is_refused_and_says_by_whom(line: Checkout) -> None:
+    forget(line)
+    child = start(line, "base")
+    wait_for(child, "fetch")
+    second = line.goldsmith("run", "base", ok=False)
+    assert second.returncode == 1
+    assert f"goldsmith run (pid {child.pid})" in second.stderr
+    _, said = child.communicate(timeout=300)
+    assert child.returncode == 0, said
+
+
+def refused(line: Checkout, code: int, *words: str, **environment: str) -> str:
+    """Run with a changed environment; it must end with `code`, say `words`, and publish nothing."""
+    forget(line, "released")
+    client = RegistryClient(line.environment["GOLDSMITH_REGISTRY"])
+    before = tags(client)
+    broken = replace(line, environment={**line.environment, **environment})
+    done = broken.goldsmith("run", "base", ok=False)
+    assert done.returncode == code, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert tags(client) == before
+    return done.stderr
+
+
+def test_without_an_engine_checks_are_not_run_and_the_verdict_denies(line: Checkout) -> None:
+    said = refused(line, 4, "not run", DOCKER_HOST="unix:///nonexistent/docker.sock")
+    assert "denied" in said
+    why = line.goldsmith("why", "base:13", ok=False)
+    assert "not run" in why.stdout + why.stderr
+
+
+def test_the_ordinary_policy_refuses_the_sample_database(line: Checkout) -> None:
+    refused(line, 5, "days old", GOLDSMITH_POLICY="baseline")
+
+
+def test_an_unknown_policy_is_named(line: Checkout) -> None:
+    refused(line, 2, "strict", GOLDSMITH_POLICY="strict")
+
+
+def test_a_registry_that_is_away_ends_with_6(line: Checkout) -> None:
+    refused(line, 6, "127.0.0.1:1", GOLDSMITH_REGISTRY="127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ('[ "$1" = --version ] || [ "$1" = version ] && exec {trivy} "$@"\nexit 0\n', 5),
+        ("exit 1\n", 5),
+        ('[ "$1" = --version ] || [ "$1" = version ] && exec {trivy} "$@"\nkill -9 $$\n', 5),
+    ],
+    ids=["no-report", "broken", "killed"],
+)
+def test_a_scanner_that_does_not_scan_means_no_verdict(
+    line: Checkout, tmp_path: Path, script: str, code: int
+) -> None:
+    from builder.tools.trivy import binary
+
+    fake = tmp_path / "trivy"
+    fake.write_text("#!/bin/sh\n" + script.replace("{trivy}", str(binary(None, os.environ))))
+    fake.chmod(0o755)
+    refused(line, code, "trivy", GOLDSMITH_TRIVY=str(fake))
+
+
+def test_a_passphrase_that_is_wrong_signs_nothing(line: Checkout) -> None:
+    refused(line, 2, "passphrase", GOLDSMITH_KEY_PASSPHRASE="another passphrase than that")
+
