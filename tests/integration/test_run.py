@@ -92,7 +92,10 @@ def test_both_images_reach_the_registry_verified(line: Checkout, registry: Regis
     found = images(line)
     assert [(i["outcome"], i["approved"]) for i in found.values()] == [("built", True), ("built", True)]
     for ref, image in found.items():
-        assert json.loads(line.goldsmith("verify", ref, "--accept-sample", "--json").stdout)["digest"] == image["digest"]
+        assert (
+            json.loads(line.goldsmith("verify", ref, "--accept-sample", "--json").stdout)["digest"]
+            == image["digest"]
+        )
     assert tags(registry, "candidate/python")["3.13"] == found["python:3.13"]["digest"]
 
 
@@ -111,7 +114,9 @@ def test_a_run_that_is_killed_is_completed_by_the_next(
     line: Checkout, registry: RegistryClient, stage: str
 ) -> None:
     digest = images(line, "base")["base:13"]["digest"]
-    shutil.rmtree(line.state / "registry" / "docker" / "registry" / "v2" / "repositories" / "candidate" / "base")
+    shutil.rmtree(
+        line.state / "registry" / "docker" / "registry" / "v2" / "repositories" / "candidate" / "base"
+    )
     forget(line)
     child = start(line, "base")
     if stage != "start":
@@ -203,4 +208,3 @@ def test_a_scanner_that_does_not_scan_means_no_verdict(
 
 def test_a_passphrase_that_is_wrong_signs_nothing(line: Checkout) -> None:
     refused(line, 2, "passphrase", GOLDSMITH_KEY_PASSPHRASE="another passphrase than that")
-

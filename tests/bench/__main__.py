@@ -1,0 +1,82 @@
+"""`make bench`: measures ours and the peer in the same run, on the same packages.
+
+Writes `.goldsmith/bench.json`: a list of `{name, value, unit, peer, ratio}`, ratio = value ÷ peer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from builder.errors import GoldsmithError
+from builder.report import emit, table
+from builder.store import write_atomically
+from tests.bench import cold, normalising, signing, unchanged
+from tests.bench.scene import Scene
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure of ours, the peer's, and their quotient."""
+
+    name: str
+    value: float
+    unit: str
+    peer: float
+    ratio: float
+
+
+# The goal stands beside the figure in the printed table; a missed one is said, not hidden.
+GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
+    "cold_pipeline": ("ratio at most 0.5", lambda r: r.ratio <= 0.5),
+    "unchanged_run": ("at most 1.5 s", lambda r: r.value <= 1.5),
+    "sign_attest": ("ratio at most 0.1", lambda r: r.ratio <= 0.1),
+    "normalise": ("ratio at least 2", lambda r: r.ratio >= 2),
+    "normalise_memory": ("under 200 MB", lambda r: r.value < 200),
+}
+
+
+def main() -> int:
+    """Run all benchmarks, or those that are named."""
+    wanted = set(sys.argv[1:])
+    parts = {
+        "cold_pipeline": cold.measure,
+        "unchanged_run": unchanged.measure,
+        "sign_attest": signing.measure,
+        "normalise": normalising.measure,
+    }
+    results: list[Result] = []
+    try:
+        with Scene.open() as scene:
+            for name, measure in parts.items():
+                if not wanted or name in wanted:
+                    for title, value, unit, peer in measure(scene):
+                        results.append(
+                            Result(title, round(value, 3), unit, round(peer, 3), round(value / peer, 3))
+                        )
+                        emit(f"{title}: {value:.3f} {unit}, peer {peer:.3f} {unit}")
+            path = scene.state.parent / "bench.json"
+    except GoldsmithError as error:
+        emit(f"error: {error.message}\n  {error.context}\n  what to do: {error.hint}")
+        return error.exit_code
+    write_atomically(path, json.dumps([asdict(r) for r in results], indent=1).encode())
+    rows = [
+        (
+            r.name,
+            f"{r.value:g} {r.unit}",
+            f"{r.peer:g} {r.unit}",
+            f"{r.ratio:g}",
+            GOALS[r.name][0],
+            "met" if GOALS[r.name][1](r) else "MISSED",
+        )
+        for r in results
+    ]
+    table("Benchmarks", ("name", "ours", "peer", "ratio", "goal", ""), rows)
+    emit(f"{path} holds the same for machines")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
