@@ -38,7 +38,8 @@ class Prepared:
 def prepare(catalogue: Catalogue, target: Target, known: dict[str, Prepared] | None = None) -> Prepared:
     """Read the lock and render: everything that decides the digest, before anything is built.
 
-    `known` collects what was prepared in this run, so that a parent is prepared once. Raises LockError when the lock is stale, DefinitionError when a template cannot be rendered.
+    `known` collects what was prepared in this run, so that a parent is prepared once.
+    Raises LockError when the lock is stale, DefinitionError when a template cannot be rendered.
     """
     known = {} if known is None else known
     if target.ref in known:
