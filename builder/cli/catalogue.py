@@ -14,6 +14,7 @@ from builder.report import emit, emit_json, table
 if TYPE_CHECKING:
     from builder.errors import Problem
     from builder.model.catalogue import Catalogue
+    from builder.model.digest import Digest
     from builder.model.image import Target
     from builder.model.lock import ImageLock
     from builder.settings import Settings
@@ -195,6 +196,8 @@ def relock(
     wanted = {n if n in catalogue.definitions else catalogue.find(n).definition.name for n in names}
     wanted = wanted or set(catalogue.definitions)
     archive = _archive(catalogue, settings, store, wanted)
+    if store.record("resolved", _resolution(catalogue, archive, wanted, bool(names))):
+        return [], []
     locks: dict[str, ImageLock] = {}
     work = []
     for name in dict.fromkeys(t.definition.name for t in catalogue.targets()):
@@ -220,7 +223,22 @@ def relock(
         differences += stage.compare(stage.read_if_any(path, shown), new, shown)
         if not check and stage.write(path, new):
             written.append(shown)
+    if not check or not differences:
+        store.remember("resolved", _resolution(catalogue, archive, wanted, bool(names)), {"written": written})
     return differences, written
+
+
+def _resolution(catalogue: Catalogue, archive: Apt, wanted: set[str], named: bool) -> Digest:
+    """The content key of a finished resolution: the archive, what is asked for, and the locks."""
+    from builder.model.digest import Digest
+    from builder.store import file_digest
+
+    files = [catalogue.root / "templates" / f"builder.{kind}" for kind in ("yaml", "lock")]
+    files += [catalogue.directory(n) / f"image.{k}" for n in sorted(wanted) for k in ("yaml", "lock")]
+    key = {str(f.relative_to(catalogue.root)): file_digest(f) if f.is_file() else None for f in files}
+    # The locks of parents that were not asked for decide as well.
+    others = sorted(catalogue.root.glob("images/*/image.lock"))
+    return Digest.of_json([archive.indexes(), named, key, [file_digest(f) for f in others]])
 
 
 def _archive(catalogue: Catalogue, settings: Settings, store: Store, wanted: set[str]) -> Apt:

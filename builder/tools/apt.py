@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from builder.errors import LockError, ToolError
+from builder.model.digest import Digest
 from builder.model.lock import LockedPackage
 from builder.store import write_atomically
 from builder.tools.mirror import Mirror
@@ -88,12 +89,19 @@ class Apt:
                 context=str(self.keyring),
                 hint="install the Debian package debian-archive-keyring, or set GOLDSMITH_DEBIAN_KEYRING",
             )
-        done = self._run(suite, architecture, ["apt-get", "update", "-q"], self.update_seconds)
+        # The package cache is built by who resolves; most updates bring nothing to resolve.
+        command = ["apt-get", "update", "-q", "-o", "pkgCacheFile::Generate=false"]
+        done = self._run(suite, architecture, command, self.update_seconds)
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace")
             for words, message, hint in _UPDATE_FAILURES:
                 if any(word in said for word in words):
                     raise LockError(message.format(suite=suite), context=done.log, hint=hint)
+
+    def indexes(self) -> tuple[Digest, ...]:
+        """The digests of all signed release files that are here: the state of the archive."""
+        found = self.root.glob("*/lists/*InRelease")
+        return tuple(sorted(Digest.of(path.read_bytes()) for path in found))
 
     def resolve(self, suite: str, architecture: str, request: Sequence[str]) -> tuple[LockedPackage, ...]:
         """The closure of `request` under Depends and Pre-Depends, sorted by name.
