@@ -109,7 +109,7 @@ class Apt:
         Raises LockError that names the package when one is unknown, cannot be installed, or is
         not described well enough by the signed index to be verified.
         """
-        command = ["apt-get", "install", "--print-uris", "-qq", "-y", "--no-install-recommends", "--"]
+        command = ["apt-get", "install", "--print-uris", "-qq", "-y", "--"]
         done = self._run(suite, architecture, [*command, *sorted(set(request))], _RESOLVE_SECONDS)
         if done.returncode:
             # Once more, this time with apt's reasons.

@@ -198,6 +198,8 @@ def test_a_name_is_never_taken_as_a_pattern(archive: Archive, tmp_path: Path) ->
     for name in ("hell.", "hello.*", "libhello", "hello-", "libhello1-"):
         with pytest.raises(LockError):
             private.resolve("trixie", "amd64", [name])
+    with pytest.raises(LockError, match="trixie has no package hello-"):
+        private.resolve("trixie", "amd64", ["libhello1", "hello-"])
 
 
 def test_a_dependency_that_is_not_there_is_named(archive: Archive, tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import hashlib
+import http.server
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,24 @@ def test_more_bytes_than_locked(archive: Archive, server: ArchiveServer, store: 
     assert "other bytes" in refused(store, server.address, package, LockError).message
 
 
+def test_an_answer_without_end_is_cut_off(archive: Archive, server: ArchiveServer, store: Store) -> None:
+    sent = []
+
+    def endless(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                handler.wfile.write(bytes(1 << 20))
+                sent.append(1)
+        handler.close_connection = True
+
+    (package, _) = both(archive)
+    server.answers[".deb"] = endless
+    refused(store, server.address, package, LockError)
+    assert len(sent) < 50, "no more is read than was promised, but for buffers"
+
+
 @pytest.mark.parametrize("announced", [None, 10**6], ids=["short file", "cut connection"])
 def test_fewer_bytes_than_locked(
     archive: Archive, server: ArchiveServer, store: Store, announced: int | None
@@ -219,7 +238,7 @@ def test_a_proxy_is_used_for_the_mirror_but_not_for_loopback(
     Pool(store, lambda: Mirror.parse(server.address), nowhere).fetch([other])
 
 
-@contextmanager
+@contextlib.contextmanager
 def _file_size_limit(limit: int) -> Iterator[None]:
     """The kernel refuses larger files to this process, with EFBIG instead of a signal."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
