@@ -149,7 +149,7 @@ def _finding(row: dict[str, Any]) -> Finding:
     identifier, status = row.get("VulnerabilityID"), row.get("Status") or "unknown"
     if not isinstance(identifier, str) or not _ID.fullmatch(identifier):
         raise _malformed("a finding without a proper id")
-    if status not in _STATUSES:
+    if not isinstance(status, str) or status not in _STATUSES:
         raise _malformed(f"{identifier} with an unknown status {clean(str(status), 40)!r}")
     fixed = row.get("FixedVersion") or ""
     return Finding(
