@@ -160,6 +160,24 @@ def test_a_fault_moves_no_tag_and_the_next_run_completes(
     assert_complete(sim, client, signed)
 
 
+@pytest.mark.parametrize("part", ["layer", "configuration", "platform manifest", "index", "evidence"])
+def test_each_part_is_read_back(
+    sim: Simulator, client: RegistryClient, signed: SignedImage, part: str
+) -> None:
+    platform = signed.image.platforms[1]
+    digest = {
+        "layer": platform.layers[0].blob.digest,
+        "configuration": platform.config.digest,
+        "platform manifest": platform.manifest.digest,
+        "index": signed.image.digest,
+        "evidence": max(signed.signatures[2].blobs, key=lambda d: len(signed.signatures[2].blobs[d])),
+    }[part]
+    sim.fault("GET", digest, reg.corrupt)
+    with pytest.raises(RegistryError, match="other content"):
+        publish(signed, client)
+    assert released(sim) == {}
+
+
 def find_published_or_none(client: RegistryClient, image: BuiltImage) -> Digest | None:
     try:
         return find_published(client, image.target, image.immutable_tag)
