@@ -361,7 +361,7 @@ def configuration() -> str:
 
 def errors() -> str:
     """The error classes, and every named reason, from the source."""
-    from builder.errors import GoldsmithError
+    from builder.errors import GoldsmithError, _kebab
 
     for module in sorted(_modules()):
         importlib.import_module(module)
@@ -374,13 +374,20 @@ def errors() -> str:
         seen.add(kind)
         pending += sorted(kind.__subclasses__(), key=lambda k: k.__name__)
         rows.append(
-            (f"`{kind.__name__}`", str(kind.exit_code), cell(first_line(kind.__doc__)), kind.__module__)
+            (
+                f"`{kind.__name__}`",
+                f"`{_kebab(kind.__name__)}`",
+                str(kind.exit_code),
+                cell(first_line(kind.__doc__)),
+                kind.__module__,
+            )
         )
     reasons: dict[str, list[str]] = {}
     for path in _modules().values():
         for name, said in _reasons(path):
-            if said != _DIFFERS and said not in reasons.setdefault(name, []):
-                reasons[name].append(said)
+            found = reasons.setdefault(name, [])
+            if said != _DIFFERS and said not in found:
+                found.append(said)
     lines = [
         "# Errors\n",
         "An error says what is wrong, what was seen, and what to do. For people it goes to standard error:\n",
@@ -389,13 +396,13 @@ def errors() -> str:
         "also have `problems`, a list of `{file, path, message, hint}`. `error` is the class in kebab case (`lock-error`) or one",
         "of the reasons below.\n",
         "## Classes\n",
-        table(("class", "exit code", "means", "module"), rows),
+        table(("class", "error", "exit code", "means", "module"), rows),
         "## Reasons\n",
         "Stable names in the field `error`. `…` stands for what differs; a few of the messages are quoted.\n",
         table(
             ("error", "messages"),
             [
-                (f"`{name}`", cell("; ".join(sorted(said)[:_QUOTED])))
+                (f"`{name}`", cell("; ".join(sorted(said)[:_QUOTED]) or "of several kinds"))
                 for name, said in sorted(reasons.items())
             ],
         ),
