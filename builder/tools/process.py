@@ -219,7 +219,9 @@ def _start(
 
 def _checked(done: Completed, name: str, ok: Sequence[int], hint: str) -> Completed:
     if done.returncode not in ok:
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        # A shell and our relay report a signal as 128 and its number.
+        signal_number = -done.returncode if done.returncode < 0 else done.returncode - 128
+        how = f"signal {signal_number}" if 0 < signal_number <= 64 else f"exit code {done.returncode}"
         raise ToolError(f"{name} failed with {how}", context=done.log, hint=hint)
     return done
 

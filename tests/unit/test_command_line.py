@@ -1,0 +1,108 @@
+"""What a user sees when something goes wrong: a sentence, an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builder import errors
+from builder.cli import main as command_line
+from builder.report import plain
+from tests.support.catalogue import image, write
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = write(tmp_path / "catalogue", image("base"))
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("GOLDSMITH_CATALOGUE", raising=False)
+    return root
+
+
+def run(*arguments: str) -> int:
+    return command_line.run(list(arguments))
+
+
+def test_a_mistake_in_the_catalogue_ends_with_1_and_names_the_place(
+    catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (catalogue / "images" / "base" / "image.yaml").write_text("schema: 1\nname: base\npakages: []\n")
+    assert run("images") == 1
+    said = capsys.readouterr().err
+    assert "images/base/image.yaml" in said
+    assert "pakages" in said
+
+
+def test_every_mistake_is_there_as_json_too(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (catalogue / "images" / "base" / "image.yaml").write_text("schema: 1\nname: base\npakages: []\n")
+    assert run("images", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == 1
+    assert {p["path"] for p in told["problems"]} >= {"pakages", "title", "streams"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("build",), ("build", "base", "--engine", "podman"), ("nothing",), ("build", "nothing")]
+)
+def test_wrong_usage_ends_with_2(
+    catalogue: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert run(*arguments) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_outside_a_catalogue_the_command_says_where_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GOLDSMITH_CATALOGUE", raising=False)
+    assert run("images") == 2
+    assert "GOLDSMITH_CATALOGUE" in capsys.readouterr().err
+
+
+def test_a_bug_ends_with_3_and_leaves_a_log(
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(root: Path) -> None:
+        raise ZeroDivisionError("our own mistake")
+
+    (tmp_path / "state").mkdir()
+    monkeypatch.setattr("builder.stages.define.load_catalogue", broken)
+    assert run("images") == 3
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    (log,) = (tmp_path / "state").glob("goldsmith-bug-*.log")
+    assert str(log) in said
+    assert "ZeroDivisionError: our own mistake" in log.read_text()
+
+
+def test_an_interruption_ends_with_130(
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(root: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builder.stages.define.load_catalogue", interrupted)
+    assert run("images") == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_exit_codes_are_those_of_the_manual() -> None:
+    codes = {
+        errors.DefinitionError: 1,
+        errors.LockError: 1,
+        errors.UsageError: 2,
+        errors.PolicyDenied: 4,
+        errors.ToolError: 5,
+        errors.RegistryError: 6,
+        errors.NotReproducible: 7,
+    }
+    assert {kind: kind.exit_code for kind in codes} == codes
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J\x1b]0;owned\x07", "a\rb", "\x9b31m", "\x00"])
+def test_no_escape_sequence_reaches_the_terminal(hostile: str) -> None:
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in plain(hostile))

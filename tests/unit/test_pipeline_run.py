@@ -1,0 +1,185 @@
+"""A run of several images: what is reused, what a failure stops, and what is never published."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.errors import GoldsmithError, NotReproducible, PolicyDenied, RegistryError, ToolError
+from builder.model.catalogue import Catalogue
+from builder.model.digest import Digest
+from builder.model.image import BuiltImage, PlatformImage, Target
+from builder.model.release import PublishedImage
+from builder.model.verdict import RuleResult, Verdict
+from builder.pipeline import run as running
+from builder.pipeline.release import Tools
+from builder.pipeline.run import Runner
+from builder.report import Silent
+from builder.stages.define import load_catalogue
+from builder.store import Store
+from tests.support.catalogue import image, write
+from tests.support.images import built_image
+
+NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
+
+
+class Builds:
+    """A builder that counts, and fails where it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.built, self.broken = folder, [], set()
+        self.images: dict[str, BuiltImage] = {}
+        self.names = ("direct",)
+
+    def reuse(self, prepared) -> BuiltImage | None:
+        return self.images.get(prepared.target.ref)
+
+    def build(self, prepared, parent, stages) -> BuiltImage:
+        ref = prepared.target.ref
+        if ref in self.broken:
+            raise NotReproducible(f"{ref} differs")
+        self.built.append(ref)
+        name = prepared.target.definition.name
+        image = built_image(self.folder / name, name, files=[{"etc/name": name.encode()}])
+        self.images[ref] = replace(image, target=prepared.target)
+        return self.images[ref]
+
+
+class World:
+    """A catalogue of three (base, its child python, and other), with tools that obey the test."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store = Store(folder / "state").create()
+        documents = (image("base"), image("python", **{"from": "base"}), image("other"))
+        self.catalogue: Catalogue = load_catalogue(write(folder / "catalogue", *documents))
+        self.builds = Builds(folder)
+        self.published: list[str] = []
+        self.denied: set[str] = set()
+        self.scan: Callable[[Target, PlatformImage, Path], tuple] = lambda *_: ("report", "sboms")
+        self.identity = {"database": "one"}
+        self.in_registry = True
+        monkeypatch.setattr(running, "prepare", lambda c, target, known=None: _Prepared(target))
+
+    def run(self, *refs: str, now: dt.datetime = NOW):
+        tools = Tools(
+            check=lambda target, image: "checks",
+            scan=self.scan,
+            lint=lambda context: "lint",
+            judge=self._judge,
+            provenance=lambda *_: {},
+            sign=lambda image, evidence, verdict, provenance: (image, verdict),
+            publish=self._publish,
+            identity=self.identity,
+        )
+        runner = Runner(
+            self.catalogue, self.store, self.builds, tools, lambda image: self.in_registry, now, Silent()
+        )
+        outcomes, failures = runner.run(refs)
+        return {o.ref: o for o in outcomes}, {f.ref: f.error for f in failures}
+
+    def _judge(self, image: BuiltImage, evidence: tuple) -> Verdict:
+        bad = image.target.ref in self.denied
+        rule = RuleResult("r", "rule", ("no",) if bad else (), "mend it")
+        days = dt.timedelta(days=7)
+        return Verdict(
+            image.digest, image.target.ref, not bad, "p", Digest.of(b""), NOW, NOW + days, None, {}, (rule,)
+        )
+
+    def _publish(self, signed) -> PublishedImage:
+        image = signed[0]
+        self.published.append(image.target.ref)
+        return PublishedImage(f"r/{image.target.ref}@{image.digest}", image.digest, (), 0)
+
+
+class _Prepared:
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.contexts = _Anything()
+
+
+class _Anything(dict):
+    def __missing__(self, key: object) -> str:
+        return "context"
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+def test_parents_are_built_and_published_before_their_children(world: World) -> None:
+    outcomes, failures = world.run()
+    assert failures == {}
+    assert world.builds.built.index("base:1") < world.builds.built.index("python:1")
+    assert world.published.index("base:1") < world.published.index("python:1")
+    assert {o.outcome for o in outcomes.values()} == {"built"}
+
+
+def test_what_did_not_change_is_neither_built_nor_judged_nor_published_again(world: World) -> None:
+    world.run()
+    world.builds.built.clear()
+    world.published.clear()
+    outcomes, _ = world.run()
+    assert {o.outcome for o in outcomes.values()} == {"unchanged"}
+    assert (world.builds.built, world.published) == ([], [])
+
+
+@pytest.mark.parametrize("change", ["database", "registry", "half-time"])
+def test_a_verdict_is_given_again_when(world: World, change: str) -> None:
+    world.run()
+    world.published.clear()
+    now = NOW
+    if change == "database":
+        world.identity = {"database": "two"}
+    elif change == "registry":
+        world.in_registry = False
+    else:
+        now = NOW + dt.timedelta(days=4)
+    outcomes, _ = world.run(now=now)
+    assert sorted(world.published) == ["base:1", "other:1", "python:1"]
+    assert {o.outcome for o in outcomes.values()} == {"unchanged"}
+
+
+def test_a_denied_parent_keeps_its_children_back(world: World) -> None:
+    world.denied = {"base:1"}
+    outcomes, failures = world.run()
+    assert world.published == ["other:1"]
+    assert not outcomes["base:1"].approved
+    assert isinstance(failures["python:1"], PolicyDenied)
+
+
+def test_a_build_that_fails_stops_only_its_descendants(world: World) -> None:
+    world.builds.broken = {"base:1"}
+    outcomes, failures = world.run()
+    assert set(outcomes) == {"other:1"}
+    assert isinstance(failures["base:1"], NotReproducible)
+    assert "base:1" in failures["python:1"].context
+
+
+@pytest.mark.parametrize("error", [ToolError("trivy hangs"), RegistryError("away")])
+def test_a_scan_that_fails_means_no_verdict_and_nothing_published(
+    world: World, error: GoldsmithError
+) -> None:
+    def scan(target: Target, image: PlatformImage, work: Path) -> tuple:
+        if target.ref == "base:1":
+            raise error
+        return "report", "sboms"
+
+    world.scan = scan
+    outcomes, failures = world.run()
+    assert failures["base:1"] is error
+    assert "python:1" not in outcomes
+    assert world.published == ["other:1"]
+    world.scan = lambda *_: ("report", "sboms")
+    _, failures = world.run()
+    assert failures == {}
+    assert set(world.published) == {"base:1", "other:1", "python:1"}
+
+
+def test_naming_an_image_takes_its_parents_along_and_nothing_else(world: World) -> None:
+    outcomes, _ = world.run("python")
+    assert set(outcomes) == {"base:1", "python:1"}
