@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -162,6 +164,43 @@ def test_only_existing_make_targets_are_named(page: Path) -> None:
     codes = [*shell_lines(text), *INLINE.findall(FENCE.sub("", text))]
     named = {m[1] for code in codes if (m := re.match(r"make ([a-z]+)\b", code))}
     assert named - targets == set()
+
+
+def test_the_packages_import_what_the_architecture_page_says() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `((?:builder|registry)/[^`]*)` \|.*\| ([^|]+) \|$", text, re.MULTILINE)
+    assert len(rows) > 10
+    wrong = []
+    for place, said in rows:
+        if said.startswith("everything"):
+            continue
+        path = ROOT / place
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        found = {part for file in files for part in imported(file)} - {"errors", path.stem}
+        allowed = set() if said == "nothing" else set(said.split(", "))
+        wrong += [f"{place}: {', '.join(sorted(found ^ allowed))}"] if found != allowed else []
+    assert wrong == []
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The parts of `builder` that a file imports: `oci`, `store`."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("builder."):
+            yield (node.module or "").split(".")[1]
+
+
+def test_the_files_of_the_first_image_guide_are_sound(tmp_path: Path) -> None:
+    from builder.stages.define import load_catalogue
+
+    text = (ROOT / "docs" / "guide" / "first-image.md").read_text()
+    image, checks = (b for b in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S) if "schema: 1" in b)
+    shutil.copytree(ROOT / "templates", tmp_path / "templates")
+    shutil.copytree(ROOT / "images" / "base", tmp_path / "images" / "base")
+    folder = tmp_path / "images" / "sqlite"
+    folder.mkdir()
+    (folder / "image.yaml").write_text(image)
+    (folder / "checks.yaml").write_text(checks)
+    assert load_catalogue(tmp_path).find("sqlite").ref == "sqlite:3"
 
 
 def test_the_readme_is_short_and_names_the_two_commands() -> None:
