@@ -40,7 +40,10 @@ def doctor(as_json: AsJson = False) -> int:
     return _TOOL_MISSING if missing else 0
 
 
-def up(as_json: AsJson = False) -> None:
+def up(
+    registry: Annotated[bool, typer.Option(help="Whether to start the storage registry too.")] = True,
+    as_json: AsJson = False,
+) -> None:
     """Start a container engine and the storage registry, where none answers."""
     from builder.report import emit, emit_json
     from builder.settings import Settings
@@ -53,7 +56,7 @@ def up(as_json: AsJson = False) -> None:
     store = Store(settings.state).create()
     engine = ensure_engine(store, settings.child_environment)
     combination = find_combination(engine, store, settings.child_environment)
-    running = storage.up(settings)
+    running = storage.up(settings) if registry else storage.status(settings)
     if as_json:
         emit_json(
             {
@@ -71,7 +74,8 @@ def up(as_json: AsJson = False) -> None:
         return
     emit(f"container engine {engine.version} at {engine.host} ({engine.origin})")
     emit(f"building with {combination}")
-    emit(f"registry on {running.address} (pid {running.pid})")
+    if running.pid is not None:
+        emit(f"registry on {running.address} (pid {running.pid})")
 
 
 def down(as_json: AsJson = False) -> None:

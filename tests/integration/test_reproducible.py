@@ -65,7 +65,7 @@ def test_docker_and_direct_give_the_same_digest(
 ) -> None:
     umask = ("sh", "-c", 'umask 027; exec "$@"', "sh")
     # One daemon serves all of these checkouts: it belongs to the first one's state directory.
-    today.goldsmith("up")
+    today.goldsmith("up", "--no-registry")
     other = another_checkout("docker's", TZ="America/Lima", DOCKER_HOST=_engine_of(today))
     built = build(other, image, "docker", umask)
     assert built["digest"] == digests[image]

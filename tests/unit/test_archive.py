@@ -22,7 +22,8 @@ def test_the_archive_holds_both_forms(tmp_path: Path) -> None:
     image = built_image(tmp_path / "a").platforms[0]
     save_archive(image, NAME, tmp_path / "a.tar")
     with tarfile.open(tmp_path / "a.tar") as tar:
-        tar.extractall(tmp_path / "out", filter="data")
+        # Debian 12's Python knows no filters yet; the archive is our own.
+        tar.extractall(tmp_path / "out", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     verify_layout(tmp_path / "out")
     (docker,) = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert docker["RepoTags"] == [NAME]
