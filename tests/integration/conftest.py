@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,26 +50,33 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def today(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Checkout:
+def today(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Iterator[Checkout]:
     """The catalogue, locked against the archive of today; what the checked-in lock names may be gone."""
     checkout = _checkout(tmp_path_factory.mktemp("today"), ROOT, clean_environment)
     checkout.goldsmith("lock")
-    return checkout
+    yield checkout
+    checkout.goldsmith("down")
 
 
 @pytest.fixture
 def another_checkout(
     tmp_path: Path, today: Checkout, clean_environment: dict[str, str]
-) -> Callable[..., Checkout]:
+) -> Iterator[Callable[..., Checkout]]:
     """Makes further checkouts of today's catalogue, in other folders, with the same packages at hand."""
+
+    made: list[Checkout] = []
 
     def make(name: str, folder: Path = tmp_path, **environment: str) -> Checkout:
         checkout = _checkout(folder / name, today.catalogue, {**clean_environment, **environment})
         if (today.state / "pool").is_dir():
             shutil.copytree(today.state / "pool", checkout.state / "pool", copy_function=os.link)
+        made.append(checkout)
         return checkout
 
-    return make
+    yield make
+    for checkout in made:
+        if checkout.catalogue.is_dir():
+            checkout.goldsmith("down")
 
 
 def _checkout(folder: Path, source: Path, environment: Mapping[str, str]) -> Checkout:
