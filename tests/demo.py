@@ -83,7 +83,9 @@ def _demo(began: float) -> int:
         reporter.note(f"  the archive has moved: {file} was written anew; `git diff` shows the packages")
     tools, sample = _tools(Workshop.open(), reporter)
     finished, failures = run_images(tools, [], ["direct", "docker"], reporter)
-    rows = [_consume(outcome, tools, combination, reporter) for outcome in finished if outcome.approved]
+    rows = [
+        _consume(o, tools, combination, reporter) if o.approved else Row(o, False, "", {}) for o in finished
+    ]
     _write(settings.state / "demo.json", rows, tools, time.monotonic() - began)
     _show(rows, finished, sample, tools)
     shown.stop_for(finished, failures, silent=False)
@@ -168,15 +170,15 @@ def _write(path: Path, rows: list[Row], tools: ReleaseTools, seconds: float) -> 
 
 
 def _show(rows: list[Row], finished: tuple[ImageOutcome, ...], sample: bool, tools: ReleaseTools) -> None:
-    signatures = {r.outcome.ref: "verified" if r.verified else "NOT VERIFIED" for r in rows}
+    signatures = {r.outcome.ref: "verified" if r.verified else "NOT VERIFIED" for r in rows if r.said}
     consumed = {r.outcome.ref: r.seconds for r in rows}
     timed = [replace(o, stages={**o.stages, **consumed.get(o.ref, {})}) for o in finished]
     shown.show("Golden images", timed, signatures)
-    for row in rows:
+    for row in [r for r in rows if r.said]:
         emit(
             f"{row.outcome.ref}  {row.outcome.reference}\n    a client pulled it by digest, ran it, and it said: {row.said}"
         )
-    if sample:
+    if sample and rows:
         emit(
             "\n*** SAMPLE DATABASE: no vulnerability database could be had, so these images were scanned with the\n"
             "*** small sample of the tests. The verdicts say so, and the ordinary policy refuses them.\n"

@@ -18,6 +18,7 @@ _COLUMNS = (
     "image",
     "digest",
     "outcome",
+    "engines",
     "packages",
     "size",
     "findings",
@@ -35,6 +36,7 @@ def show(title: str, outcomes: Sequence[ImageOutcome], signatures: dict[str, str
             o.ref,
             o.digest[:_DIGEST_SHOWN],
             o.outcome,
+            " = ".join(o.engines),
             str(o.packages),
             f"{o.compressed_bytes / 1e6:.1f} MB",
             findings(o),
@@ -44,7 +46,8 @@ def show(title: str, outcomes: Sequence[ImageOutcome], signatures: dict[str, str
         )
         for o in outcomes
     ]
-    table(title, _COLUMNS, rows)
+    if rows:
+        table(title, _COLUMNS, rows)
 
 
 def findings(outcome: ImageOutcome) -> str:

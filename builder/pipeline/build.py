@@ -49,10 +49,15 @@ class Builder:
     def __init__(self, store: Store, pool: Pool, engines: Sequence[Engine]) -> None:
         self._store, self._pool, self._engines = store, pool, tuple(engines)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The engines that agree on every image that this builder gives."""
+        return tuple(engine.name for engine in self._engines)
+
     def reuse(self, prepared: Prepared) -> BuiltImage | None:
         """The finished image of the same input, when it is here and was built by these engines."""
         record = self._store.record("built", prepared.input_hash)
-        if record is None or not {e.name for e in self._engines} <= set(record.get("engines", [])):
+        if record is None or not set(self.names) <= set(record.get("engines", [])):
             return None
         try:
             layout = self._store.images / Digest(record["digest"]).hex
@@ -101,7 +106,7 @@ class Builder:
         self._store.remember(
             "built",
             prepared.input_hash,
-            {"digest": built.digest, "ref": prepared.target.ref, "engines": [e.name for e in self._engines]},
+            {"digest": built.digest, "ref": prepared.target.ref, "engines": list(self.names)},
         )
         images = tuple(replace(x, layout=kept) for x in images)
         return replace(built, layout=kept, platforms=images)

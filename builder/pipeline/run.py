@@ -106,13 +106,13 @@ class Runner:
         key = release_key(image, self.tools)
         record = self.store.record("released", key)
         if record and self._holds(record) and self.still_published(image):
-            return _outcome(image, record, stages, anew)
+            return _outcome(image, record, stages, anew, self.builder.names)
         result = release(prepared, image, parent, self.tools, self.store, stages)
         record = _record(image, result)
         self.store.remember("verdicts", Digest.of(image.target.ref.encode()), record)
         if result.published:
             self.store.remember("released", key, record)
-        return _outcome(image, record, stages, anew)
+        return _outcome(image, record, stages, anew, self.builder.names)
 
     def _holds(self, record: Mapping[str, object]) -> bool:
         """Whether the verdict is still good for at least half of its time."""
@@ -136,7 +136,9 @@ def _record(image: BuiltImage, result: Release) -> dict[str, object]:
     }
 
 
-def _outcome(image: BuiltImage, record: Mapping[str, object], stages: Stages, anew: bool) -> ImageOutcome:
+def _outcome(
+    image: BuiltImage, record: Mapping[str, object], stages: Stages, anew: bool, engines: tuple[str, ...]
+) -> ImageOutcome:
     findings, explanation = record["findings"], record["explanation"]
     return ImageOutcome(
         ref=image.target.ref,
@@ -148,6 +150,7 @@ def _outcome(image: BuiltImage, record: Mapping[str, object], stages: Stages, an
         compressed_bytes=sum(p.compressed_bytes for p in image.platforms),
         findings={str(k): int(v) for k, v in findings.items()} if isinstance(findings, dict) else {},
         reference=str(record["reference"]),
+        engines=engines,
         stages=dict(stages.seconds),
         explanation=tuple(map(str, explanation)) if isinstance(explanation, list) else (),
     )

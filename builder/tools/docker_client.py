@@ -19,7 +19,8 @@ from builder.tools.docker_engine import Engine
 
 _PROOF_SECONDS = 60
 _VERSION_SECONDS = 20
-_PROOF_DOCKERFILE = "FROM scratch\nCOPY marker /marker\n"
+# As in a real build: an engine that cannot unpack a tar (in a plain chroot) builds nothing of ours.
+_PROOF_DOCKERFILE = "FROM scratch\nADD marker.tar /\n"
 _MODES = ("buildx", "buildkit")
 _RECORD = "docker-client"
 _SAID_MAX = 300  # characters of one client's complaint
@@ -159,7 +160,9 @@ def _prove(combination: Combination, store: Store, environment: Mapping[str, str
         context = work / "context"
         context.mkdir()
         (context / "Dockerfile").write_text(_PROOF_DOCKERFILE)
-        (context / "marker").write_text("goldsmith")
+        (work / "marker").write_text("goldsmith")
+        with tarfile.open(context / "marker.tar", "w") as tar:
+            tar.add(work / "marker", "marker")
         output = work / "out.tar"
         try:
             process.run(
