@@ -20,7 +20,7 @@ for argument; do
     case $argument in --output=type=tar,dest=*) output=${argument#*dest=} ;; esac
     context=$argument
 done
-cd "$context" && tar -cf "$output" marker
+cd "$context" && tar -xf marker.tar && tar -cf "$output" marker
 """
 
 
@@ -67,7 +67,7 @@ def test_a_client_that_ends_well_without_a_result_is_no_client(tmp_path: Path, s
 
 
 def test_a_result_with_other_content_is_refused(tmp_path: Path, store: Store) -> None:
-    liar = _client(tmp_path / "a", "26.1.5", "echo no > /dev/null\n" + _BUILD.replace("marker", "Dockerfile"))
+    liar = _client(tmp_path / "a", "26.1.5", "echo no > /dev/null\n" + _BUILD.replace('"$output" marker', '"$output" Dockerfile'))
     with pytest.raises(ToolError, match="no docker client here can build"):
         _find(store, liar)
 
