@@ -172,7 +172,7 @@ def _spelling(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"`{_metavar(parameter)}`"
     value = "" if parameter.is_flag else " " + _metavar(parameter)
-    return f"`{parameter.opts[0]}{value}`"
+    return f"`{'/'.join((parameter.opts[0], *parameter.secondary_opts))}{value}`"
 
 
 def definitions() -> str:

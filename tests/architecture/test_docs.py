@@ -76,7 +76,7 @@ def mistake(words: list[str]) -> str:
         if rest[0] not in command.commands:
             return f"there is no command {rest[0]!r}"
         command = command.commands[rest.pop(0)]
-    options = {spelling for p in command.params for spelling in p.opts} | {"--help"}
+    options = {spelling for p in command.params for spelling in (*p.opts, *p.secondary_opts)} | {"--help"}
     unknown = [w for w in rest if w.startswith("-") and w.partition("=")[0] not in options]
     return f"no option {unknown[0]}" if unknown else ""
 
