@@ -79,8 +79,7 @@ class _Writer:
         if control.md5sums:
             self._file(f"{status}.md5sums", control.md5sums.encode())
         if certificates:
-            names = sorted(n for n in certificates if n.endswith(".crt"))
-            self._file(assembly.CA_BUNDLE, b"".join(certificates[n] for n in names))
+            self._file(assembly.CA_BUNDLE, assembly.ca_bundle(certificates))
 
     def entry(self, entry: TarEntry, content: bytes = b"") -> None:
         self._out.write(header(entry) + content + padding(len(content)))

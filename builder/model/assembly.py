@@ -7,6 +7,7 @@ No maintainer script ever runs. What the few needed ones would have made is made
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 
 ASSEMBLY_VERSION = 1
 
@@ -63,3 +64,8 @@ def status_text(control: str) -> str:
     """A package's entry for `status.d`: its control file with the status after the first line."""
     first, _, rest = control.rstrip("\n").partition("\n")
     return f"{first}\n{STATUS_LINE}\n{rest}\n"
+
+
+def ca_bundle(certificates: Mapping[str, bytes]) -> bytes:
+    """The bundle of the certificates (content by path), in the order of their names."""
+    return b"".join(certificates[name] for name in sorted(certificates) if name.endswith(".crt"))

@@ -9,6 +9,7 @@ from the tar into the layers; only headers are held in memory.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -78,7 +79,7 @@ def normalise(raw: RawImage, contents: Contents, layout: Path) -> PlatformImage:
     """The canonical image of one platform, written into `layout` (made when missing).
 
     Raises NotReproducible when the engine lost a file of the parent, brought one that belongs
-    to nothing, or made something that no image may hold.
+    to nothing, changed the content of one, or made something that no image may hold.
     """
     context = raw.context
     create_layout(layout)
@@ -92,6 +93,7 @@ def normalise(raw: RawImage, contents: Contents, layout: Path) -> PlatformImage:
                     f"the build lost /{missing[0]} of its parent", context=f"{len(missing)} paths"
                 )
         own = {path: node for path, node in tree.items() if not _inherited(tar, node, parent.get(path))}
+        _compare(tar, own, context, contents)
     _check(own, tree, context, contents)
     groups = layering.assign(context.lock.packages, context.depth)
     plan = _plan(own, {**parent, **tree}, contents.owners, groups)
@@ -176,6 +178,19 @@ def _check(
         raise NotReproducible(
             f"the build lost /{lost[0]}", context=f"{len(lost)} files of locked packages are missing"
         )
+
+
+def _compare(tar: BinaryIO, own: Mapping[str, Node], context: BuildContext, contents: Contents) -> None:
+    """Every file has the content that its package or the rendered context gives it."""
+    generated = {e.path.lstrip("/"): hashlib.sha256(e.content).hexdigest() for e in context.entries}
+    for path, node in own.items():
+        expected = contents.hashes.get(path) or generated.get(path)
+        if node.kind == "0" and expected and content_hash(tar, node) != expected:
+            raise NotReproducible(
+                f"the build changed /{path}",
+                context=f"it is not what {contents.owners.get(path, 'the definition')} brings",
+                hint="the engine or the template altered it; build with --engine direct and compare",
+            )
 
 
 def _is_left_out(path: str) -> bool:

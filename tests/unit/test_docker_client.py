@@ -67,7 +67,11 @@ def test_a_client_that_ends_well_without_a_result_is_no_client(tmp_path: Path, s
 
 
 def test_a_result_with_other_content_is_refused(tmp_path: Path, store: Store) -> None:
-    liar = _client(tmp_path / "a", "26.1.5", "echo no > /dev/null\n" + _BUILD.replace('"$output" marker', '"$output" Dockerfile'))
+    liar = _client(
+        tmp_path / "a",
+        "26.1.5",
+        "echo no > /dev/null\n" + _BUILD.replace('"$output" marker', '"$output" Dockerfile'),
+    )
     with pytest.raises(ToolError, match="no docker client here can build"):
         _find(store, liar)
 

@@ -256,14 +256,31 @@ def test_a_lost_file_of_the_parent_is_refused(world: World) -> None:
             lambda m: [x for x in m if x[0].name != "usr/bin/hello" and x[0].name != "usr/bin/hi"],
             "lost /usr/bin/h",
         ),
+        (lambda m: [(i, c.replace(b"hello", b"hallo")) for i, c in m], "changed /usr/bin/hello"),
+        (lambda m: [(i, c.replace(b"13.7", b"13.8")) for i, c in m], "changed /etc/debian_version"),
+        (lambda m: [(i, c.replace(b"root:*", b"root::")) for i, c in m], "changed /etc/passwd"),
+        (
+            lambda m: [(i, c.replace(b"Status: install ok", b"Status: install no")) for i, c in m],
+            "changed /var/lib/dpkg",
+        ),
         (lambda m: [*m, member("dev/sda", type=tarfile.BLKTYPE)], "device"),
         (lambda m: [*m, member("../../etc/cron.d/x", b"x")], "not a path inside"),
         (lambda m: [*m, link("usr/bin/x", "usr/bin/nothing", tarfile.LNKTYPE)], "no file"),
     ],
-    ids=["foreign-file", "lost-file", "device", "escape", "dangling-hard-link"],
+    ids=[
+        "foreign-file",
+        "lost-file",
+        "content",
+        "other-package",
+        "generated",
+        "package-database",
+        "device",
+        "escape",
+        "dangling-hard-link",
+    ],
 )
 def test_what_no_image_may_hold_is_refused(world: World, change: Callable, message: str) -> None:
-    context = world.context(world.deb("hello", HELLO))
+    context = world.context(world.deb("base-files", BASE_FILES), world.deb("hello", HELLO))
     with pytest.raises(NotReproducible, match=message):
         world.build(context, rewritten(change))
 
