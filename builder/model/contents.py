@@ -1,4 +1,4 @@
-"""What locked packages hold: whose each path is, and when it was last changed."""
+"""What locked packages hold: whose each path is, and what it has to be."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """By path, without a leading `/`: the package that brings a file, its time and its SHA-256.
+class PackagedFile:
+    """A file or link of a package: its time (seconds), mode, and content (SHA-256) or target."""
 
-    `directories` are those that the packages ship. `epoch` is the newest file time, in seconds.
+    package: str
+    mtime: int
+    mode: int = 0o777
+    sha256: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Files and links by path, directories with their modes; paths without a leading `/`.
+
+    `epoch` is the newest file time, in seconds.
     """
 
-    owners: dict[str, str]
-    mtimes: dict[str, int]
-    hashes: dict[str, str]
-    directories: frozenset[str]
+    files: dict[str, PackagedFile]
+    directories: dict[str, int]
     epoch: int

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from builder.errors import NotReproducible
 from builder.model import layers as layering
 from builder.model.assembly import USR_ALIASES
-from builder.model.contents import Contents
+from builder.model.contents import Contents, PackagedFile
 from builder.model.digest import Digest
 from builder.model.image import (
     CONFIG_TYPE,
@@ -96,8 +96,8 @@ def normalise(raw: RawImage, contents: Contents, layout: Path) -> PlatformImage:
         _compare(tar, own, context, contents)
     _check(own, tree, context, contents)
     groups = layering.assign(context.lock.packages, context.depth)
-    plan = _plan(own, {**parent, **tree}, contents.owners, groups)
-    layers = tuple(_write_layers(raw.rootfs, plan, contents.mtimes, layout))
+    plan = _plan(own, {**parent, **tree}, contents, groups)
+    layers = tuple(_write_layers(raw.rootfs, plan, contents, layout))
     return _assemble(context, layers, layout)
 
 
@@ -165,7 +165,7 @@ def _check(
     own: Mapping[str, Node], tree: Mapping[str, Node], context: BuildContext, contents: Contents
 ) -> None:
     """Every file is a package's or a generated one, and none of them is missing."""
-    known = {e.path.lstrip("/") for e in context.entries} | set(contents.owners)
+    known = {e.path.lstrip("/") for e in context.entries} | set(contents.files)
     foreign = sorted(p for p, n in own.items() if n.kind != "5" and p not in known)
     if foreign:
         raise NotReproducible(
@@ -181,14 +181,32 @@ def _check(
 
 
 def _compare(tar: BinaryIO, own: Mapping[str, Node], context: BuildContext, contents: Contents) -> None:
-    """Every file has the content that its package or the rendered context gives it."""
-    generated = {e.path.lstrip("/"): hashlib.sha256(e.content).hexdigest() for e in context.entries}
+    """Everything has the content, mode and target that its package or the rendered context gives it."""
+    expected = {
+        **contents.files,
+        **{
+            e.path.lstrip("/"): PackagedFile("", 0, e.mode, hashlib.sha256(e.content).hexdigest(), e.target)
+            for e in context.entries
+            if e.kind != "directory"
+        },
+    }
+    modes = {**contents.directories, **{e.path.lstrip("/"): e.mode for e in context.entries}}
     for path, node in own.items():
-        expected = contents.hashes.get(path) or generated.get(path)
-        if node.kind == "0" and expected and content_hash(tar, node) != expected:
+        file = expected.get(path)
+        if node.kind == "5":
+            changed = "mode" if node.mode != modes.get(path, 0o755) else ""
+        elif file is None:
+            changed = ""  # found by _check
+        elif node.kind == "2" or file.target:
+            changed = "target" if node.link != file.target else ""
+        elif node.mode != file.mode:
+            changed = "mode"
+        else:
+            changed = "content" if node.kind == "0" and content_hash(tar, node) != file.sha256 else ""
+        if changed:
             raise NotReproducible(
-                f"the build changed /{path}",
-                context=f"it is not what {contents.owners.get(path, 'the definition')} brings",
+                f"the build changed the {changed} of /{path}",
+                context=f"{(file.package if file else '') or 'the definition'} brings another one",
                 hint="the engine or the template altered it; build with --engine direct and compare",
             )
 
@@ -213,7 +231,7 @@ def _one_name_for_links(tree: dict[str, Node]) -> None:
             tree[name] = Node("1", file.mode, file.uid, file.gid, link=first)
 
 
-def _prune(tree: dict[str, Node], kept: set[str], shipped: frozenset[str]) -> None:
+def _prune(tree: dict[str, Node], kept: set[str], shipped: Mapping[str, int]) -> None:
     """Remove empty directories that no package ships (mount points), and all below /usr."""
     children = Counter(posixpath.dirname(path) for path in tree)
     for path in sorted((p for p, n in tree.items() if n.kind == "5"), reverse=True):
@@ -232,7 +250,7 @@ def _inherited(tar: BinaryIO, node: Node, parent: Node | None) -> bool:
 
 
 def _plan(
-    own: Mapping[str, Node], tree: Mapping[str, Node], owners: Mapping[str, str], groups: Mapping[str, str]
+    own: Mapping[str, Node], tree: Mapping[str, Node], contents: Contents, groups: Mapping[str, str]
 ) -> dict[str, dict[str, Node]]:
     """Which paths each layer holds; every layer brings the directories that its files need."""
     plan: dict[str, dict[str, Node]] = {}
@@ -244,7 +262,8 @@ def _plan(
     for path, node in own.items():
         if node.kind == "5" and path in with_children:
             continue
-        group = groups[owners[path]] if path in owners else layering.OWN
+        file = contents.files.get(path)
+        group = groups[file.package] if file else layering.OWN
         plan.setdefault(group, {})[path] = node
     for entries in plan.values():
         for path in list(entries):
@@ -254,31 +273,28 @@ def _plan(
 
 
 def _write_layers(
-    tar: Path, plan: Mapping[str, Mapping[str, Node]], mtimes: Mapping[str, int], layout: Path
+    tar: Path, plan: Mapping[str, Mapping[str, Node]], contents: Contents, layout: Path
 ) -> Iterable[Layer]:
     ordered = sorted(plan.items(), key=lambda item: layering.order(item[0]))
     with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(lambda item: _write_layer(tar, item[0], item[1], mtimes, layout), ordered))
+        return list(threads.map(lambda item: _write_layer(tar, item[0], item[1], contents, layout), ordered))
 
 
 def _write_layer(
-    tar: Path, group: str, entries: Mapping[str, Node], mtimes: Mapping[str, int], layout: Path
+    tar: Path, group: str, entries: Mapping[str, Node], contents: Contents, layout: Path
 ) -> Layer:
     temporary = layout / f".layer-{group}.tmp"
-    blob, size, diff_id = compress(_layer_chunks(tar, entries, mtimes), temporary)
+    blob, size, diff_id = compress(_layer_chunks(tar, entries, contents), temporary)
     temporary.replace(blob_path(layout, blob))
     return Layer(Descriptor(LAYER_TYPE, blob, size), diff_id, group)
 
 
-def _layer_chunks(tar: Path, entries: Mapping[str, Node], mtimes: Mapping[str, int]) -> Iterator[bytes]:
+def _layer_chunks(tar: Path, entries: Mapping[str, Node], contents: Contents) -> Iterator[bytes]:
     with open(tar, "rb") as source:
         for path in sorted(entries, key=lambda p: p.encode("utf-8", "surrogateescape")):
             node = entries[path]
-            mtime = (
-                GENERATED_TIME
-                if node.kind == "5"
-                else mtimes.get(node.link if node.kind == "1" else path, GENERATED_TIME)
-            )
+            file = contents.files.get(node.link if node.kind == "1" else path)
+            mtime = file.mtime if file and node.kind != "5" else GENERATED_TIME
             yield header(
                 TarEntry(
                     path, node.kind, node.mode, node.uid, node.gid, node.size, mtime, node.link, node.xattrs

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from builder.errors import LockError
 from builder.model import assembly
-from builder.model.contents import Contents
+from builder.model.contents import Contents, PackagedFile
 from builder.model.lock import LockedPackage
 from builder.tools.deb import DebEntry, read_control, read_data
 
@@ -29,19 +30,15 @@ def unpack(packages: Iterable[LockedPackage], path_of: Callable[[LockedPackage],
     gathered = _Gathered()
     for package in packages:
         gathered.add(package, path_of(package))
-    return Contents(
-        gathered.owners, gathered.mtimes, gathered.hashes, frozenset(gathered.directories), gathered.epoch
-    )
+    return Contents(gathered.files, gathered.directories, gathered.epoch)
 
 
 class _Gathered:
     """The contents of the packages so far."""
 
     def __init__(self) -> None:
-        self.owners: dict[str, str] = {}
-        self.mtimes: dict[str, int] = {}
-        self.hashes: dict[str, str] = {}
-        self.directories: set[str] = set()
+        self.files: dict[str, PackagedFile] = {}
+        self.directories: dict[str, int] = {}
         self.epoch = 0
 
     def add(self, package: LockedPackage, path: Path) -> None:
@@ -50,35 +47,40 @@ class _Gathered:
         certificates: dict[str, bytes] = {}
         for entry, content in read_data(path):
             if entry.kind == "5":
-                self.directories.add(entry.path)
+                # The first package that ships a directory decides its mode, as with tar.
+                self.directories.setdefault(entry.path, assembly.mode_of(entry.path, entry.mode))
                 continue
             newest = max(newest, entry.mtime)
             if content is not None and entry.path.startswith(assembly.CERTIFICATES + "/"):
                 certificates[entry.path] = content.read()
             elif not assembly.is_dropped(entry.path):
-                self._own(package, entry.path, entry.mtime)
-                self._hash(entry, content)
+                self._own(entry.path, self._described(package, entry, content))
         for name, data in _derived(package, path, certificates):
-            self._own(package, name, newest)
-            self.hashes[name] = hashlib.sha256(data).hexdigest()
+            sha256 = hashlib.sha256(data).hexdigest()
+            self._own(name, PackagedFile(package.name, newest, 0o644, sha256))
         self.epoch = max(self.epoch, newest)
 
-    def _own(self, package: LockedPackage, path: str, mtime: int) -> None:
-        other = self.owners.setdefault(path, package.name)
-        if other != package.name:
-            raise LockError(
-                f"{other} and {package.name} both bring /{path}", hint="leave one of them out with `omit:`"
-            )
-        self.mtimes[path] = mtime
+    def _described(self, package: LockedPackage, entry: DebEntry, content: BinaryIO | None) -> PackagedFile:
+        if entry.kind == "2":
+            return PackagedFile(package.name, entry.mtime, target=entry.link)
+        if content is None:
+            # A hard link is what it points to.
+            if entry.link not in self.files:
+                raise LockError(f"{package.name}: /{entry.path} is a link to nothing")
+            return replace(self.files[entry.link], package=package.name, mtime=entry.mtime)
+        sha = hashlib.sha256()
+        while chunk := content.read(_CHUNK):
+            sha.update(chunk)
+        mode = assembly.mode_of(entry.path, entry.mode)
+        return PackagedFile(package.name, entry.mtime, mode, sha.hexdigest())
 
-    def _hash(self, entry: DebEntry, content: BinaryIO | None) -> None:
-        if entry.kind == "1" and entry.link in self.hashes:
-            self.hashes[entry.path] = self.hashes[entry.link]
-        elif content is not None:
-            sha = hashlib.sha256()
-            while chunk := content.read(_CHUNK):
-                sha.update(chunk)
-            self.hashes[entry.path] = sha.hexdigest()
+    def _own(self, path: str, file: PackagedFile) -> None:
+        other = self.files.setdefault(path, file)
+        if other.package != file.package:
+            raise LockError(
+                f"{other.package} and {file.package} both bring /{path}",
+                hint="leave one of them out with `omit:`",
+            )
 
 
 def _derived(

@@ -37,6 +37,7 @@ HELLO = [
     directory("./usr/bin/"),
     member("./usr/bin/hello", b"#!hello\n", mode=0o6755),
     link("./usr/bin/hi", "./usr/bin/hello", tarfile.LNKTYPE),
+    link("./usr/bin/greet", "hello"),
     directory("./usr/share/man/man1/"),
     member("./usr/share/man/man1/hello.1", b"manual"),
     member("./usr/share/doc/hello/copyright", b"GPL-2"),
@@ -112,6 +113,11 @@ def edited(**fields: object) -> Callable[[list[tuple[tarfile.TarInfo, bytes]]], 
     return apply
 
 
+def changed(members: list[tuple[tarfile.TarInfo, bytes]], name: str, **fields: object) -> Members:
+    """The same tree, but for some fields of one entry."""
+    return edited(**fields)([m for m in members if m[0].name == name]) and members
+
+
 def hard_links_the_other_way(members: list[tuple[tarfile.TarInfo, bytes]]) -> Members:
     out = []
     for info, content in members:
@@ -163,6 +169,7 @@ def test_the_image_holds_what_was_locked_and_nothing_more(world: World) -> None:
     assert {p for p, n in tree.items() if n.kind != "5"} == {
         "etc/debian_version",
         "etc/passwd",
+        "usr/bin/greet",
         "usr/bin/hello",
         "usr/bin/hi",
         "usr/share/doc/hello/copyright",
@@ -256,13 +263,22 @@ def test_a_lost_file_of_the_parent_is_refused(world: World) -> None:
             lambda m: [x for x in m if x[0].name != "usr/bin/hello" and x[0].name != "usr/bin/hi"],
             "lost /usr/bin/h",
         ),
-        (lambda m: [(i, c.replace(b"hello", b"hallo")) for i, c in m], "changed /usr/bin/hello"),
-        (lambda m: [(i, c.replace(b"13.7", b"13.8")) for i, c in m], "changed /etc/debian_version"),
-        (lambda m: [(i, c.replace(b"root:*", b"root::")) for i, c in m], "changed /etc/passwd"),
+        (lambda m: [(i, c.replace(b"hello", b"hallo")) for i, c in m], "changed the content of /usr/bin/h"),
         (
-            lambda m: [(i, c.replace(b"Status: install ok", b"Status: install no")) for i, c in m],
-            "changed /var/lib/dpkg",
+            lambda m: [(i, c.replace(b"root:*", b"root::")) for i, c in m],
+            "changed the content of /etc/passwd",
         ),
+        (
+            lambda m: [(i, c.replace(b"k installed", b"x installed")) for i, c in m],
+            "changed the content of /var/lib",
+        ),
+        (lambda m: changed(m, "usr/bin/hello", mode=0o4755), "changed the mode of /usr/bin/hello"),
+        (lambda m: changed(m, "etc", mode=0o777), "changed the mode of /etc"),
+        (
+            lambda m: changed(m, "usr/bin/greet", linkname="/etc/passwd"),
+            "changed the target of /usr/bin/greet",
+        ),
+        (lambda m: changed(m, "usr/bin/greet", type=tarfile.REGTYPE), "changed the target of /usr/bin/greet"),
         (lambda m: [*m, member("dev/sda", type=tarfile.BLKTYPE)], "device"),
         (lambda m: [*m, member("../../etc/cron.d/x", b"x")], "not a path inside"),
         (lambda m: [*m, link("usr/bin/x", "usr/bin/nothing", tarfile.LNKTYPE)], "no file"),
@@ -271,9 +287,12 @@ def test_a_lost_file_of_the_parent_is_refused(world: World) -> None:
         "foreign-file",
         "lost-file",
         "content",
-        "other-package",
         "generated",
         "package-database",
+        "mode",
+        "directory-mode",
+        "link",
+        "link-to-file",
         "device",
         "escape",
         "dangling-hard-link",
