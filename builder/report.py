@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class Reporter(Protocol):
@@ -36,31 +40,66 @@ class Silent:
 
 
 class Lines:
-    """Plain lines on standard error, one when a stage ends: for people and for logs."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
+    """Plain lines on standard error, one when a stage ends: for logs."""
 
     @contextmanager
     def stage(self, image: str, stage: str, detail: str = "") -> Iterator[None]:
-        """Say what is done, and how long it took."""
-        live = sys.stderr.isatty()
-        if live:
-            sys.stderr.write(f"\r\033[K  {plain(image)}  {plain(stage)} …")
-            sys.stderr.flush()
+        """Say what was done, and how long it took; nothing of a stage that failed."""
         began = time.monotonic()
         yield
         took = time.monotonic() - began
-        if live:
-            sys.stderr.write("\r\033[K")
-        print(
-            f"  {plain(image):<14} {plain(stage):<10} {took:6.1f} s  {plain(detail)}".rstrip(),
-            file=sys.stderr,
-        )
+        self.note(f"  {image:<14} {stage:<10} {took:6.1f} s  {detail}".rstrip())
 
     def note(self, text: str) -> None:
         """Print one line."""
         print(plain(text), file=sys.stderr)
+
+
+class Live(Lines):
+    """On a terminal: the same lines, and below them what is running now, with its time."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True, highlight=False)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._running = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, image: str, stage: str, detail: str = "") -> Iterator[None]:
+        """Show the stage while it runs, then print its line."""
+        task = self._begin(plain(f"{image:<14} {stage:<10} {detail}"))
+        try:
+            with super().stage(image, stage, detail):
+                yield
+        finally:
+            self._end(task)
+
+    def note(self, text: str) -> None:
+        """Print one line above what is running."""
+        self._progress.console.print(plain(text), markup=False, soft_wrap=True)
+
+    def _begin(self, text: str) -> TaskID:
+        with self._lock:
+            self._running += 1
+            if self._running == 1:
+                self._progress.start()
+            return self._progress.add_task(text, total=None)
+
+    def _end(self, task: TaskID) -> None:
+        with self._lock:
+            self._running -= 1
+            self._progress.remove_task(task)
+            if not self._running:
+                self._progress.stop()
+
+
+def for_people() -> Reporter:
+    """The reporter for whoever reads standard error: live on a terminal, otherwise plain lines."""
+    return Live() if sys.stderr.isatty() else Lines()
 
 
 def plain(text: str) -> str:

@@ -21,7 +21,7 @@ from builder.errors import GoldsmithError, ToolError
 from builder.model.outcome import ImageOutcome
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
-from builder.report import Lines, emit, plain
+from builder.report import Reporter, emit, for_people, plain
 from builder.signing.keys import Trust, create_keys
 from builder.signing.verify import verify
 from builder.store import write_atomically
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def _demo(began: float) -> int:
-    reporter = Lines()
+    reporter = for_people()
     workshop = Workshop.open()
     settings, store = workshop.settings, workshop.store.create()
     with reporter.stage("set-up", "keys"):
@@ -95,7 +95,7 @@ def _demo(began: float) -> int:
     return 0
 
 
-def _tools(workshop: Workshop, reporter: Lines) -> tuple[ReleaseTools, bool]:
+def _tools(workshop: Workshop, reporter: Reporter) -> tuple[ReleaseTools, bool]:
     """The ordinary policy with a real database; only where none can be had, the sample."""
     settings = workshop.settings
     tools = ReleaseTools(workshop, settings.policy, settings.trivy_db)
@@ -111,7 +111,7 @@ def _tools(workshop: Workshop, reporter: Lines) -> tuple[ReleaseTools, bool]:
     return tools, tools.database.identity.sample
 
 
-def _consume(outcome: ImageOutcome, tools: ReleaseTools, client: Combination, reporter: Lines) -> Row:
+def _consume(outcome: ImageOutcome, tools: ReleaseTools, client: Combination, reporter: Reporter) -> Row:
     """What a developer does: pull by digest, run, and verify signature and attestations."""
     settings = tools.workshop.settings
     environment = {**settings.child_environment, "DOCKER_HOST": client.engine.host}

@@ -62,10 +62,10 @@ def build(image: Ref, engine: Engines = None, as_json: AsJson = False) -> None:
     from builder.cli.wiring import Workshop
     from builder.pipeline.prepare import Prepared, prepare
     from builder.pipeline.timing import Stages
-    from builder.report import Lines, Silent, emit, emit_json
+    from builder.report import Silent, emit, emit_json, for_people
 
     workshop = Workshop.open()
-    reporter = Silent() if as_json else Lines()
+    reporter = Silent() if as_json else for_people()
     catalogue = workshop.catalogue
     target = catalogue.find(image)
     chain = [*reversed(catalogue.ancestors(target)), target]
@@ -120,13 +120,13 @@ def run(
     from builder.cli import outcomes as shown
     from builder.cli.releasing import ReleaseTools, run_images
     from builder.cli.wiring import Workshop
-    from builder.report import Lines, Silent, emit_json
+    from builder.report import Silent, emit_json, for_people
 
     workshop = Workshop.open()
     settings = workshop.settings
     tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
     outcomes, failures = run_images(
-        tools, images or [], engine or ["direct"], Silent() if as_json else Lines()
+        tools, images or [], engine or ["direct"], Silent() if as_json else for_people()
     )
     if as_json:
         emit_json(

@@ -1,0 +1,65 @@
+"""What people see while it works: live on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder.report import Lines, for_people
+
+ROOT = Path(__file__).parents[2]
+_SCRIPT = """
+from builder.report import for_people
+reporter = for_people()
+with reporter.stage("base:13", "scan", "\\x1b[31mred [bold]x[/bold]"):
+    reporter.note("a note")
+try:
+    with reporter.stage("base:13", "judge"):
+        raise ZeroDivisionError
+except ZeroDivisionError:
+    pass
+"""
+
+
+def on_a_terminal(term: str) -> str:
+    parent, child = pty.openpty()
+    environment = {**os.environ, "TERM": term, "COLUMNS": "100"}
+    process = subprocess.Popen([sys.executable, "-c", _SCRIPT], cwd=ROOT, env=environment, stderr=child)
+    os.close(child)
+    said = b""
+    while True:
+        try:
+            chunk = os.read(parent, 4096)
+        except OSError:  # the other side is closed
+            break
+        if not chunk:
+            break
+        said += chunk
+    os.close(parent)
+    assert process.wait(30) == 0
+    return said.decode()
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_terminal_shows_each_stage_and_its_line(term: str) -> None:
+    said = on_a_terminal(term)
+    assert "base:13        scan" in said
+    assert "a note" in said
+    assert "[bold]x[/bold]" in said
+    assert "\x1b[31mred" not in said
+
+
+def test_a_log_has_plain_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = for_people()
+    assert isinstance(reporter, Lines)
+    with reporter.stage("base:13", "scan", "direct"):
+        pass
+    with pytest.raises(ZeroDivisionError), reporter.stage("base:13", "judge"):
+        raise ZeroDivisionError
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.split() == ["base:13", "scan", "0.0", "s", "direct"]
