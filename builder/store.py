@@ -9,6 +9,7 @@ run/             pids, logs, sockets        tmp/      unfinished work, emptied u
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,9 @@ from builder.errors import GoldsmithError, ToolError
 from builder.model.digest import Digest
 
 _CHUNK = 1 << 20  # bytes
+_MAKE_ROOM = "make room in the state directory, or set GOLDSMITH_STATE to another place; then run again"
+# What a disk says that is full, over quota or a size limit, read-only, or broken.
+_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
 
 
 class StateBusy(GoldsmithError):
@@ -109,6 +113,22 @@ class Store:
         write_atomically(self.records / kind / key.hex, json.dumps(value, sort_keys=True, indent=1).encode())
 
 
+@contextlib.contextmanager
+def disk_faults() -> Iterator[None]:
+    """Turn what a full or broken disk says into a ToolError; other errors pass as they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise ToolError(
+            "the disk takes no more",
+            context=str(error),
+            hint=_MAKE_ROOM,
+            reference="disk-full",
+        ) from None
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file so that a reader sees the old bytes or the new ones; raises ToolError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -124,7 +144,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise ToolError(f"cannot write {path}", context=str(error)) from None
+        raise ToolError(f"cannot write {path}", context=str(error), hint=_MAKE_ROOM) from None
 
 
 def file_digest(path: Path) -> Digest:

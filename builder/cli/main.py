@@ -14,6 +14,7 @@ import typer
 
 from builder.errors import GoldsmithError
 from builder.report import emit_json, plain
+from builder.store import disk_faults
 
 _BUG, _INTERRUPTED = 3, 130
 
@@ -40,9 +41,10 @@ def run(arguments: list[str]) -> int:
     for group in _GROUPS:
         importlib.import_module(f"builder.cli.{group}").register(app)
     try:
-        result = typer.main.get_command(app).main(
-            args=arguments, prog_name="goldsmith", standalone_mode=False
-        )
+        with disk_faults():
+            result = typer.main.get_command(app).main(
+                args=arguments, prog_name="goldsmith", standalone_mode=False
+            )
         return result if isinstance(result, int) else 0
     except GoldsmithError as error:
         _show(error, "--json" in arguments)

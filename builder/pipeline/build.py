@@ -19,7 +19,7 @@ from builder.stages import normalise as normaliser
 from builder.stages.compare import differences
 from builder.stages.finish import finish, reread
 from builder.stages.unpack import unpack
-from builder.store import Store
+from builder.store import Store, disk_faults
 
 
 class Pool(Protocol):
@@ -90,12 +90,13 @@ class Builder:
     def build(self, prepared: Prepared, parent: BuiltImage | None, stages: Stages) -> BuiltImage:
         """Build `prepared` on every engine, compare, and keep the result in the state directory.
 
-        Raises NotReproducible when two engines disagree, with the first difference.
+        Raises NotReproducible when two engines disagree, with the first difference, and
+        ToolError when the disk is full.
         """
         with stages.stage("fetch"):
             for context in prepared.contexts.values():
                 self._pool.fetch(context.lock.packages)
-        with self._store.scratch("build") as work:
+        with disk_faults(), self._store.scratch("build") as work:
             layout = work / "layout"
             images = tuple(
                 self._build_platform(context, parent, layout, work, stages)

@@ -15,7 +15,7 @@ from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
-from builder.store import Store
+from builder.store import Store, disk_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _assay(
     prepared: Prepared, target: Target, image: PlatformImage, tools: Tools, store: Store, stages: Stages
 ) -> Evidence:
     """Check and scan one platform side by side: one waits for containers, the other computes."""
-    with ThreadPoolExecutor(1) as side, store.scratch("scan") as work:
+    with disk_faults(), ThreadPoolExecutor(1) as side, store.scratch("scan") as work:
 
         def scan() -> tuple[ScanReport, Sboms]:
             with stages.stage("scan"):

@@ -8,6 +8,7 @@ so none of them depends on what an engine did.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,17 @@ from builder.errors import LockError
 from builder.model import assembly
 from builder.model.contents import Contents, PackagedFile
 from builder.model.lock import LockedPackage
-from builder.tools.deb import DebEntry, read_control, read_data
+from builder.tools.deb import DebControl, DebEntry, read_control, read_data
 
 _CHUNK = 1 << 20  # bytes
+_SOURCE = re.compile(r"(\S+)(?: \(([^()\s]+)\))?")
 
 
 def unpack(packages: Iterable[LockedPackage], path_of: Callable[[LockedPackage], Path]) -> Contents:
     """What `packages` bring to a root file system; `path_of` gives a package's verified file.
 
-    Raises LockError when two packages bring the same file, or a package is malformed.
+    Raises LockError when two packages bring the same file, or a package is malformed or calls
+    itself something else than the lock does.
     """
     gathered = _Gathered()
     for package in packages:
@@ -55,7 +58,9 @@ class _Gathered:
                 certificates[entry.path] = content.read()
             elif not assembly.is_dropped(entry.path):
                 self._own(entry.path, self._described(package, entry, content))
-        for name, data in _derived(package, path, certificates):
+        control = read_control(path)
+        _verify_identity(package, control)
+        for name, data in _derived(package, control, certificates):
             sha256 = hashlib.sha256(data).hexdigest()
             self._own(name, PackagedFile(package.name, newest, 0o644, sha256))
         self.epoch = max(self.epoch, newest)
@@ -83,11 +88,34 @@ class _Gathered:
             )
 
 
+def _verify_identity(package: LockedPackage, control: DebControl) -> None:
+    """The package is, in its own words, the locked one of the locked source.
+
+    Scanners match these words with advisories: under another name nothing is ever found.
+    Source: deb-control(5), Source and Version.
+    """
+    fields: dict[str, str] = {}
+    for line in control.control.splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not line[0].isspace():
+            fields.setdefault(name.lower(), value.strip())
+    own, version = fields.get("package", ""), fields.get("version", "")
+    source = _SOURCE.fullmatch(fields.get("source") or own)
+    its_source = (source[1], source[2] or version) if source else ("", "")
+    said = (own, version, fields.get("architecture", ""), *its_source)
+    locked = (package.name, package.version, package.architecture, package.source, package.source_version)
+    if said != locked:
+        raise LockError(
+            f"package {package.name} {package.version} calls itself something else than the lock does",
+            context=f"locked: {' '.join(locked)}\nits own words: {' '.join(said)[:300]}",
+            hint="a renamed package matches no advisory; take Debian's own, and run `goldsmith lock`",
+        )
+
+
 def _derived(
-    package: LockedPackage, path: Path, certificates: dict[str, bytes]
+    package: LockedPackage, control: DebControl, certificates: dict[str, bytes]
 ) -> Iterable[tuple[str, bytes]]:
     """What is made from a package: its entries of the package database, and the bundle of certificates."""
-    control = read_control(path)
     status = f"{assembly.STATUS_DIRECTORY}/{package.name}"
     yield status, assembly.status_text(control.control).encode()
     if control.md5sums:

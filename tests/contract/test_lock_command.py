@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import resource
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from builder.store import Store
 from tests.support import requires
 from tests.support.archive import Archive
 from tests.support.catalogue import image, stream, write
+from tests.support.disk import full_disk
 from tests.support.openpgp import SigningKey
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
@@ -138,7 +137,7 @@ def test_one_unknown_package_changes_no_lock(place: Place) -> None:
     assert place.locks() == before
 
 
-@pytest.mark.parametrize("fault", ["key", "expired", "down"])
+@pytest.mark.parametrize("fault", ["key", "expired", "truncated", "down"])
 def test_an_archive_that_cannot_be_trusted_changes_no_lock(
     place: Place, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +147,11 @@ def test_an_archive_that_cannot_be_trusted_changes_no_lock(
         place.archive.publish(key=SigningKey(NOW))
     elif fault == "expired":
         place.archive.publish(dated=NOW - dt.timedelta(days=30))
+    elif fault == "truncated":
+        place.archive.add("libc", "2.41-2")
+        place.archive.publish()
+        index = place.archive.index()
+        index.write_bytes(index.read_bytes()[:-20])
     else:
         monkeypatch.setenv("GOLDSMITH_DEBIAN_MIRROR", place.archive.at(f"file:{place.state}/nothing"))
     code, said = place.goldsmith("lock")
@@ -162,14 +166,8 @@ def test_a_full_disk_changes_no_lock(place: Place) -> None:
     for number in range(100):
         place.archive.add(f"filler{number}")
     place.archive.publish()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
-    try:
+    with full_disk(8192):
         code, said = place.goldsmith("lock")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
     assert code in (1, 5)
     assert said["hint"]
     assert place.locks() == before

@@ -7,8 +7,6 @@ import datetime as dt
 import errno
 import hashlib
 import http.server
-import resource
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from builder.tools import pool as pool_module
 from builder.tools.mirror import Mirror
 from builder.tools.pool import Pool
 from tests.support.archive import Archive, ArchiveServer, Deb, body, status
+from tests.support.disk import full_disk
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -238,22 +237,9 @@ def test_a_proxy_is_used_for_the_mirror_but_not_for_loopback(
     Pool(store, lambda: Mirror.parse(server.address), nowhere).fetch([other])
 
 
-@contextlib.contextmanager
-def _file_size_limit(limit: int) -> Iterator[None]:
-    """The kernel refuses larger files to this process, with EFBIG instead of a signal."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_the_disk_takes_no_more(archive: Archive, server: ArchiveServer, store: Store) -> None:
     (package, _) = both(archive)
-    with _file_size_limit(100):
+    with full_disk(100):
         error = refused(store, server.address, package, ToolError)
     assert "make room" in error.hint
 

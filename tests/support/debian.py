@@ -46,11 +46,12 @@ def debian_image(
     packages: Sequence[LockedPackage] = PACKAGES,
     files: Mapping[str, bytes] | None = None,
     suite: str = "trixie",
+    labels: Mapping[str, str] | None = None,
 ) -> PlatformImage:
     """An image with `files` whose lock names `packages`."""
     layout = create_layout(folder)
     content = debian_files(packages) if files is None else files
     ordered = tuple(sorted(packages))
     lock = LockSection("13", "runtime", AMD64, suite, Digest.of(b"intent"), None, ordered)
-    image = platform_image(layout, [add_layer(layout, content)], lock=lock)
+    image = platform_image(layout, [add_layer(layout, content)], lock=lock, labels=labels)
     return replace(image, packages=ordered)

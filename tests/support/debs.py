@@ -42,7 +42,9 @@ def make_deb(
     control: str | None = None,
 ) -> tuple[LockedPackage, Path]:
     """Write NAME.deb below `folder`; returns its line of a lock and the file."""
-    text = control or f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nDescription: test\n"
+    text = control or (
+        f"Package: {name}\nSource: {source or name}\nVersion: {version}\nArchitecture: amd64\nDescription: test\n"
+    )
     files = [
         (b"debian-binary", b"2.0\n"),
         (b"control.tar.xz", _tar([member("./control", text.encode()), member("./md5sums", b"0 x\n")])),

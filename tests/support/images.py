@@ -102,11 +102,15 @@ def add_layer(layout: Path, files: Mapping[str, bytes], group: str = "app") -> L
 
 
 def platform_image(
-    layout: Path, layers: Sequence[Layer], platform: Platform = AMD64, lock: LockSection | None = None
+    layout: Path,
+    layers: Sequence[Layer],
+    platform: Platform = AMD64,
+    lock: LockSection | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> PlatformImage:
     """Write configuration and manifest of one platform into the layout."""
     config = config_bytes(
-        ImageConfig("65532:65532", {"PATH": "/usr/bin"}, ("/hello",), None, "/", {"title": "test"}),
+        ImageConfig("65532:65532", {"PATH": "/usr/bin"}, ("/hello",), None, "/", labels or {"title": "test"}),
         platform,
         NOW,
         [x.diff_id for x in layers],

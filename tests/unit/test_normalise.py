@@ -304,6 +304,34 @@ def test_what_no_image_may_hold_is_refused(world: World, change: Callable, messa
         world.build(context, rewritten(change))
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"Package": "goldsmith-hello"}, "goldsmith-hello 1.0-1 amd64 hello 1.0-1"),
+        ({"Version": "0.9-1"}, "hello 0.9-1 amd64 hello 0.9-1"),
+        ({"Source": "our-hello"}, "hello 1.0-1 amd64 our-hello 1.0-1"),
+        ({"Source": "hello (9.9-1)"}, "hello 1.0-1 amd64 hello 9.9-1"),
+        ({"Source": "hello (1) (2)"}, "hello 1.0-1 amd64"),
+        ({"Architecture": "arm64"}, "hello 1.0-1 arm64 hello 1.0-1"),
+    ],
+)
+def test_a_package_that_calls_itself_something_else_is_refused_by_name(
+    world: World, own: dict[str, str], said: str
+) -> None:
+    fields = {"Package": "hello", "Source": "hello", "Version": "1.0-1", "Architecture": "amd64", **own}
+    control = "".join(f"{name}: {value}\n" for name, value in fields.items())
+    with pytest.raises(LockError, match=r"hello 1\.0-1 calls itself something else") as caught:
+        world.build(world.context(world.deb("hello", HELLO, control=control)))
+    assert f"its own words: {said}" in caught.value.context
+    assert caught.value.hint
+
+
+def test_a_rebuilt_package_names_the_version_of_its_source(world: World) -> None:
+    control = "Package: hello\nSource: greet (1:2.0-1)\nVersion: 1.0-1\nArchitecture: amd64\n"
+    package = replace(world.deb("hello", HELLO, control=control), source="greet", source_version="1:2.0-1")
+    assert world.build(world.context(package)).packages == (package,)
+
+
 def test_two_packages_that_bring_one_file_are_refused(world: World) -> None:
     one, two = world.deb("one", [member("./etc/x", b"1")]), world.deb("two", [member("./etc/x", b"2")])
     with pytest.raises(LockError, match="one and two both bring /etc/x"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from builder.errors import ToolError
 from builder.model.digest import Digest
-from builder.store import StateBusy, Store, file_digest, write_atomically
+from builder.store import StateBusy, Store, disk_faults, file_digest, write_atomically
 
 KEY = Digest.of(b"key")
 
@@ -99,3 +100,16 @@ def test_a_digest_is_that_of_the_whole_file(tmp_path: Path) -> None:
     data = os.urandom(3 << 20)
     (tmp_path / "big").write_bytes(data)
     assert file_digest(tmp_path / "big") == Digest.of(data)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+def test_a_full_or_broken_disk_is_an_error_of_the_machine(number: int) -> None:
+    with pytest.raises(ToolError, match="the disk takes no more") as caught, disk_faults():
+        raise OSError(number, os.strerror(number), "/state/tmp/x")
+    assert "/state/tmp/x" in caught.value.context
+    assert "make room" in caught.value.hint
+
+
+def test_other_errors_are_not_taken_for_a_full_disk() -> None:
+    with pytest.raises(FileNotFoundError), disk_faults():
+        raise FileNotFoundError(errno.ENOENT, "No such file")
