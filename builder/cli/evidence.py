@@ -193,6 +193,7 @@ def _as_dict(found: Verification) -> dict[str, Any]:
         "reference": str(found.reference),
         "digest": found.digest,
         "verdict": _verdict(found.verdict),
+        "channel": found.channel.channel.value if found.channel else None,
         "manifests": [
             {
                 "digest": m.digest,
@@ -234,5 +235,6 @@ def _show(found: Verification) -> None:
     emit(
         f"{verdict.ref} is approved by {verdict.policy}{sample}\n"
         f"issued {timestamp(verdict.issued_at)}, valid until {timestamp(verdict.expires_at)}\n"
+        f"channel: {found.channel.channel if found.channel else 'none yet'}\n"
         f"use it as {found.reference.with_digest(found.digest)}"
     )

@@ -9,12 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from builder.model.channel import ChannelRecord
 from builder.model.digest import Digest, canonical_json
 from builder.model.verdict import Verdict
-from builder.signing import predicates, verdicts
+from builder.signing import channels, predicates, verdicts
 from builder.signing.collect import BUNDLES, Attached, PromisedEnvelope, SignedPayload
 from builder.signing.keys import BUILDER, ROLES, Trust
-from builder.signing.predicates import ROLE_OF, SIGNATURE_TYPE, VERDICT_TYPE, Provenance
+from builder.signing.predicates import (
+    CHANNEL_TYPE,
+    ROLE_OF,
+    SIGNATURE_TYPE,
+    TEST_RESULT_TYPE,
+    VERDICT_TYPE,
+    VULNERABILITY_TYPE,
+    Provenance,
+)
 from builder.signing.refusal import EvidenceRefused, quoted, refuse
 from builder.signing.statements import Statement, parse_simple_signing, parse_statement
 
@@ -25,7 +34,9 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     predicates.VULNERABILITY_TYPE: predicates.parse_vulnerabilities,
     predicates.TEST_RESULT_TYPE: predicates.parse_test_result,
     VERDICT_TYPE: verdicts.decode,
+    CHANNEL_TYPE: channels.decode,
 }
+_REPORTS = (VULNERABILITY_TYPE, TEST_RESULT_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,8 @@ class Claims:
     """What trusted keys say of one manifest in one form; `ignored` counts statements of no known type.
 
     `cyclonedx` maps the digest of each SBOM as canonical JSON to what it names (NAME=VERSION).
-    `verdict` is the newest one.
+    `verdict` is the newest one. `channels` are the records of decisions on the image; `reports`
+    are the vulnerability and check reports with their predicate types.
     """
 
     form: str
@@ -43,6 +55,8 @@ class Claims:
     cyclonedx: Mapping[str, frozenset[str]]
     repositories: frozenset[str]
     ignored: int
+    channels: tuple[ChannelRecord, ...] = ()
+    reports: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
 def believe(attached: Attached, subject: Digest, required: frozenset[str], trust: Trust) -> Claims:
@@ -72,7 +86,7 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
         )
     return Claims(
         form=attached.form,
-        types=frozenset(types - {SIGNATURE_TYPE}),
+        types=frozenset(types - {SIGNATURE_TYPE, CHANNEL_TYPE}),
         verdict=_newest([v for v in parsed[VERDICT_TYPE] if isinstance(v, Verdict)]),
         provenances=tuple(p for p in parsed[predicates.PROVENANCE_TYPE] if isinstance(p, Provenance)),
         cyclonedx={
@@ -82,6 +96,8 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
         },
         repositories=repositories,
         ignored=len(statements) - len(known),
+        channels=tuple(c for c in parsed[CHANNEL_TYPE] if isinstance(c, ChannelRecord)),
+        reports=tuple((s.predicate_type, s.predicate) for s in known if s.predicate_type in _REPORTS),
     )
 
 

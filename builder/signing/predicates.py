@@ -32,6 +32,7 @@ SPDX_TYPE = "https://spdx.dev/Document"
 VULNERABILITY_TYPE = "https://cosign.sigstore.dev/attestation/vuln/v1"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 VERDICT_TYPE = "https://goldsmith.dev/attestations/verdict/v1"
+CHANNEL_TYPE = "https://goldsmith.dev/attestations/channel/v1"
 
 # Which role may say what. A type that is not here says nothing to us.
 ROLE_OF: Mapping[str, str] = {
@@ -42,6 +43,7 @@ ROLE_OF: Mapping[str, str] = {
     VULNERABILITY_TYPE: BUILDER,
     TEST_RESULT_TYPE: BUILDER,
     VERDICT_TYPE: VERDICT,
+    CHANNEL_TYPE: VERDICT,
 }
 SHORT_NAMES: Mapping[str, str] = {
     SIGNATURE_TYPE: "signature",
@@ -51,10 +53,11 @@ SHORT_NAMES: Mapping[str, str] = {
     VULNERABILITY_TYPE: "vulnerabilities",
     TEST_RESULT_TYPE: "checks",
     VERDICT_TYPE: "verdict",
+    CHANNEL_TYPE: "channel",
 }
 # What an index of several platforms carries, and what a platform (or an index of one) carries.
 IMAGE_TYPES = frozenset({PROVENANCE_TYPE, VERDICT_TYPE})
-PLATFORM_TYPES = frozenset(ROLE_OF) - {SIGNATURE_TYPE}
+PLATFORM_TYPES = frozenset(ROLE_OF) - {SIGNATURE_TYPE, CHANNEL_TYPE}
 
 BUILDER_ID = "https://goldsmith.dev/builder/v1"
 BUILD_TYPE = "https://goldsmith.dev/build/v1"

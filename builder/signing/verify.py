@@ -21,6 +21,7 @@ The procedure; the numbers stand in the code (here, in `collect` and in `claims`
  8. Each platform manifest that the index lists passes 3 to 7 with its own digest.
  9. Configuration and layers of each platform are in the registry, with their sizes.
 10. The repository and tag that were asked for are those of the image that was approved.
+11. The newest channel record on the image, where there is one, neither withdraws nor quarantines it.
 
 What the caller still owes: to use the digest that is returned and not to resolve the tag again;
 to bring public keys from a place that the registry's operator cannot write; to remember the
@@ -35,21 +36,23 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from builder.errors import RegistryError
+from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.model.verdict import Verdict
 from builder.oci.manifest import Manifest
-from builder.signing import verdicts
+from builder.signing import channels, verdicts
 from builder.signing.claims import Claims, believe
 from builder.signing.collect import Registry, collect, manifest_at
 from builder.signing.keys import Trust
-from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, timestamp
+from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, Provenance, timestamp
 from builder.signing.refusal import refuse
 
 SKEW = dt.timedelta(minutes=5)  # how far the clocks of signer and verifier may differ
@@ -59,23 +62,33 @@ _PLATFORMS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class ManifestProof:
-    """What was verified of one manifest: the forms it was found in, and the attested types."""
+    """What was verified of one manifest: the forms it was found in, and the attested types.
+
+    `provenances` and `reports` (vulnerabilities and checks, with their predicate types) are what
+    trusted keys said of it.
+    """
 
     digest: Digest
     platform: Platform | None
     forms: tuple[str, ...]
     types: tuple[str, ...]
     ignored: int
+    provenances: tuple[Provenance, ...] = ()
+    reports: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """An image that passed: use `digest` from here on. `verdict` is the approval that governs."""
+    """An image that passed: use `digest` from here on. `verdict` is the approval that governs.
+
+    `channel` is the newest record of a decision on it; None when there is none.
+    """
 
     reference: Reference
     digest: Digest
     verdict: Verdict
     manifests: tuple[ManifestProof, ...]
+    channel: ChannelRecord | None = None
 
 
 def verify(
@@ -108,6 +121,7 @@ def verify(
     if single:
         _check_sbom(claims, verdict, platforms[0])
     _check_name(reference, claims)
+    channel = _check_channel(claims, verdict)
     proofs = [_proof(digest, None if root.is_index else platforms[0].platform, claims)]
     # 8. its platforms, 9. their content
     if not root.is_index:
@@ -115,7 +129,7 @@ def verify(
     else:
         for platform in platforms:
             proofs.append(_verify_platform(registry, reference, platform, verdict, trust))
-    return Verification(reference, digest, verdict, tuple(proofs))
+    return Verification(reference, digest, verdict, tuple(proofs), channel)
 
 
 def published_verdict(reference: Reference, registry: Registry, trust: Trust) -> Verdict:
@@ -281,6 +295,20 @@ def _check_name(reference: Reference, claims: tuple[Claims, ...]) -> None:
         )
 
 
+def _check_channel(claims: tuple[Claims, ...], verdict: Verdict) -> ChannelRecord | None:
+    """11. what was called back is refused, with the reason and the replacement."""
+    record = channels.newest((r for c in claims for r in c.channels), verdict.digest)
+    if record is not None and record.channel in (Channel.WITHDRAWN, Channel.QUARANTINE):
+        withdrawn = record.channel is Channel.WITHDRAWN
+        refuse(
+            "withdrawn" if withdrawn else "quarantined",
+            f"{record.ref} was {'withdrawn' if withdrawn else 'put into quarantine'}",
+            context=f"since {timestamp(record.at)}: {record.why}\n{record.digest}",
+            hint=f"use {record.replacement}" if record.replacement else "use another digest of the stream",
+        )
+    return record
+
+
 def _verify_platform(
     registry: Registry, reference: Reference, platform: Descriptor, verdict: Verdict, trust: Trust
 ) -> ManifestProof:
@@ -293,6 +321,7 @@ def _verify_platform(
         refuse("verdict-replayed", "a platform has another verdict than its index", context=str(where))
     _check_sbom(claims, verdict, platform)
     _check_name(where, claims)
+    _check_channel(claims, verdict)
     _check_content(registry, reference, manifest)
     return _proof(digest, platform.platform, claims)
 
@@ -316,4 +345,6 @@ def _proof(digest: Digest, platform: Platform | None, claims: tuple[Claims, ...]
         tuple(c.form for c in claims),
         tuple(sorted(frozenset.intersection(*(c.types for c in claims)))),
         sum(c.ignored for c in claims),
+        tuple(dict.fromkeys(p for c in claims for p in c.provenances)),
+        tuple(r for c in claims for r in c.reports),
     )

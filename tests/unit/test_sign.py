@@ -15,13 +15,16 @@ from builder.model.image import Descriptor
 from builder.model.platform import Platform
 from builder.model.release import SignedImage
 from builder.model.verdict import RuleResult
-from builder.signing.predicates import ROLE_OF, SIGNATURE_TYPE, VERDICT_TYPE
+from builder.signing.predicates import CHANNEL_TYPE, ROLE_OF, SIGNATURE_TYPE, VERDICT_TYPE
 from builder.signing.statements import parse_envelope, parse_statement
 from builder.stages.sign import sign
 from tests.support.evidence import World, approval, provenance_of, world
 from tests.support.images import AMD64
 
 BOTH = (AMD64, Platform("linux", "arm64"))
+
+# A promotion adds the channel later.
+WRITTEN = {t: role for t, role in ROLE_OF.items() if t != CHANNEL_TYPE}
 
 
 def _bundles(signed: SignedImage, subject: Descriptor, world: World) -> dict[str, str]:
@@ -49,7 +52,7 @@ def test_every_subject_of_a_single_platform_carries_everything_by_the_right_key(
     here = world(tmp_path)
     signed = here.signed()
     for subject in (here.image.index, here.image.platforms[0].manifest):
-        assert _bundles(signed, subject, here) == dict(ROLE_OF)
+        assert _bundles(signed, subject, here) == WRITTEN
         tags = [m.tag for m in signed.signatures if m.tag and subject.digest.hex in m.tag]
         assert sorted(tags) == [f"sha256-{subject.digest.hex}.att", f"sha256-{subject.digest.hex}.sig"]
 
@@ -60,11 +63,11 @@ def test_an_index_of_several_platforms_carries_what_speaks_of_the_whole(tmp_path
     whole = _bundles(signed, here.image.index, here)
     assert set(whole) == {SIGNATURE_TYPE, VERDICT_TYPE, "https://slsa.dev/provenance/v1"}
     for platform in here.image.platforms:
-        assert _bundles(signed, platform.manifest, here) == dict(ROLE_OF)
+        assert _bundles(signed, platform.manifest, here) == WRITTEN
 
 
 def test_the_verdict_key_signs_only_verdicts() -> None:
-    assert [t for t, role in ROLE_OF.items() if role == "verdict"] == [VERDICT_TYPE]
+    assert [t for t, role in ROLE_OF.items() if role == "verdict"] == [VERDICT_TYPE, CHANNEL_TYPE]
 
 
 def test_the_same_input_gives_the_same_manifests(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""Channel records in the registry: signed by the verdict's key, one bundle on each manifest of an image.
+
+They make the state of a digest readable from the registry alone. Raises as its client does.
+"""
+
+from __future__ import annotations
+
+from builder.model.channel import ChannelRecord
+from builder.model.digest import Digest
+from builder.model.image import Descriptor
+from builder.model.reference import Reference
+from builder.model.release import SignedManifest
+from builder.oci.client import RegistryClient
+from builder.signing import channels, cosign_parse
+from builder.signing.collect import Registry, manifest_at
+from builder.signing.cosign_formats import (
+    BUNDLE_PREDICATE_ANNOTATION,
+    BUNDLE_TYPE,
+    SignedStatement,
+    bundle_referrer,
+)
+from builder.signing.keys import PublicKey, RoleSigner
+from builder.signing.predicates import CHANNEL_TYPE, timestamp
+from builder.signing.refusal import refuse
+from builder.signing.statements import (
+    PAYLOAD_TYPE,
+    STATEMENT_V1,
+    pae,
+    parse_statement,
+    statement,
+)
+
+_RECORD_MAX = 64 << 10  # bytes of a bundle with a record
+
+
+def signed_record(record: ChannelRecord, subject: Descriptor, key: RoleSigner) -> SignedManifest:
+    """The referrer that carries the record on `subject` (the index, or one of its platforms)."""
+    payload = statement(STATEMENT_V1, subject.digest, CHANNEL_TYPE, channels.encode(record))
+    signed = SignedStatement(CHANNEL_TYPE, payload, key.sign(pae(PAYLOAD_TYPE, payload)))
+    return bundle_referrer(subject, signed, key.public.hint, timestamp(record.at))
+
+
+def put_record(
+    client: RegistryClient, repo: str, record: ChannelRecord, subject: Descriptor, key: RoleSigner
+) -> None:
+    """Put the record on `subject`; where the registry does not list it by itself, list it.
+
+    An earlier record gives way in a listing that is ours to write. The listing is read back.
+    """
+    item = signed_record(record, subject, key)
+    for digest, data in item.blobs.items():
+        if not client.has_blob(repo, digest, len(data)):
+            client.put_blob(repo, data, digest)
+    if not client.put_referrer(repo, item.manifest, item.media_type):
+        client.put_referrers_fallback(repo, subject.digest, [listing(item)], replace_same_kind=True)
+
+
+def listing(item: SignedManifest) -> Descriptor:
+    """A referrer as a listing describes it."""
+    return Descriptor(
+        item.media_type,
+        item.digest,
+        len(item.manifest),
+        annotations=dict(item.annotations or {}),
+        artifact_type=item.artifact_type,
+    )
+
+
+def read_record(registry: Registry, where: Reference, image: Digest, key: PublicKey) -> ChannelRecord | None:
+    """The newest record on the image `where` (the repository) that the verdict's key signed; None without.
+
+    Raises EvidenceRefused when a record is by another key, of another manifest, or malformed.
+    """
+    found = []
+    for listed in registry.referrers(where.name, image, BUNDLE_TYPE)[: cosign_parse.REFERRERS_MAX]:
+        if listed.annotations.get(BUNDLE_PREDICATE_ANNOTATION, CHANNEL_TYPE) != CHANNEL_TYPE:
+            continue
+        manifest, _, _ = manifest_at(registry, where.with_digest(listed.digest))
+        part = cosign_parse.bundle_layer(manifest, image)
+        if part.predicate_type != CHANNEL_TYPE:
+            continue
+        envelope = cosign_parse.parse_bundle(registry.get_blob_bytes(where.name, part.blob, _RECORD_MAX))
+        if not key.verifies(envelope.signature, envelope.signed_bytes):
+            refuse(
+                "signature-invalid", "a channel record is not by the trusted verdict key", context=str(where)
+            )
+        said = parse_statement(envelope.payload)
+        if said.subject != image or said.predicate_type != CHANNEL_TYPE:
+            refuse("subject-mismatch", "a channel record is of another manifest", context=str(said.subject))
+        found.append(channels.decode(said.predicate))
+    return channels.newest(found, image)
