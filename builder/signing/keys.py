@@ -18,8 +18,9 @@ import hashlib
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,6 +92,8 @@ class RoleSigner:
 
     public: PublicKey
     backend: Backend
+    # A PKCS#11 token knows one login of a process: roles of one token take turns.
+    turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def role(self) -> str:
@@ -104,7 +107,8 @@ class RoleSigner:
         is found here and not by a consumer.
         """
         try:
-            signature = bytes.fromhex(self.backend.sign(data).signature)
+            with self.turn:
+                signature = bytes.fromhex(self.backend.sign(data).signature)
         except Exception as error:  # backends raise what they like: network, PKCS#11, HTTP
             raise ToolError(
                 f"the key of the role {self.role!r} could not sign",
@@ -200,7 +204,8 @@ def load_keys(folder: Path, key_uris: Mapping[str, str], passphrase: str | None)
     Raises UsageError when a key is missing, open to other users, or the passphrase is wrong, and
     ToolError when a KMS or HSM cannot be reached.
     """
-    return Keys(*(_open(folder, role, key_uris.get(role), passphrase) for role in ROLES))
+    turn = threading.Lock()
+    return Keys(*(_open(folder, role, key_uris.get(role), passphrase, turn) for role in ROLES))
 
 
 def load_public(folder: Path, role: str) -> PublicKey:
@@ -209,7 +214,9 @@ def load_public(folder: Path, role: str) -> PublicKey:
     return PublicKey.parse(role, _read(path), str(path))
 
 
-def _open(folder: Path, role: str, uri: str | None, passphrase: str | None) -> RoleSigner:
+def _open(
+    folder: Path, role: str, uri: str | None, passphrase: str | None, turn: threading.Lock
+) -> RoleSigner:
     public = load_public(folder, role)
     # Here and not above: verification and start-up do without it.
     from securesystemslib.exceptions import KeyMismatchError
@@ -237,7 +244,7 @@ def _open(folder: Path, role: str, uri: str | None, passphrase: str | None) -> R
             context=f"{type(error).__name__}: {error}"[:500],
             hint="see that the KMS or HSM answers and its library is installed",
         ) from error
-    return RoleSigner(public, backend)
+    return RoleSigner(public, backend, turn)
 
 
 def _file_signer(private: ec.EllipticCurvePrivateKey, known: Any) -> Backend:

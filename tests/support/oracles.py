@@ -50,20 +50,26 @@ def program(name: str, suite: str, package: str | None = None) -> Path:
 
     Only this package is unpacked, none of its dependencies: it has to run with what is here.
     """
+    return unpacked(package or name, suite) / "usr" / "bin" / name
+
+
+@cache
+def unpacked(package: str, suite: str) -> Path:
+    """The files of one Debian package of a release, below a folder of our own."""
     tool("apt-get")
     dpkg = tool("dpkg-deb")
     folder = Path(os.environ.get("GOLDSMITH_ORACLES") or _ROOT / ".goldsmith" / "oracles")
     settings = Settings.load(directory=_ROOT, needs_catalogue=False)
     environment = settings.child_environment
     store = Store(folder).create()
+    target = folder / "unpacked" / f"{suite}-{package}"
+    if target.is_dir():
+        return target
     try:
-        found = folder / "unpacked" / f"{suite}-{package or name}" / "usr" / "bin" / name
-        if found.is_file():
-            return found
         mirror = find(settings.debian_mirror)
         apt = _PatientApt(store.apt, mirror, environment)
         apt.update(suite, "amd64")
-        (locked,) = (p for p in apt.resolve(suite, "amd64", [package or name]) if p.name == (package or name))
+        (locked,) = (p for p in apt.resolve(suite, "amd64", [package]) if p.name == package)
         pool = Pool(store, lambda: mirror, environment)
         pool.fetch([locked])
         with store.scratch("unpack") as work:
@@ -72,10 +78,10 @@ def program(name: str, suite: str, package: str | None = None) -> Path:
                 environment=environment,
                 timeout_seconds=_UNPACK_SECONDS,
             )
-            target = found.parents[2]
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 (work / "root").rename(target)
-        return found
+        return target
     except GoldsmithError as error:
-        missing(f"{name} of {suite} cannot be had: {error.message} ({error.context[:300]})")
+        missing(f"{package} of {suite} cannot be had: {error.message} ({error.context[:300]})")
+        raise
