@@ -5,8 +5,10 @@ Every string from outside goes through `plain`, so that no escape sequence reach
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+_LOG_WIDTH = 150  # columns of a table that goes to a file
+_UNFOLDED_MAX = 20  # characters: a digest as it is shown, a reference
+_FOLDED_MIN = 14  # characters that each other column needs
+_SEPARATOR = 3  # characters between two columns
+_LABEL_INDENT = 2
 
 
 class Reporter(Protocol):
@@ -120,17 +128,54 @@ def emit_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=True, default=str))
 
 
+def forgiving_streams() -> None:
+    """Let output pass that the terminal's character set lacks, instead of failing in the middle."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table for people on standard output; wide cells fold."""
+    """Print a table for people on standard output; long cells fold at blanks.
+
+    Where the terminal is too narrow, one block a row is printed in its place.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+    live = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if live else _LOG_WIDTH)
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in cells), 0) for i, name in enumerate(columns)]
+    needed = sum(w if w <= _UNFOLDED_MAX else _FOLDED_MIN for w in widths) + _SEPARATOR * len(columns)
+    if needed > console.width:
+        _records(title, columns, cells, console.width)
+        return
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for column in columns:
-        out.add_column(column, overflow="fold")
+    for name, width in zip(columns, widths, strict=True):
+        out.add_column(name, overflow="fold", no_wrap=width <= _UNFOLDED_MAX)
+    for row in cells:
+        out.add_row(*map(Text, row))
+    if live:
+        console.print(out)
+        return
+    with console.capture() as captured:
+        console.print(out)
+    print("\n".join(line.rstrip() for line in captured.get().rstrip().splitlines()) + "\n")
+
+
+def _records(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Each row as a block of lines, one a column: for narrow terminals."""
+    label = max(map(len, columns)) + 2
+    indent = " " * (_LABEL_INDENT + label)
+    print(title)
     for row in rows:
-        out.add_row(*(Text(plain(cell)) for cell in row))
-    console.print(out)
+        print()
+        for name, cell in zip(columns, row, strict=True):
+            folded = textwrap.wrap(cell, max(width - len(indent), 20), break_on_hyphens=False) or [""]
+            print(f"{' ' * _LABEL_INDENT}{name:<{label}}{folded[0]}".rstrip())
+            for line in folded[1:]:
+                print(indent + line)
+    print()

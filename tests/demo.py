@@ -15,13 +15,14 @@ from pathlib import Path
 
 from builder.cli import outcomes as shown
 from builder.cli.catalogue import relock
+from builder.cli.main import guarded
 from builder.cli.releasing import ReleaseTools, run_images
 from builder.cli.wiring import Workshop
-from builder.errors import GoldsmithError, ToolError
+from builder.errors import ToolError
 from builder.model.outcome import ImageOutcome
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
-from builder.report import Reporter, emit, for_people, plain
+from builder.report import Reporter, emit, for_people
 from builder.signing.keys import Trust, create_keys
 from builder.signing.verify import verify
 from builder.store import write_atomically
@@ -55,14 +56,7 @@ class Row:
 def main() -> int:
     """Run the demo; returns the exit code."""
     began = time.monotonic()
-    try:
-        return _demo(began)
-    except GoldsmithError as error:
-        lines = [f"error: {error.message}", *(f"  {x}" for x in error.context.splitlines())]
-        sys.stderr.write(
-            plain("\n".join([*lines, f"  what to do: {error.hint}" if error.hint else ""])) + "\n"
-        )
-        return error.exit_code
+    return guarded(lambda: _demo(began), ["make", "demo"])
 
 
 def _demo(began: float) -> int:

@@ -145,7 +145,7 @@ def _scanners(settings: Settings, store: Store) -> Iterator[Item]:
 
     yield _asked("trivy", "scans for vulnerabilities, secrets and licences", trivy_found)
     yield _asked("hadolint", "lints the rendered Dockerfiles", hadolint_found)
-    known = sorted(p.name for p in store.db.iterdir()) if store.db.is_dir() else []
+    known = [p for p in store.db.iterdir() if p.is_dir()] if store.db.is_dir() else []
     source = settings.trivy_db or "where Trivy normally takes it"
     held = f"{len(known)} kept" if known else "none yet"
     yield Item(

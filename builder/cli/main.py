@@ -8,12 +8,13 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
 from builder.errors import GoldsmithError
-from builder.report import emit_json, plain
+from builder.report import emit_json, forgiving_streams, plain
 from builder.store import disk_faults
 
 _BUG, _INTERRUPTED = 3, 130
@@ -40,12 +41,22 @@ def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code (design: 0 ok, 1 definition or lock, 2 usage, …)."""
     for group in _GROUPS:
         importlib.import_module(f"builder.cli.{group}").register(app)
+
+    def command() -> int:
+        result = typer.main.get_command(app).main(
+            args=arguments, prog_name="goldsmith", standalone_mode=False
+        )
+        return result if isinstance(result, int) else 0
+
+    return guarded(command, arguments)
+
+
+def guarded(action: Callable[[], int], arguments: list[str]) -> int:
+    """Run `action`; whatever it raises is shown to people as an error, and becomes an exit code."""
+    forgiving_streams()
     try:
         with disk_faults():
-            result = typer.main.get_command(app).main(
-                args=arguments, prog_name="goldsmith", standalone_mode=False
-            )
-        return result if isinstance(result, int) else 0
+            return action()
     except GoldsmithError as error:
         _show(error, "--json" in arguments)
         return error.exit_code

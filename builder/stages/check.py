@@ -98,7 +98,7 @@ def _id(check: CommandCheck) -> str:
 
 def _not_run(target: Target, error: ToolError) -> tuple[CheckResult, ...]:
     reason = f"not run: {error.message}" + (
-        f" ({error.context.splitlines()[0][:200]})" if error.context else ""
+        f" ({error.context.replace(chr(10), '; ')[:300]})" if error.context else ""
     )
     named = [*probe.RULES, *((_id(c), c.name) for c in _commands(target))]
     return tuple(CheckResult(i, title, Outcome.NOT_RUN, reason) for i, title in named)

@@ -29,8 +29,14 @@ _INSTALL_APT = "install the Debian packages apt and debian-archive-keyring"
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)( \S+)?")
 _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
 
+_NOT_FETCHED = (
+    "the index of {suite} cannot be fetched",
+    "see whether the mirror is up, its address right, the suite there, and whether a proxy is needed",
+)
 # What apt says, and what that means: (words in its output, message, hint). The first match counts.
 _UPDATE_FAILURES = (
+    # apt calls an index unsigned, too, when the mirror or a proxy answered with an error page.
+    (("400  Bad", "401  Unauthorized", "403  Forbidden", "407  Proxy", "502  Bad"), *_NOT_FETCHED),
     (
         ("is expired", "is not valid yet", "invalid for another", "Not live until"),
         "the index of {suite} is expired or not valid yet: the mirror is stale, or the clock is wrong",
@@ -59,11 +65,7 @@ _UPDATE_FAILURES = (
         "no space is left for the index of {suite}",
         "make room in the state directory, or set GOLDSMITH_STATE to another place",
     ),
-    (
-        ("",),
-        "the index of {suite} cannot be fetched",
-        "see whether the mirror is up, whether it holds the suite, and whether a proxy is needed",
-    ),
+    (("",), *_NOT_FETCHED),
 )
 
 

@@ -81,7 +81,7 @@ def ensure_engine(store: Store, environment: Mapping[str, str]) -> Engine:
         )
     root = root_prefix(environment)
     if root is None:
-        raise found
+        raise _without_root(found)
     with _starting(store):
         again = find_engine(store, environment)
         if isinstance(again, Engine):
@@ -93,6 +93,19 @@ def ensure_engine(store: Store, environment: Mapping[str, str]) -> Engine:
         if isinstance(started, Engine):
             return started
         raise NoEngine("the engine went away at once", context=started.reason)
+
+
+def _without_root(found: NoEngine) -> NoEngine:
+    if found.reference == "docker-no-rights":
+        return found
+    return NoEngine(
+        "no container engine answers, and this user cannot start one: it is neither root, "
+        "nor may it use sudo without a password",
+        context=found.context,
+        hint="run sudo -v first if you have sudo; or let an administrator start the engine and add you "
+        "to the group docker; without an engine, goldsmith build --engine direct still builds",
+        reference=found.reference,
+    )
 
 
 def connect(engine: Engine, timeout_seconds: float = 60) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from builder.errors import LockError, UsageError
 
 _SCHEMES = ("http", "https", "file", "copy")
 _SUITES = ("bookworm", "trixie", "oldstable", "stable", "testing", "sid", "forky")
+_DISABLED = ("no", "false", "without", "off", "disable", "0")
 _FOREIGN = 9  # the rank of a source that is not Debian's
 _FILE_MAX = 1 << 20  # bytes of a sources file
 _URI = re.compile(r"(https?://[A-Za-z0-9._~:@\[\]-]+|file:|copy:)(/[A-Za-z0-9._~%+/-]*)?")
@@ -116,7 +117,21 @@ def _host_sources(apt_etc: Path) -> Iterator[_Source]:
                 text = handle.read(_FILE_MAX)
         except OSError:
             continue
-        yield from (_deb822(text) if path.suffix == ".sources" else _one_line(text))
+        found = _deb822(text) if path.suffix == ".sources" else _one_line(text)
+        yield from (replace(source, uri=_address(source.uri)) for source in found)
+
+
+def _address(uri: str) -> str:
+    """The address behind a `mirror+file:` of apt-transport-mirror(1), which Debian's cloud images use."""
+    listed = re.fullmatch(r"mirror(?:\+file)?:(?:file:)?(?://(?=/))?(/.+)", uri)
+    if listed is None:
+        return uri
+    try:
+        with open(listed[1], encoding="utf-8", errors="replace") as handle:
+            lines = handle.read(_FILE_MAX).splitlines()
+    except OSError:
+        return uri
+    return next((line.split()[0].rstrip("/") for line in lines if line.strip() and line[0] != "#"), uri)
 
 
 def _one_line(text: str) -> Iterator[_Source]:
@@ -134,7 +149,7 @@ def _deb822(text: str) -> Iterator[_Source]:
             name.lower(): value.split()
             for name, value in re.findall(r"^([A-Za-z-]+):((?:.*)(?:\n[ \t].*)*)", stanza, re.MULTILINE)
         }
-        if "deb" not in fields.get("types", []) or fields.get("enabled") == ["no"]:
+        if "deb" not in fields.get("types", []) or fields.get("enabled", [""])[0] in _DISABLED:
             continue
         for uri in fields.get("uris", []):
             for suite in fields.get("suites", []):

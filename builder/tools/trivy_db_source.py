@@ -194,6 +194,10 @@ def _from_tar(path: Path) -> Artefact:
                 names |= {first.name.removeprefix("./")} if first else set()
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ToolError(f"{path} is no tar", context=str(error)[:300]) from None
+    if not names & {"oci-layout", *MEMBERS}:
+        raise ToolError(
+            f"{path} holds no database", context="neither metadata.json and trivy.db, nor an OCI layout"
+        )
     if not names & set(MEMBERS):
         return _from_layout_tar(path)
 

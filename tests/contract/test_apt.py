@@ -8,7 +8,9 @@ import gzip
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -267,3 +269,23 @@ def test_a_state_directory_with_blanks(archive: Archive, tmp_path: Path) -> None
     private = apt(archive, tmp_path / "my projects")
     private.update("trixie", "amd64")
     assert len(private.resolve("trixie", "amd64", ["hello"])) == 2
+
+
+@pytest.mark.parametrize("code", [400, 403, 404])
+def test_a_mirror_that_refuses_is_no_question_of_keys(archive: Archive, tmp_path: Path, code: int) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(code)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(LockError, match="cannot be fetched") as caught:
+            apt(archive, tmp_path, f"http://127.0.0.1:{server.server_port}/debian").update("trixie", "amd64")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "address" in caught.value.hint

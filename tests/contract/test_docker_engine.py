@@ -83,8 +83,10 @@ def test_without_rights_and_without_sudo_nothing_is_started(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(NoEngine):
+    with pytest.raises(NoEngine) as caught:
         ensure_engine(store, {"PATH": ""})
+    assert "neither root" in caught.value.message
+    assert "group docker" in caught.value.hint and "--engine direct" in caught.value.hint
 
 
 @pytest.mark.parametrize(

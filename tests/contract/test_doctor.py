@@ -101,3 +101,10 @@ def test_exit_code_0_when_everything_needed_is_there(
     monkeypatch.setattr(doctor, "examine", lambda _: (item, optional))
     assert main.run(["doctor"]) == 0
     assert "y: goldsmith init" in capsys.readouterr().out
+
+
+def test_databases_are_counted_and_not_the_records_of_them(settings: Settings) -> None:
+    folder = settings.state / "db"
+    (folder / ("a" * 64)).mkdir(parents=True)
+    (folder / "current-1.json").write_text("{}")
+    assert _items(settings)["vulnerability database"].found.startswith("1 kept")

@@ -230,6 +230,15 @@ def test_a_source_that_is_nothing(store: Store, source: str) -> None:
     assert error.context
 
 
+def test_a_tar_with_nothing_of_ours_is_named(store: Store, tmp_path: Path) -> None:
+    for name, members in (("none.tar", []), ("other.tar", [Path(__file__)])):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member in members:
+                tar.add(member, arcname="other")
+        context = refusal(store, str(tmp_path / name)).context
+        assert f"{name} holds no database" in context and "layout-" not in context
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -71,7 +71,10 @@ def test_without_an_engine_every_container_check_says_not_run_and_why(
         {"name": "dev only", "run": ("/x",), "variants": ("dev",)},
     )
     checks = ChecksDefinition.model_validate({"schema": 1, "commands": commands})
-    error = NoEngine("no rights to use the container engine", context="unix:///x: permission denied")
+    error = NoEngine(
+        "no rights to use the container engine",
+        context="unix:///own: no such socket\nunix:///x: permission denied",
+    )
     report = check(replace(target(), checks=checks), image, error, _no_probe, store)
     not_run = {r.id: r.detail for r in report.results if r.outcome is Outcome.NOT_RUN}
     assert list(not_run) == [*(i for i, _ in RULES), "command:it-runs"]

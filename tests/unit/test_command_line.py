@@ -106,3 +106,19 @@ def test_exit_codes_are_those_of_the_manual() -> None:
 @pytest.mark.parametrize("hostile", ["\x1b[2J\x1b]0;owned\x07", "a\rb", "\x9b31m", "\x00"])
 def test_no_escape_sequence_reaches_the_terminal(hostile: str) -> None:
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in plain(hostile))
+
+
+def test_an_interrupt_and_a_bug_end_without_a_traceback(
+    catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    def broken() -> int:
+        raise RuntimeError("oh")
+
+    (tmp_path / "state").mkdir()
+    assert command_line.guarded(interrupted, ["x"]) == 130
+    assert command_line.guarded(broken, ["x"]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+    assert len(list((tmp_path / "state").glob("goldsmith-bug-*.log"))) == 1

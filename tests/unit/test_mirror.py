@@ -110,3 +110,33 @@ def test_where_a_package_may_be() -> None:
     assert main.startswith("http://mirror.example/debian/pool/main/")
     assert security.startswith("http://mirror.example/debian-security/pool/main/")
     assert DEBIAN.addresses("pool/updates/main/x.deb")[0].startswith("http://mirror.example/debian-security/")
+
+
+@pytest.mark.parametrize("scheme", ["mirror+file://", "mirror+file:", "mirror:file:"])
+def test_the_list_of_mirrors_of_a_cloud_image(tmp_path: Path, scheme: str) -> None:
+    etc = apt_etc(
+        tmp_path,
+        debian_sources="".join(
+            f"Types: deb deb-src\nURIs: {scheme}{tmp_path}/{name}.list\nSuites: {suite}\nComponents: main\n\n"
+            for name, suite in (("debian", "trixie trixie-updates"), ("security", "trixie-security"))
+        ),
+    )
+    (tmp_path / "debian.list").write_text("# ours\n\nhttp://mirror.example/debian/\tpriority:1\n")
+    (tmp_path / "security.list").write_text("http://mirror.example/debian-security\n")
+    assert mirror.find(None, etc) == DEBIAN
+
+
+def test_a_list_of_mirrors_that_is_not_there(tmp_path: Path) -> None:
+    etc = apt_etc(tmp_path, sources=f"deb mirror+file:{tmp_path}/none.list trixie main\n")
+    with pytest.raises(LockError, match="no Debian mirror"):
+        mirror.find(None, etc)
+
+
+@pytest.mark.parametrize("word", ["no", "false", "off"])
+def test_a_disabled_source(tmp_path: Path, word: str) -> None:
+    etc = apt_etc(
+        tmp_path,
+        x_sources=f"Enabled: {word}\nTypes: deb\nURIs: http://a.example/debian\nSuites: trixie\nComponents: main\n",
+    )
+    with pytest.raises(LockError, match="no Debian mirror"):
+        mirror.find(None, etc)

@@ -26,7 +26,8 @@ RULE = Rule(
     id="checks-passed",
     title="All checks in the locked-down container passed",
     failure="{platform}: {id}: {what}",
-    solution="mend the image, or the check in its checks.yaml if it asks for the wrong thing",
+    solution="mend the image, or its checks.yaml if that asks for the wrong thing; "
+    "for checks that were not run: goldsmith doctor",
     check=_check,
     needs="checks",
 )
