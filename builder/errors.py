@@ -46,6 +46,11 @@ class Problem:
     message: str
     hint: str = ""
 
+    @property
+    def where_and_what(self) -> str:
+        """`FILE: PLACE: MISTAKE`; a mistake of the whole file has no place."""
+        return ": ".join(part for part in (self.file, self.path, self.message) if part)
+
 
 class DefinitionError(GoldsmithError):
     """One or more mistakes in the catalogue's files; all of them are reported at once."""
@@ -55,7 +60,9 @@ class DefinitionError(GoldsmithError):
         count = len(self.problems)
         super().__init__(
             f"{count} {'mistake' if count == 1 else 'mistakes'} in the catalogue",
-            context="\n".join(f"{p.file}: {p.path}: {p.message}" for p in self.problems),
+            context="\n".join(
+                p.where_and_what + (f" ({p.hint})" if p.hint and count > 1 else "") for p in self.problems
+            ),
             hint=self.problems[0].hint if count == 1 else "",
         )
 

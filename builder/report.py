@@ -149,13 +149,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     console = Console(highlight=False, width=None if live else _LOG_WIDTH)
     cells = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(name), *(len(row[i]) for row in cells), 0) for i, name in enumerate(columns)]
-    needed = sum(w if w <= _UNFOLDED_MAX else _FOLDED_MIN for w in widths) + _SEPARATOR * len(columns)
-    if needed > console.width:
+    # A digest that is cut into two lines cannot be copied.
+    whole = [w <= _UNFOLDED_MAX or not any(" " in row[i] for row in cells) for i, w in enumerate(widths)]
+    needed = sum(w if entire else _FOLDED_MIN for w, entire in zip(widths, whole, strict=True))
+    if needed + _SEPARATOR * len(columns) > console.width:
         _records(title, columns, cells, console.width)
         return
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name, width in zip(columns, widths, strict=True):
-        out.add_column(name, overflow="fold", no_wrap=width <= _UNFOLDED_MAX)
+    for name, entire in zip(columns, whole, strict=True):
+        out.add_column(name, overflow="fold", no_wrap=entire)
     for row in cells:
         out.add_row(*map(Text, row))
     if live:

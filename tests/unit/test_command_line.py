@@ -122,3 +122,15 @@ def test_an_interrupt_and_a_bug_end_without_a_traceback(
     assert command_line.guarded(broken, ["x"]) == 3
     assert "Traceback" not in capsys.readouterr().err
     assert len(list((tmp_path / "state").glob("goldsmith-bug-*.log"))) == 1
+
+
+def test_each_of_several_mistakes_comes_with_its_suggestion(
+    catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (catalogue / "images" / "base" / "image.yaml").read_text()
+    (catalogue / "images" / "base" / "image.yaml").write_text(text.replace("end_of_life", "end_of_lfe"))
+    (catalogue / "images" / "base" / "checks.yaml").write_text("schema: [")
+    assert run("lint") == 1
+    said = capsys.readouterr().err
+    assert "end_of_lfe: unknown key (did you mean 'end_of_life'?)" in said
+    assert "checks.yaml: line" in said

@@ -36,6 +36,19 @@ def test_no_digest_is_folded_and_no_line_ends_with_blanks_in_a_file(
     assert [line for line in lines if line != line.rstrip() or len(line) > 150 or "\033" in line] == []
 
 
+def test_a_whole_digest_is_on_one_line_whatever_the_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = "sha256:" + "ab" * 32
+    row = ("image", digest, "signature, provenance and more " * 3, "bundles, tags")
+    report.table("verified", ("of", "digest", "signed", "found as"), [row])
+    assert digest in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    monkeypatch.setenv("COLUMNS", "90")
+    report.table("verified", ("of", "digest", "signed", "found as"), [row])
+    assert digest in out.getvalue()
+
+
 def test_a_narrow_terminal_gets_a_block_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
