@@ -32,12 +32,12 @@ ENTRYPOINT ["/usr/bin/python3.13"]
 def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
     """Seconds of each, from nothing built; packages, database, engine and registry are at hand."""
     workshop = scene.workshop()
-    packages = [
-        p
-        for target in (workshop.catalogue.find("base"), workshop.catalogue.find("python"))
-        for context in prepare(workshop.catalogue, target).contexts.values()
-        for p in context.lock.packages
-    ]
+    targets = [workshop.catalogue.find("base"), workshop.catalogue.find("python")]
+    for target in targets:
+        for context in prepare(workshop.catalogue, target).contexts.values():
+            workshop.pool.fetch(context.lock.packages)
+    requested = sorted({name for target in targets for name in target.stream.packages})
+    packages = _closure(scene, requested)
     workshop.pool.fetch(packages)
     database = scene.tools().database  # unpacked before the clock runs
     with Stopwatch() as ours:
@@ -46,7 +46,7 @@ def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
         _base_image(scene)
         context = work / "context"
         _archive(scene, packages, context / "archive")
-        names = " ".join(p.name for p in packages if p.name != "base-files")
+        names = " ".join(name for name in requested if name != "base-files")
         (context / "Dockerfile").write_text(_DOCKERFILE.format(packages=names))
         with Stopwatch() as usual:
             _usual(scene, work, context, database.cache_dir)
@@ -86,7 +86,17 @@ def _usual(scene: Scene, work: Path, context: Path, cache: Path) -> None:
         )
 
 
-def _archive(scene: Scene, packages: list[LockedPackage], folder: Path) -> None:
+def _closure(scene: Scene, requested: list[str]) -> tuple[LockedPackage, ...]:
+    """What apt installs for the same request: ours, and the dependencies that ours leaves out."""
+    from builder.tools import mirror
+    from builder.tools.apt import Apt
+
+    found = mirror.find(scene.settings.debian_mirror)
+    archive = Apt(scene.store.apt, found, scene.settings.child_environment)
+    return archive.resolve("trixie", "amd64", requested)
+
+
+def _archive(scene: Scene, packages: tuple[LockedPackage, ...], folder: Path) -> None:
     """A flat archive of the very packages that ours is built of."""
     folder.mkdir(parents=True)
     pool = scene.workshop().pool

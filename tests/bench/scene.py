@@ -49,16 +49,17 @@ class Scene:
         catalogue = state / "catalogue"
         for name in ("images", "templates"):
             shutil.copytree(here.catalogue / name, catalogue / name)
+        emit("preparing: packages, engine, registry, database")
+        engine = ensure_engine(Store(here.state).create(), here.child_environment)
         environment = {
             **os.environ,
             "GOLDSMITH_CATALOGUE": str(catalogue),
             "GOLDSMITH_STATE": str(state / "state"),
             "GOLDSMITH_REGISTRY": f"127.0.0.1:{_free_port()}",
+            "DOCKER_HOST": engine.host,
         }
         settings = Settings.load(environment)
         store = Store(settings.state).create()
-        emit("preparing: packages, engine, registry, database")
-        engine = ensure_engine(Store(here.state).create(), settings.child_environment)
         relock(load_catalogue(catalogue), settings, store, [], check=False)
         create_keys(store.keys, settings.key_uris, settings.passphrase)
         storage.up(settings)
@@ -83,7 +84,6 @@ class Scene:
 
     def run(self) -> tuple[ImageOutcome, ...]:
         """Our whole pipeline for both images."""
-        os.environ["DOCKER_HOST"] = self.docker.engine.host
         outcomes, failures = run_images(self.tools(), ["python"], list(ENGINES), Silent())
         if failures:
             raise failures[0].error
