@@ -74,6 +74,8 @@ def ensure_engine(store: Store, environment: Mapping[str, str]) -> Engine:
     if isinstance(found, Engine):
         return found
     if "DOCKER_HOST" in environment:
+        if found.reference == "docker-no-rights":
+            raise found
         raise NoEngine(
             "the engine that DOCKER_HOST names does not answer",
             context=found.context,

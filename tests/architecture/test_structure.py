@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,15 @@ LINES_MAX, CLI_LINES_MAX, FUNCTION_LINES_MAX = 400, 300, 60
 LAYERS = ("builder.errors", "builder.model")  # what everything may use
 
 
+@cache
+def nodes(module: str) -> tuple[ast.AST, ...]:
+    """The whole syntax tree of a module."""
+    return tuple(ast.walk(ast.parse(MODULES[module].read_text())))
+
+
 def imports(module: str) -> Iterator[str]:
     """Every module that `module` imports, wherever the import stands."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in nodes(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -93,12 +100,15 @@ def test_errors_import_nothing_of_ours() -> None:
     assert [n for n in imports("builder.errors") if inside(n, "builder", "registry")] == []
 
 
-def calls(module: str) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node.lineno
-        elif isinstance(node, ast.Attribute):
-            yield ast.unparse(node), node.lineno
+@cache
+def calls(module: str) -> tuple[tuple[str, int], ...]:
+    """What a module calls or takes from something, by name, with the line."""
+    used = ((n.func if isinstance(n, ast.Call) else n, n) for n in nodes(module))
+    return tuple(
+        (ast.unparse(name), node.lineno)
+        for name, node in used
+        if isinstance(name, ast.Attribute | ast.Name) and isinstance(node, ast.Call | ast.Attribute)
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +139,7 @@ def test_modules_and_functions_stay_small() -> None:
         limit = CLI_LINES_MAX if inside(module, "builder.cli") else LINES_MAX
         if lines > limit:
             found.append(f"{module} has {lines} lines")
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(module):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > FUNCTION_LINES_MAX:

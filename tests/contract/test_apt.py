@@ -153,6 +153,14 @@ def test_a_mirror_without_the_suite(archive: Archive, tmp_path: Path) -> None:
     assert "cannot be fetched" in refused(archive, tmp_path).message
 
 
+def test_a_flat_repository_without_release(archive: Archive, tmp_path: Path) -> None:
+    for pocket in ("", "security"):
+        index = archive.index(pocket).read_bytes()
+        shutil.rmtree(archive.folder(pocket) / "dists")
+        (archive.folder(pocket) / "Packages.gz").write_bytes(index)
+    assert "cannot be fetched" in refused(archive, tmp_path).message
+
+
 def test_another_architecture_has_its_own_packages(tmp_path: Path) -> None:
     requires.tool("apt-get")
     archive = Archive(tmp_path / "archive", NOW, architectures=("amd64", "arm64"))

@@ -77,6 +77,9 @@ def test_missing_rights_are_told_apart(store: Store, monkeypatch: pytest.MonkeyP
     assert isinstance(found, NoEngine)
     assert found.reference == "docker-no-rights"
     assert "group docker" in found.hint and "--engine direct" in found.hint
+    # The same when one engine is named: to start it would not help.
+    with pytest.raises(NoEngine, match="no rights"):
+        ensure_engine(store, {"DOCKER_HOST": "unix:///run/somebody.sock", "PATH": ""})
 
 
 def test_without_rights_and_without_sudo_nothing_is_started(

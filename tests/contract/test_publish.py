@@ -20,7 +20,7 @@ from builder.oci.manifest import index_bytes
 from builder.oci.transport import Limits
 from builder.stages.publish import find_published, publish, repository
 from tests.support import registry_simulator as reg
-from tests.support.images import built_image, carriers, signed_image
+from tests.support.images import built_image, carriers, signed_image, verdict
 from tests.support.registry_simulator import Simulator, simulator
 
 REPO = "candidate/python"
@@ -189,7 +189,8 @@ def test_stopped_after_any_request_the_next_run_completes(
     client: RegistryClient, sim: Simulator, tmp_path: Path
 ) -> None:
     """As if the process was killed at the n-th write, for each n."""
-    signed = signed_image(built_image(tmp_path / "small", files=({"hello": b"hello"},)))
+    image = built_image(tmp_path / "small", files=({"hello": b"hello"},))
+    signed = SignedImage(image, verdict(image), carriers(image.index))
     publish(signed, client)
     total = sim.count("PUT|POST")
     for n in range(1, total + 1):

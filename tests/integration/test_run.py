@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -100,24 +101,35 @@ def test_both_images_reach_the_registry_verified(line: Checkout, registry: Regis
 
 
 def test_an_unchanged_run_does_nothing(line: Checkout, registry: RegistryClient) -> None:
-    first = images(line)
+    images(line)
     before = tags(registry)
     again = images(line)
     assert {i["outcome"] for i in again.values()} == {"unchanged"}
     assert all(not i["stages"] for i in again.values())
-    assert {r: i["digest"] for r, i in again.items()} == {r: i["digest"] for r, i in first.items()}
     assert tags(registry) == before
+
+
+@pytest.fixture(scope="module")
+def digest(line: Checkout) -> str:
+    """The digest of base, published."""
+    return str(images(line, "base")["base:13"]["digest"])
+
+
+def unpublish(line: Checkout) -> None:
+    """Take the image's repository away from the registry; the blobs themselves stay."""
+    shutil.rmtree(
+        line.state / "registry" / "docker" / "registry" / "v2" / "repositories" / "candidate" / "base",
+        ignore_errors=True,
+    )
 
 
 @pytest.mark.parametrize("stage", ["start", *STAGES])
 def test_a_run_that_is_killed_is_completed_by_the_next(
-    line: Checkout, registry: RegistryClient, stage: str
+    line: Checkout, registry: RegistryClient, digest: str, stage: str
 ) -> None:
-    digest = images(line, "base")["base:13"]["digest"]
-    shutil.rmtree(
-        line.state / "registry" / "docker" / "registry" / "v2" / "repositories" / "candidate" / "base"
-    )
-    forget(line)
+    unpublish(line)
+    late = stage in STAGES[STAGES.index("scan") :]
+    forget(line, "released") if late else forget(line)
     child = start(line, "base")
     if stage != "start":
         wait_for(child, stage)
@@ -127,8 +139,60 @@ def test_a_run_that_is_killed_is_completed_by_the_next(
     assert set(tags(registry).values()) <= {digest}
     assert images(line, "base")["base:13"]["digest"] == digest
     assert set(tags(registry).values()) == {digest}
-    line.goldsmith("verify", "base:13", "--accept-sample")
+    if late:
+        line.goldsmith("verify", "base:13", "--accept-sample")
     assert list((line.state / "tmp").iterdir()) == []
+
+
+def test_a_blob_that_the_storage_spoils_moves_no_tag(
+    line: Checkout, registry: RegistryClient, digest: str
+) -> None:
+    built = json.loads(line.goldsmith("build", "base", "--json").stdout)
+    layer = built["platforms"]["linux/amd64"]["layers"][-1]["digest"].removeprefix("sha256:")
+    blob = line.state / f"registry/docker/registry/v2/blobs/sha256/{layer[:2]}/{layer}/data"
+    sound = blob.read_bytes()
+    unpublish(line)
+    blob.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    refused(line, 6, "other content than its digest says")
+    assert tags(registry) == {}
+    blob.write_bytes(sound)
+    assert images(line, "base")["base:13"]["digest"] == digest
+    assert set(tags(registry).values()) == {digest}
+
+
+def test_a_user_without_rights_for_docker_builds_and_is_denied_for_that_reason(
+    line: Checkout, digest: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    nobody = (str(tool("setpriv")), "--reuid=65534", "--regid=65534", "--clear-groups")
+    # A program of setpriv's keeps some rights of root until it starts another one.
+    closed = subprocess.run([*nobody, "sh", "-c", '"$0" -c ""', sys.executable], check=False)
+    if closed.returncode != 0:
+        pytest.skip("this Python is in a folder that is closed to other users")
+    engine = json.loads(line.goldsmith("up", "--no-registry", "--json").stdout)["engine"]["host"]
+    if not engine.startswith("unix://"):
+        pytest.skip("the engine has no socket")
+    # Not below pytest's own folders: those are closed to other users.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        for part in ("images", "templates"):
+            shutil.copytree(line.catalogue / part, folder / "own" / "catalogue" / part)
+        shutil.copytree(line.state / "pool", folder / "own" / "state" / "pool")
+        database = shutil.copy(line.environment["GOLDSMITH_TRIVY_DB"], folder / "own")
+        subprocess.run(["chown", "-R", "65534:65534", folder / "own"], check=True)
+        settings = {"GOLDSMITH_TRIVY_DB": str(database), "DOCKER_HOST": engine, "HOME": "/nonexistent"}
+        other = Checkout(
+            folder / "own" / "catalogue", folder / "own" / "state", {**line.environment, **settings}
+        )
+        other.goldsmith("init", prefix=nobody)
+        built = other.goldsmith("build", "base", "--engine", "direct", "--json", prefix=nobody)
+        assert json.loads(built.stdout)["digest"] == digest
+        ran = other.goldsmith("run", "base", "--engine", "direct", ok=False, prefix=nobody)
+        assert ran.returncode == 4, ran.stderr
+        for word in ("denied", "not run", "no rights"):
+            assert word in ran.stderr, ran.stderr
 
 
 def test_ctrl_c_ends_the_run_with_130_and_leaves_nothing(line: Checkout) -> None:
