@@ -87,6 +87,7 @@ EXIT_CODES = {
     6: "a registry could not be reached, refused, or sent other bytes",
     7: "two builds of one input differ",
     130: "interrupted (Ctrl-C)",
+    141: "whoever read the output left (`| head`)",
 }
 _DIFFERS = "…"
 _QUOTED = 4  # messages of one reason

@@ -265,5 +265,7 @@ def _show(difference: SectionDiff) -> None:
     lines = [f"{difference.file} [{difference.section}]" + "".join(f" ({r})" for r in difference.reasons)]
     lines += [f"  + {p}" for p in difference.added]
     lines += [f"  - {p}" for p in difference.removed]
-    lines += [f"  ~ {name} {old} -> {new}" for name, old, new in difference.changed]
+    for name, old, new in difference.changed:
+        # What is not in the version: the archive's file has another hash, size or place.
+        lines.append(f"  ~ {name} {old} -> {new}" if old != new else f"  ~ {name} {old}: another file")
     emit("\n".join(lines))

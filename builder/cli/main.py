@@ -17,7 +17,7 @@ from builder.errors import GoldsmithError
 from builder.report import emit_json, forgiving_streams, plain
 from builder.store import disk_faults
 
-_BUG, _INTERRUPTED = 3, 130
+_BUG, _INTERRUPTED, _READER_LEFT = 3, 130, 141  # the last two as a shell reports the signals
 
 # Each module adds its commands to the application: who uses them is its name.
 _GROUPS = ("catalogue", "images", "evidence", "host", "registry")
@@ -56,7 +56,13 @@ def guarded(action: Callable[[], int], arguments: list[str]) -> int:
     forgiving_streams()
     try:
         with disk_faults():
-            return action()
+            code = action()
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_LEFT
     except GoldsmithError as error:
         _show(error, "--json" in arguments)
         return error.exit_code

@@ -23,7 +23,8 @@ class Temporary(RegistryError):
         super().__init__(
             message,
             context=context,
-            hint="nothing was half-published; look at the registry and run the command again",
+            hint="start or mend the registry (goldsmith up starts the one of this machine), and run again; "
+            "no tag was moved",
             reference="registry-unavailable",
         )
         self.retry_after = retry_after

@@ -8,6 +8,7 @@ apt-get(8) `--print-uris`, deb-control(5).
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,19 @@ _INSTALL_APT = "install the Debian packages apt and debian-archive-keyring"
 _URI_LINE = re.compile(r"'([^']+)' (\S+) (\d+)( \S+)?")
 _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
 
+_ROOM_MIN = 96 << 20  # bytes that the unpacked indexes of a suite need
+_NO_SPACE = "No space left"
 _NOT_FETCHED = (
     "the index of {suite} cannot be fetched",
     "see whether the mirror is up, its address right, the suite there, and whether a proxy is needed",
 )
 # What apt says, and what that means: (words in its output, message, hint). The first match counts.
 _UPDATE_FAILURES = (
+    (
+        (_NO_SPACE, "Disk quota"),
+        "no space is left for the index of {suite}",
+        "make room in the state directory, or set GOLDSMITH_STATE to another place",
+    ),
     # apt calls an index unsigned, too, when the mirror or a proxy answered with an error page.
     (("400  Bad", "401  Unauthorized", "403  Forbidden", "407  Proxy", "502  Bad"), *_NOT_FETCHED),
     (
@@ -59,11 +67,6 @@ _UPDATE_FAILURES = (
         ),
         "the index of {suite} is truncated or altered",
         "try again in a few minutes (the mirror may be updating itself), or use another mirror",
-    ),
-    (
-        ("No space left", "Disk quota"),
-        "no space is left for the index of {suite}",
-        "make room in the state directory, or set GOLDSMITH_STATE to another place",
     ),
     (("",), *_NOT_FETCHED),
 )
@@ -96,6 +99,9 @@ class Apt:
         done = self._run(suite, architecture, command, self.update_seconds)
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace")
+            if shutil.disk_usage(self.root).free < _ROOM_MIN:
+                # apt takes what it could not unpack for missing, and asks for another file.
+                said = f"{_NO_SPACE}\n{said}"
             for words, message, hint in _UPDATE_FAILURES:
                 if any(word in said for word in words):
                     raise LockError(message.format(suite=suite), context=done.log, hint=hint)

@@ -297,3 +297,15 @@ def test_a_mirror_that_refuses_is_no_question_of_keys(archive: Archive, tmp_path
         server.shutdown()
         server.server_close()
     assert "address" in caught.value.hint
+
+
+def test_a_disk_that_is_nearly_full_is_named_whatever_apt_says(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    private = apt(archive, tmp_path)
+    private.update("trixie", "amd64")  # what succeeds is no matter of room
+    with pytest.raises(LockError, match="no space is left") as caught:
+        apt(archive, tmp_path, f"file:{tmp_path}/none/debian").update("trixie", "amd64")
+    assert "GOLDSMITH_STATE" in caught.value.hint

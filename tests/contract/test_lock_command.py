@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,17 @@ def test_people_see_the_difference(place: Place, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert "images/base/image.lock [1 runtime linux/amd64]" in said
     assert "~ libc 2.41-1 -> 2.41-2" in said
+
+
+def test_people_see_that_a_file_was_exchanged_under_its_version(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.goldsmith("lock")
+    path = place.catalogue / "images/base/image.lock"
+    path.write_text(re.sub(r"(package libc .*?)[0-9a-f]{64}", r"\g<1>" + "b" * 64, path.read_text()))
+    capsys.readouterr()
+    assert run(["lock", "--check"]) == 1
+    assert "~ libc 2.41-1: another file" in capsys.readouterr().out
 
 
 def test_a_check_without_a_lock_is_stale(place: Place) -> None:
