@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +24,14 @@ from tests.support.disk import full_disk
 
 NOW = dt.datetime.now(dt.UTC).replace(microsecond=0)
 TEMPLATES = Path(__file__).parents[2] / "templates"
-# What is called where the disk fills up.
-STAGES: dict[str, tuple[Any, str]] = {
-    "fetch": (Pool, "fetch"),
-    "build": (DirectEngine, "build"),
-    "normalise": (building.normaliser, "normalise"),
-    "finish": (building, "finish"),
-    "record": (Store, "remember"),
+# What is called where the disk fills up, and how many bytes a file may have there: for the layers
+# so many that the small files before them are written.
+STAGES: dict[str, tuple[Any, str, int]] = {
+    "fetch": (Pool, "fetch", 1),
+    "build": (DirectEngine, "build", 1),
+    "normalise": (building.normaliser, "normalise", 8192),
+    "finish": (building, "finish", 1),
+    "record": (Store, "remember", 1),
 }
 
 
@@ -38,7 +40,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """The state directory of a catalogue that is locked and ready to be built."""
     requires.tool("apt-get")
     archive = Archive(tmp_path / "archive", NOW)
-    archive.add("hello", files={"usr/bin/hello": b"hello\n" * 1000})
+    archive.add("hello", files={"usr/bin/hello": random.Random(1).randbytes(30_000)})
     archive.publish()
     catalogue = write(tmp_path / "catalogue", image("base", streams={"1": stream("hello")}))
     shutil.copytree(TEMPLATES, catalogue / "templates", dirs_exist_ok=True)
@@ -52,13 +54,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return tmp_path / "state"
 
 
-def during(where: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def during(where: tuple[Any, str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk be full while that function runs."""
-    owner, name = where
+    owner, name, limit = where
     real: Callable[..., Any] = getattr(owner, name)
 
     def full(*arguments: Any, **named: Any) -> Any:
-        with full_disk():
+        with full_disk(limit):
             return real(*arguments, **named)
 
     monkeypatch.setattr(owner, name, full)
