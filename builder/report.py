@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import textwrap
 import threading
@@ -111,11 +112,33 @@ def for_people() -> Reporter:
 
 
 def plain(text: str) -> str:
-    """`text` without control characters (ESC, C0 and C1, but for newline and tab)."""
-    return "".join(
-        c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160) else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )
+    """`text` without anything that is not printed as itself, but for newline and tab.
+
+    Escape sequences, C1 controls, marks that turn the direction of writing, lone surrogates.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def output_works() -> bool:
+    """Whether standard output still takes what was printed; if not, it is dropped from now on."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output()
+        return False
+    return True
+
+
+def drop_output() -> None:
+    """Send standard output to the null device, so that the interpreter can end in peace."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def complain(text: str) -> None:
+    """Print an error for people on standard error."""
+    sys.stderr.write(plain(text) + "\n")
 
 
 def emit(text: str) -> None:
@@ -130,8 +153,11 @@ def emit_json(value: Any) -> None:
 
 def forgiving_streams() -> None:
     """Let output pass that the terminal's character set lacks, instead of failing in the middle."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed; its number must not go to the next file that is opened
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -155,7 +181,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     if needed + _SEPARATOR * len(columns) > console.width:
         _records(title, columns, cells, console.width)
         return
-    out = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    out = Table(title=Text(plain(title)), title_justify="left", box=SIMPLE_HEAD)
     for name, entire in zip(columns, whole, strict=True):
         out.add_column(name, overflow="fold", no_wrap=entire)
     for row in cells:
@@ -172,7 +198,7 @@ def _records(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], 
     """Each row as a block of lines, one a column: for narrow terminals."""
     label = max(map(len, columns)) + 2
     indent = " " * (_LABEL_INDENT + label)
-    print(title)
+    print(plain(title))
     for row in rows:
         print()
         for name, cell in zip(columns, row, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from builder.errors import UsageError
@@ -44,10 +44,9 @@ class Settings:
     trivy_binary: str | None
     hadolint_binary: str | None
     key_uris: Mapping[str, str]
-    passphrase: str | None
+    passphrase: str | None = field(repr=False)
     child_environment: Mapping[str, str]
     policy: str
-    verbose: bool = False
     debian_keyring: str | None = None
 
     @classmethod
@@ -66,7 +65,7 @@ class Settings:
         (`needs_catalogue=False`) takes the working directory in its place.
         """
         env = os.environ if environ is None else environ
-        here = (directory or Path.cwd()).absolute()
+        here = (directory or _working_directory()).absolute()
         try:
             catalogue = find_catalogue(env, here)
         except UsageError:
@@ -93,6 +92,13 @@ class Settings:
             policy=env.get("GOLDSMITH_POLICY") or "baseline",
             debian_keyring=env.get("GOLDSMITH_DEBIAN_KEYRING") or None,
         )
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory is gone", hint="go to a folder that exists") from None
 
 
 def find_catalogue(env: Mapping[str, str], directory: Path) -> Path:

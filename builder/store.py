@@ -15,15 +15,17 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from builder.errors import GoldsmithError, ToolError
 from builder.model.digest import Digest
 
 _CHUNK = 1 << 20  # bytes
+_RECORD_MAX = 16 << 20  # bytes
 _MAKE_ROOM = "make room in the state directory, or set GOLDSMITH_STATE to another place; then run again"
 # What a disk says that is full, over quota or a size limit, read-only, or broken.
 _DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
@@ -54,11 +56,7 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
             self.keys.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ToolError(
-                f"the state directory cannot be written: {self.root}",
-                context=str(error),
-                hint="set GOLDSMITH_STATE to a folder that you may write",
-            ) from None
+            raise self._not_writable(error) from None
         return self
 
     @contextlib.contextmanager
@@ -69,7 +67,7 @@ class Store:
         left in `tmp/` is removed.
         """
         self.create()
-        with open(self.root / "lock", "a+") as handle:
+        with self._lock_file() as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -90,6 +88,20 @@ class Store:
             finally:
                 handle.truncate(0)
 
+    def _lock_file(self) -> TextIO:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            return os.fdopen(os.open(self.root / "lock", flags, 0o644), "a+")
+        except OSError as error:
+            raise self._not_writable(error) from None
+
+    def _not_writable(self, error: OSError) -> ToolError:
+        return ToolError(
+            f"the state directory cannot be written: {self.root}",
+            context=str(error),
+            hint="set GOLDSMITH_STATE to a folder that you may write",
+        )
+
     @contextlib.contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
         """A temporary folder inside the state directory, removed at the end whatever happens."""
@@ -103,8 +115,8 @@ class Store:
     def record(self, kind: str, key: Digest) -> dict[str, Any] | None:
         """What was recorded under a content key; None when nothing (readable) is there."""
         try:
-            found = json.loads((self.records / kind / key.hex).read_bytes())
-        except (OSError, ValueError):
+            found = json.loads(read_file(self.records / kind / key.hex, _RECORD_MAX))
+        except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
@@ -145,6 +157,30 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise ToolError(f"cannot write {path}", context=str(error), hint=_MAKE_ROOM) from None
+
+
+def read_file(path: Path, bytes_max: int) -> bytes:
+    """All bytes of a regular file that has at most `bytes_max`; raises OSError.
+
+    A pipe, which could keep us waiting for ever, and a device are refused.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = handle.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise OSError(errno.EFBIG, f"larger than {bytes_max >> 10} KiB", str(path))
+    return data
+
+
+def file_tail(path: Path, bytes_max: int) -> str:
+    """The end of a log, as text without bad bytes; empty when it cannot be read."""
+    try:
+        with open(path, "rb") as handle:
+            handle.seek(max(0, os.fstat(handle.fileno()).st_size - bytes_max))
+            return handle.read(bytes_max).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def file_digest(path: Path) -> Digest:

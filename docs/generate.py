@@ -391,7 +391,8 @@ def errors() -> str:
                 found.append(said)
     lines = [
         "# Errors\n",
-        "An error says what is wrong, what was seen, and what to do. For people it goes to standard error:\n",
+        "An error says what is wrong, what was seen, and what to do. For people it goes to standard error",
+        "(a denial, exit code 4, begins with `denied:`):\n",
         "```\nerror: MESSAGE\n  CONTEXT\n  what to do: HINT\n```\n",
         'With `--json` it is `{"error", "message", "context", "hint", "exit_code"}` on standard output; mistakes in definitions',
         "also have `problems`, a list of `{file, path, message, hint}`. `error` is the class in kebab case (`lock-error`) or one",

@@ -21,7 +21,7 @@ import yaml
 from builder.errors import RegistryError, ToolError, UsageError
 from builder.oci.auth import host_name, is_loopback
 from builder.settings import Settings
-from builder.store import Store, write_atomically
+from builder.store import Store, file_tail, write_atomically
 from builder.tools import process
 
 _PROGRAMS = ("docker-registry", "registry")
@@ -185,7 +185,7 @@ def _wait(storage: Storage, store: Store, host: str, port: int) -> None:
             if dead or time.monotonic() > ends:
                 raise RegistryError(
                     f"the storage registry {'ended' if dead else 'does not answer'} on {storage.address}",
-                    context=_tail(storage.log),
+                    context=file_tail(storage.log, _LOG_TAIL),
                     hint=f"see {storage.log}; GOLDSMITH_REGISTRY chooses another port",
                     reference="storage-not-ready",
                 )
@@ -200,13 +200,6 @@ def _answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _tail(log: Path) -> str:
-    try:
-        return log.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
 
 
 def _pid_file(store: Store) -> Path:

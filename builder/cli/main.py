@@ -10,14 +10,17 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from builder.errors import GoldsmithError
-from builder.report import emit_json, forgiving_streams, plain
+from builder.errors import GoldsmithError, PolicyDenied, ToolError, UsageError
+from builder.report import complain, drop_output, emit, emit_json, forgiving_streams, output_works
 from builder.store import disk_faults
+from builder.version import version
 
-_BUG, _INTERRUPTED, _READER_LEFT = 3, 130, 141  # the last two as a shell reports the signals
+_BUG, _INTERRUPTED = 3, 130
+_PIPE_CLOSED = 141  # as a shell tells a program that SIGPIPE (13) ended
 
 # Each module adds its commands to the application: who uses them is its name.
 _GROUPS = ("catalogue", "images", "evidence", "host", "registry")
@@ -29,7 +32,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 110},
 )
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    pass
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,61 +50,99 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code (design: 0 ok, 1 definition or lock, 2 usage, …)."""
-    for group in _GROUPS:
-        importlib.import_module(f"builder.cli.{group}").register(app)
-
-    def command() -> int:
-        result = typer.main.get_command(app).main(
-            args=arguments, prog_name="goldsmith", standalone_mode=False
-        )
-        return result if isinstance(result, int) else 0
-
-    return guarded(command, arguments)
+    return guarded(lambda: _command(arguments), arguments)
 
 
 def guarded(action: Callable[[], int], arguments: list[str]) -> int:
     """Run `action`; whatever it raises is shown to people as an error, and becomes an exit code."""
     forgiving_streams()
+    as_json = "--json" in arguments
     try:
         with disk_faults():
             code = action()
             sys.stdout.flush()
             return code
-    except BrokenPipeError:
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _READER_LEFT
     except GoldsmithError as error:
-        _show(error, "--json" in arguments)
-        return error.exit_code
+        return _fail(error, as_json)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; nothing was left half-done", file=sys.stderr)
-        return _INTERRUPTED
+        interrupted = GoldsmithError("interrupted; nothing was left half-done", reference="interrupted")
+        interrupted.exit_code = _INTERRUPTED
+        return _fail(interrupted, as_json)
+    except BrokenPipeError:  # who reads us has seen enough: `goldsmith images | head -1`
+        drop_output()
+        return _PIPE_CLOSED
+    except OSError as error:
+        return _fail(_of_the_system(error), as_json)
     except Exception as error:  # noqa: BLE001 - the last door: a bug becomes a log file
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's own usage errors
-            error.show()
-            return int(error.exit_code)
-        return _bug(arguments)
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            return _fail_usage(error, as_json)
+        return _fail(_bug(arguments), as_json)
 
 
-def _show(error: GoldsmithError, as_json: bool) -> None:
-    if as_json:
-        emit_json(error.as_dict())
-        return
-    lines = [f"error: {error.message}"]
+def _command(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        emit(f"goldsmith {version()}")
+        return 0
+    for group in _GROUPS:
+        importlib.import_module(f"builder.cli.{group}").register(app)
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name="goldsmith", standalone_mode=False)
+    except SystemExit:  # click ends by itself in one case only: when who reads us has gone
+        raise BrokenPipeError from None
+    if result == _INTERRUPTED:  # typer turns an interruption into this, and says nothing
+        raise KeyboardInterrupt
+    return result if isinstance(result, int) else 0
+
+
+def _fail(error: GoldsmithError, as_json: bool) -> int:
+    if as_json and output_works():
+        with contextlib.suppress(OSError):
+            emit_json(error.as_dict())
+            return error.exit_code
+        drop_output()
+    lines = [f"{'denied' if isinstance(error, PolicyDenied) else 'error'}: {error.message}"]
     lines += [f"  {line}" for line in error.context.splitlines()]
     if error.hint:
         lines.append(f"  what to do: {error.hint}")
-    sys.stderr.write(plain("\n".join(lines)) + "\n")
+    complain("\n".join(lines))
+    return error.exit_code
 
 
-def _bug(arguments: list[str]) -> int:
-    state = Path(os.environ.get("GOLDSMITH_STATE") or ".goldsmith")
-    folder = state if os.access(state, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
-    log = folder / f"goldsmith-bug-{os.getpid()}.log"
-    with contextlib.suppress(OSError):
-        log.write_text(f"goldsmith {' '.join(arguments)}\npython {sys.version}\n\n{traceback.format_exc()}")
-    sys.stderr.write(
-        f"error: goldsmith met a bug of its own; nothing was published\n  what to do: report it with {log}\n"
+def _fail_usage(error: Any, as_json: bool) -> int:
+    """An error of the option parser (click), told as every other error is."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return int(error.exit_code)
+    message = str(error.format_message())
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "goldsmith"
+    return _fail(UsageError(message, hint=f"{path} --help"), as_json)
+
+
+def _of_the_system(error: OSError) -> ToolError:
+    """Missing rights, a full disk, too many open files: this machine's doing, not a bug."""
+    return ToolError(
+        f"this machine refused: {error.strerror or type(error).__name__}",
+        context=str(error),
+        hint="see to the rights, the room on the disk and the limits there, then run it again",
+        reference="system-refused",
     )
-    return _BUG
+
+
+def _bug(arguments: list[str]) -> GoldsmithError:
+    state = Path(os.environ.get("GOLDSMITH_STATE") or ".goldsmith")
+    folder = state if os.access(state, os.W_OK | os.X_OK) else None
+    place = "nowhere: no log could be written"
+    told = f"goldsmith {' '.join(arguments)}\npython {sys.version}\n\n{traceback.format_exc()}"
+    with contextlib.suppress(OSError):
+        # A name that nobody can guess: in a shared folder it could be a link to elsewhere.
+        handle, place = tempfile.mkstemp(prefix="goldsmith-bug-", suffix=".log", dir=folder)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(told)
+    bug = GoldsmithError(
+        "goldsmith met a bug of its own; nothing was published",
+        hint=f"report it with {place}",
+        reference="bug",
+    )
+    bug.exit_code = _BUG
+    return bug

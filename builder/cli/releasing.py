@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from builder.store import file_digest
 from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
+from builder.version import version
 
 
 @dataclass(frozen=True)
@@ -168,14 +168,6 @@ class ReleaseTools:
         from builder.stages.publish import publish
 
         return publish(signed, self.client)
-
-
-def version() -> str:
-    """The version of the installed tool; "unpackaged" when it runs from a plain folder."""
-    try:
-        return importlib.metadata.version("goldsmith")
-    except importlib.metadata.PackageNotFoundError:
-        return "unpackaged"
 
 
 def run_images(

@@ -156,7 +156,7 @@ class ImageLock:
             elif line.strip() and chunks:
                 chunks[-1][1].append(line)
             elif line.strip():
-                raise LockError(f"{file}:{number}: a line outside a section")
+                raise LockError(f"{file}:{number}: a line outside a section", hint="run `goldsmith lock`")
         return cls(tuple(_parse_section(chunk, file, number) for number, chunk in chunks))
 
 
@@ -165,7 +165,7 @@ def _parse_section(lines: Iterable[str], file: str, number: int) -> LockSection:
     where = f"{file}:{number}"
     match = _SECTION.fullmatch(heading)
     if not match:
-        raise LockError(f"{where}: malformed heading {heading[:100]!r}")
+        raise LockError(f"{where}: malformed heading {heading[:100]!r}", hint="run `goldsmith lock`")
     fields: dict[str, list[str]] = {}
     packages: list[LockedPackage] = []
     try:
@@ -191,6 +191,8 @@ def _parse_section(lines: Iterable[str], file: str, number: int) -> LockSection:
             parent = ParentPin(image, variant, Digest(section))
         return LockSection(match[1], match[2], platform, suite, Digest(intent), parent, tuple(packages))
     except KeyError as error:
-        raise LockError(f"{where}: the section has no line {error.args[0]!r}") from None
+        raise LockError(
+            f"{where}: the section has no line {error.args[0]!r}", hint="run `goldsmith lock`"
+        ) from None
     except ValueError as error:
         raise LockError(f"{where}: {error}", hint="run `goldsmith lock`") from None

@@ -315,8 +315,13 @@ def _create(path: Path, data: bytes) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return False
-    except OSError as error:
-        raise ToolError(f"cannot write {path}", context=str(error)) from None
+    except OSError:  # a file system without hard links; only one `init` runs at a time
+        if path.exists():
+            return False
+        try:
+            temporary.rename(path)
+        except OSError as error:
+            raise ToolError(f"cannot write {path}", context=str(error)) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

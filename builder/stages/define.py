@@ -18,11 +18,13 @@ from builder.errors import DefinitionError, Problem
 from builder.model.catalogue import Catalogue, parent_stream
 from builder.model.definition import BuilderDefinition, ChecksDefinition, ImageDefinition, Stream
 from builder.model.image import Target
+from builder.model.layers import BUDGETS
+from builder.store import read_file
 from builder.tools import strict_yaml
 
 __all__ = ["Catalogue", "end_of_life_problem", "json_schemas", "load_catalogue"]
 
-_CHAIN_MAX = 3  # parents above an image
+_CHAIN_MAX = len(BUDGETS) - 1  # parents above an image: each needs layers
 _IMAGES_MAX = 2000
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -80,11 +82,16 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 
 def _folders(root: Path, problems: list[Problem]) -> list[Path]:
     folders = []
-    for path in sorted((root / "images").iterdir()):
+    try:
+        paths = sorted((root / "images").iterdir())
+    except OSError as error:
+        problems.append(Problem("images", "", str(error.strerror), "it must be a folder that you may read"))
+        return []
+    for path in paths:
         shown = f"images/{path.name}"
         if path.name.startswith(".") or (path.is_file() and not path.is_symlink()):
             continue
-        if not path.resolve().is_relative_to(root.resolve()):
+        if not _is_within(path, root):
             problems.append(Problem(shown, "", "a link that leads out of the catalogue", "put a folder here"))
         elif path.is_dir():
             folders.append(path)
@@ -99,16 +106,19 @@ def _folders(root: Path, problems: list[Problem]) -> list[Path]:
 def _read(root: Path, file: str, model: type[_Model], problems: list[Problem]) -> _Model | None:
     path = root / file
     try:
-        if not path.resolve().is_relative_to(root.resolve()):
+        if not _is_within(path, root):
             raise ValueError("a link that leads out of the catalogue")
-        with open(path, "rb") as handle:
-            value = strict_yaml.parse(handle.read(1 << 20))
+        value = strict_yaml.parse(read_file(path, strict_yaml.SIZE_MAX))
         if not isinstance(value, dict):
             raise ValueError("not a mapping of keys to values")
     except FileNotFoundError:
         problems.append(Problem(file, "", "the file is missing", f"every image has its {path.name}"))
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        hint = "it must be a regular file that you may read, of reasonable size"
+        problems.append(Problem(file, "", str(error.strerror), hint))
+        return None
+    except ValueError as error:
         problems.append(Problem(file, "", str(error)))
         return None
     # The names inside our types are no second spelling of a key.
@@ -128,6 +138,14 @@ def _read(root: Path, file: str, model: type[_Model], problems: list[Problem]) -
             if not (e["type"] == "too_short" and any(_is_below(o["loc"], e["loc"]) for o in found))
         ]
     return None
+
+
+def _is_within(path: Path, root: Path) -> bool:
+    """Whether links lead to a place inside `root`; not for links that lead in a circle."""
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:  # what pathlib makes of such a circle
+        return False
 
 
 def _is_below(inner: Sequence[Any], outer: Sequence[Any]) -> bool:

@@ -14,6 +14,7 @@ from builder.model.verdict import Verdict
 from builder.policy.engine import evaluate
 from builder.policy.rule import Case
 from builder.policy.schema import Policy, parse_policy
+from builder.store import read_file
 from builder.tools import strict_yaml
 
 
@@ -40,9 +41,13 @@ def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now
 def load_policy(path: Path) -> Policy:
     """The policy in a file; raises DefinitionError with every mistake in it, UsageError when missing."""
     try:
-        text = path.read_bytes()
+        text = read_file(path, strict_yaml.SIZE_MAX)
     except OSError as error:
-        raise UsageError(f"there is no policy at {path}", context=str(error)) from None
+        raise UsageError(
+            f"the policy at {path} cannot be read",
+            context=str(error),
+            hint="it must be a regular file that you may read, of reasonable size",
+        ) from None
     try:
         value = strict_yaml.parse(text)
     except ValueError as error:

@@ -18,7 +18,7 @@ from builder.model.digest import Digest
 from builder.model.image import Target
 from builder.model.lock import ImageLock, LockedPackage, LockSection, ParentPin
 from builder.model.platform import Platform
-from builder.store import write_atomically
+from builder.store import read_file, write_atomically
 
 BUILDER = "builder"  # the stream of `templates/builder.lock`
 _FILE_MAX = 16 << 20  # bytes
@@ -104,17 +104,17 @@ def builder_lock_path(root: Path) -> Path:
 def read(path: Path, shown: str) -> ImageLock:
     """Read a lock file; raises LockError when it is missing or malformed."""
     try:
-        with open(path, "rb") as handle:
-            data = handle.read(_FILE_MAX + 1)
-        if len(data) > _FILE_MAX:
-            raise LockError(f"{shown} is larger than {_FILE_MAX >> 20} MiB")
-        return ImageLock.parse(data.decode("utf-8"), shown)
+        return ImageLock.parse(read_file(path, _FILE_MAX).decode("utf-8"), shown)
     except FileNotFoundError:
         raise LockError(
             f"{shown} is missing", hint="run `goldsmith lock` and review what it writes"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise LockError(f"{shown} cannot be read", context=str(error)) from None
+        raise LockError(
+            f"{shown} cannot be read",
+            context=str(error),
+            hint="restore it, or remove it and write it anew with `goldsmith lock`",
+        ) from None
 
 
 def read_if_any(path: Path, shown: str) -> ImageLock | None:
@@ -131,7 +131,6 @@ def write(path: Path, lock: ImageLock) -> bool:
     if path.is_file() and path.read_bytes() == data:
         return False
     write_atomically(path, data)
-    path.chmod(0o644)
     return True
 
 

@@ -168,7 +168,15 @@ def _rendered(environment: Any, name: str, facts: dict[str, Any]) -> bytes:
             f"templates/{error.name}", "template", "there is no such template", "see the files of templates/"
         )
         raise DefinitionError([problem]) from None
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (
+        TemplateError,
+        ArithmeticError,
+        LookupError,
+        OSError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         line = getattr(error, "lineno", None)
         problem = Problem(
             f"templates/{name}", f"line {line}" if line else "template", str(error)[:500], "mend the template"

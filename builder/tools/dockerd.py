@@ -17,7 +17,7 @@ from pathlib import Path
 
 from builder.errors import ToolError
 from builder.model.digest import Digest
-from builder.store import Store, write_atomically
+from builder.store import Store, file_tail, write_atomically
 from builder.tools import process
 
 _START_SECONDS = 60
@@ -154,12 +154,9 @@ def _await_answer(paths: OwnPaths, pid: int, answers: Callable[[str], bool]) -> 
 
 
 def _not_started(paths: OwnPaths) -> NoEngine:
-    with open(paths.log, "rb") as log:
-        log.seek(max(0, paths.log.stat().st_size - _LOG_TAIL))
-        said = log.read().decode("utf-8", "replace")
     return NoEngine(
         "dockerd could not be started",
-        context=said.strip(),
+        context=file_tail(paths.log, _LOG_TAIL),
         hint=f"see {paths.log}; without an engine: goldsmith build --engine direct",
     )
 

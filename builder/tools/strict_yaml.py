@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-_SIZE_MAX = 256 << 10  # bytes
+SIZE_MAX = 256 << 10  # bytes
 _DEPTH_MAX = 20
 
 
@@ -42,8 +42,8 @@ _Loader.yaml_implicit_resolvers = {
 
 def parse(data: bytes) -> Any:
     """The document's value: dict, list, str, int, float, bool or None. Raises ValueError."""
-    if len(data) > _SIZE_MAX:
-        raise ValueError(f"larger than {_SIZE_MAX >> 10} KiB")
+    if len(data) > SIZE_MAX:
+        raise ValueError(f"larger than {SIZE_MAX >> 10} KiB")
     try:
         text = data.decode("utf-8")
         _look_over(text)

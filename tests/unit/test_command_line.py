@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 from builder import errors
 from builder.cli import main as command_line
 from builder.report import plain
+from builder.signing.refusal import EvidenceRefused
 from tests.support.catalogue import image, write
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -27,6 +31,20 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str) -> int:
     return command_line.run(list(arguments))
+
+
+def shell(words: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """A command line with redirections, as a user types it; `goldsmith` is ours."""
+    program = f"{shlex.quote(sys.executable)} -m builder"
+    return subprocess.run(
+        ["bash", "-c", words.replace("goldsmith", program)],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GOLDSMITH_STATE": str(directory / "state")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def test_a_mistake_in_the_catalogue_ends_with_1_and_names_the_place(
@@ -53,7 +71,7 @@ def test_every_mistake_is_there_as_json_too(catalogue: Path, capsys: pytest.Capt
 def test_wrong_usage_ends_with_2(
     catalogue: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
-    assert run(*arguments) in (1, 2)
+    assert run(*arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -154,3 +172,98 @@ def test_a_reader_that_leaves_is_no_reason_to_complain(catalogue: Path) -> None:
         os.close(writing)
     assert done.stderr == b""
     assert done.returncode not in (0, 3, 120)
+
+
+@pytest.mark.parametrize("hostile", ["\u202egnp.exe", "\u2066x", "\udcff", "\u2028error: all is lost"])
+def test_nothing_turns_or_breaks_a_line_on_the_terminal(hostile: str) -> None:
+    assert plain(hostile).isprintable()
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug(catalogue: Path) -> None:
+    done = shell("goldsmith images --json | true; echo ${PIPESTATUS[0]}", catalogue)
+    assert done.stdout.strip() in ("0", "141")  # whether it was still there when we wrote
+    assert done.stderr == ""
+    # A pipe whose other end is closed already.
+    done = shell("mkfifo p; exec 3<>p 4>p 3<&-; goldsmith images --json >&4; echo $?", catalogue)
+    assert done.stdout.strip() == "141"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("goldsmith images >&-", 0, ""),
+        ("goldsmith images >&- 2>&-", 0, ""),
+        ("goldsmith images --json >/dev/full", 5, "error: "),
+        ("goldsmith images >/dev/full", 5, "error: "),
+        ("PYTHONIOENCODING=ascii goldsmith images", 0, ""),
+        ("mkdir gone; cd gone; rmdir ../gone; goldsmith images", 2, "error: the working directory is gone"),
+        ("goldsmith images $'\\xff'", 2, "error: "),
+    ],
+)
+def test_odd_surroundings_are_no_bug(catalogue: Path, words: str, code: int, said: str) -> None:
+    done = shell(words, catalogue)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr
+
+
+def test_a_catalogue_may_be_called_as_it_likes(catalogue: Path, tmp_path: Path) -> None:
+    """`[/x]` is a closing tag to the library that prints tables."""
+    odd = tmp_path / "a[" / "b]"
+    odd.parent.mkdir()
+    catalogue.rename(odd)
+    done = shell("goldsmith images", odd)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(odd) in done.stdout
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("goldsmith ")
+
+
+@pytest.mark.parametrize("arguments", [("nothing",), ("build",), ("images", "--bogus")])
+def test_wrong_usage_is_json_too(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments, "--json") == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["error"], told["exit_code"]) == ("usage-error", 2)
+    assert "--help" in told["hint"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "name"),
+    [
+        (ZeroDivisionError("ours"), 3, "bug"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (PermissionError(13, "Permission denied", "/x"), 5, "system-refused"),
+    ],
+)
+def test_every_end_is_json_too(
+    catalogue: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    name: str,
+) -> None:
+    def broken(root: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("builder.stages.define.load_catalogue", broken)
+    assert run("images", "--json") == code
+    told = json.loads(capsys.readouterr().out)
+    assert (told["error"], told["exit_code"]) == (name, code)
+    assert run("images") == code
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_denial_is_called_one(
+    catalogue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(root: Path) -> None:
+        raise EvidenceRefused("nothing is signed", reference="unsigned")
+
+    monkeypatch.setattr("builder.stages.define.load_catalogue", refused)
+    assert run("images") == 4
+    assert capsys.readouterr().err.startswith("denied: nothing is signed")

@@ -199,10 +199,10 @@ def test_a_file_that_is_no_plain_yaml(tmp_path: Path, text: bytes, message: str)
             "a cycle: a -> b -> a",
         ),
         (
-            [image("a"), *(image(n, **{"from": p}) for n, p in ("ba", "cb", "dc", "ed"))],
-            "images/e/image.yaml",
+            [image("a"), *(image(n, **{"from": p}) for n, p in ("ba", "cb", "dc"))],
+            "images/d/image.yaml",
             "from",
-            "more than 3 parents",
+            "more than 2 parents",
         ),
         (
             [image("a", streams={"1": stream(suite="bookworm")}), image("b", **{"from": "a"})],
