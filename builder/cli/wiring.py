@@ -11,6 +11,7 @@ from builder.errors import UsageError
 from builder.model.catalogue import Catalogue
 from builder.model.evidence import CheckReport
 from builder.model.image import PlatformImage, Target
+from builder.model.lock import LockSection
 from builder.pipeline.build import Builder, Engine
 from builder.settings import Settings
 from builder.stages.define import load_catalogue
@@ -52,23 +53,28 @@ class Workshop:
         if name == "docker":
             from builder.engines.docker import DockerEngine
 
-            lock = self.catalogue.root / "templates" / "builder.lock"
-            return DockerEngine(self.store, self.settings.child_environment, lock)
+            return DockerEngine(self.store, self.settings.child_environment, self._assembler())
         raise UsageError(f"there is no engine {name[:50]!r}", hint="direct or docker")
+
+    def _assembler(self) -> LockSection:
+        """The packages of the assembler for this machine; refused when the lock is stale."""
+        from builder.engines.assembler import host_platform
+        from builder.stages.lock import builder_section
+
+        return builder_section(self.catalogue, host_platform())
 
     def check(self, target: Target, image: PlatformImage) -> CheckReport:
         """Check a candidate in an engine that answers or can be started; without one, what needs
         a container is reported as not run."""
         from builder.checks.probe import probe_folder
-        from builder.engines.assembler import assembler_section, assembler_tar
+        from builder.engines.assembler import assembler_tar
         from builder.errors import ToolError
         from builder.stages.check import check
         from builder.tools.docker_engine import Engine as ContainerEngine
         from builder.tools.docker_engine import ensure_engine
 
         def folder() -> Path:
-            section = assembler_section(self.catalogue.root / "templates" / "builder.lock")
-            return probe_folder(assembler_tar(section, self.pool, self.store))
+            return probe_folder(assembler_tar(self._assembler(), self.pool, self.store))
 
         engine: ContainerEngine | ToolError
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from builder.errors import LockError, ToolError
-from builder.model.lock import ImageLock, LockedPackage, LockSection
+from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.oci.tarformat import END, TarEntry, header, padding
 from builder.store import Store
@@ -36,21 +36,14 @@ class Pool(Protocol):
         """A package's file, its size and SHA-256 just checked."""
 
 
-def assembler_section(lock: Path) -> LockSection:
-    """The section of the assembler's lock file for this machine; raises LockError or ToolError."""
+def host_platform() -> Platform:
+    """The platform of this machine, whose programs the assembler runs; raises ToolError."""
     architecture = _ARCHITECTURES.get(host.machine())
     if architecture is None:
         raise ToolError(
             f"images cannot be assembled with Docker on {host.machine()}", hint="use --engine direct"
         )
-    try:
-        sections = ImageLock.parse(lock.read_text(), lock.name).sections
-    except (OSError, UnicodeError) as error:
-        raise LockError("the assembler's lock cannot be read", context=str(error)) from None
-    for section in sections:
-        if section.platform == Platform("linux", architecture):
-            return section
-    raise LockError(f"{lock.name} locks nothing for linux/{architecture}", hint="run `goldsmith lock`")
+    return Platform("linux", architecture)
 
 
 def assembler_tar(section: LockSection, pool: Pool, store: Store) -> Path:

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from builder.engines.assembler import Pool, assembler_section, assembler_tar
+from builder.engines.assembler import Pool, assembler_tar
 from builder.errors import LockError, ToolError
 from builder.model.image import BuildContext, RawImage
+from builder.model.lock import LockSection
 from builder.oci.rootfs import flatten
 from builder.store import Store
 from builder.tools.docker_client import Combination, build_tar, find_combination
@@ -23,19 +24,21 @@ from builder.tools.docker_engine import ensure_engine
 
 _BUILD_SECONDS = 900
 _SUMS = "assemble/SHA256SUMS"
-DOCKER_ENGINE_VERSION = 1
 
 
 class DockerEngine:
-    """Builds with a container engine; one is found, or started, at the first build."""
+    """Builds with a container engine; one is found, or started, at the first build.
+
+    `assembler` is the reviewed section of the packages that images are assembled with.
+    """
 
     name = "docker"
 
     def __init__(
-        self, store: Store, environment: Mapping[str, str], assembler_lock: Path, show: bool = False
+        self, store: Store, environment: Mapping[str, str], assembler: LockSection, show: bool = False
     ) -> None:
         self._store, self._environment = store, environment
-        self._assembler_lock, self._show = assembler_lock, show
+        self._assembler, self._show = assembler, show
 
     @cached_property
     def combination(self) -> Combination:
@@ -74,8 +77,7 @@ class DockerEngine:
             names = _pool_names(context)
             for package in context.lock.packages:
                 _link(pool.path(package), folder / "pool" / names[package.sha256])
-            section = assembler_section(self._assembler_lock)
-            _link(assembler_tar(section, pool, self._store), folder / "builder.tar")
+            _link(assembler_tar(self._assembler, pool, self._store), folder / "builder.tar")
             if context.parent:
                 with open(folder / "parent.tar", "wb") as out:
                     flatten(context.parent, out)

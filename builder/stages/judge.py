@@ -42,6 +42,8 @@ def load_policy(path: Path) -> Policy:
     """The policy in a file; raises DefinitionError with every mistake in it, UsageError when missing."""
     try:
         text = read_file(path, strict_yaml.SIZE_MAX)
+    except FileNotFoundError:
+        raise UsageError(f"there is no policy at {path}", hint="put one there, or name another") from None
     except OSError as error:
         raise UsageError(
             f"the policy at {path} cannot be read",

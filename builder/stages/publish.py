@@ -20,8 +20,6 @@ from builder.oci.client import RegistryClient
 from builder.oci.layout import blob_path, read_blob
 from builder.oci.manifest import parse_manifest
 
-STAGE = "publish"
-VERSION = 1
 CANDIDATE = "candidate"
 _THREADS = 8
 

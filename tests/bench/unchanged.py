@@ -41,14 +41,12 @@ def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
 
 
 def _cached_build(scene: Scene) -> float:
-    from builder.engines.docker import DockerEngine
     from builder.pipeline.prepare import prepare
     from builder.tools.docker_client import build_tar
 
     workshop = scene.workshop()
     (context,) = prepare(workshop.catalogue, workshop.catalogue.find("base")).contexts.values()
-    lock = workshop.catalogue.root / "templates" / "builder.lock"
-    engine = DockerEngine(scene.store, scene.settings.child_environment, lock)
+    engine = workshop.engine("docker")
     with scene.store.scratch("bench") as work:
         folder = engine.materialise(context, workshop.pool, work)
         times = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +366,37 @@ YAML_LIKE = st.text(max_size=200, alphabet="ab:-[]{}&*!'|>#?,% \n").map(str.enco
 def test_no_text_does_more_to_the_reader_than_a_clear_refusal(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         strict_yaml.parse(data)
+
+
+@pytest.mark.parametrize("kind", ["loop", "folder", "pipe", "large"])
+def test_what_is_no_plain_file_is_a_mistake_and_not_a_bug(tmp_path: Path, kind: str) -> None:
+    root = write(tmp_path, image("one"))
+    file = root / "images" / "one" / "image.yaml"
+    file.unlink()
+    if kind == "loop":
+        file.symlink_to("image.yaml")
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)  # to open it would wait for a writer for ever
+    else:
+        file.write_bytes(b"# " + bytes(strict_yaml.SIZE_MAX))
+    assert only(root).file == "images/one/image.yaml"
+
+
+def test_a_stray_link_in_a_circle_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path, image("one"))
+    (root / "images" / "two").symlink_to("two")
+    assert only(root).file == "images/two"
+
+
+def test_a_folder_of_images_that_cannot_be_read_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path, image("one"))
+
+    def denied(path: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert "Permission denied" in only(root).message

@@ -12,19 +12,23 @@ from pathlib import Path
 import pytest
 
 from builder.checks.probe import probe_folder
+from builder.cli.wiring import Workshop
 from builder.engines import assembler
-from builder.engines.assembler import assembler_section, assembler_tar
+from builder.engines.assembler import assembler_tar, host_platform
 from builder.engines.docker import DockerEngine
 from builder.errors import LockError, ToolError
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, ImageConfig
-from builder.model.lock import ImageLock, LockedPackage, LockSection
+from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.oci.layout import create_layout
+from builder.settings import Settings
+from builder.stages.define import load_catalogue
 from builder.store import Store
 from tests.support.debs import directory, link, make_deb, member
 from tests.support.images import add_layer, platform_image
 
+ROOT = Path(__file__).parents[2]
 NATIVE = Platform("linux", {"x86_64": "amd64", "aarch64": "arm64"}[host.machine()])
 
 
@@ -100,22 +104,10 @@ def test_an_altered_package_leaves_no_root(shell: tuple[LockSection, FolderPool]
     assert list((store.root / "assembler").iterdir()) == []
 
 
-def test_the_section_of_this_machine_is_taken(tmp_path: Path, shell: tuple[LockSection, FolderPool]) -> None:
-    lock = tmp_path / "builder.lock"
-    lock.write_text(ImageLock((shell[0],)).text())
-    assert assembler_section(lock) == shell[0]
-    other = Platform("linux", "arm64" if NATIVE.architecture == "amd64" else "amd64")
-    lock.write_text(ImageLock((replace(shell[0], platform=other),)).text())
-    with pytest.raises(LockError, match="locks nothing"):
-        assembler_section(lock)
-    with pytest.raises(LockError, match="cannot be read"):
-        assembler_section(tmp_path / "none.lock")
-
-
-def test_a_machine_that_we_do_not_build_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_we_do_not_build_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembler.host, "machine", lambda: "riscv64")
     with pytest.raises(ToolError) as caught:
-        assembler_section(tmp_path / "builder.lock")
+        host_platform()
     assert "direct" in caught.value.hint
 
 
@@ -158,10 +150,8 @@ def _context(shell: tuple[LockSection, FolderPool], sums: str | None = None) -> 
 
 
 @pytest.fixture
-def engine(shell: tuple[LockSection, FolderPool], store: Store, tmp_path: Path) -> DockerEngine:
-    lock = tmp_path / "builder.lock"
-    lock.write_text(ImageLock((shell[0],)).text())
-    return DockerEngine(store, {"PATH": ""}, lock)
+def engine(shell: tuple[LockSection, FolderPool], store: Store) -> DockerEngine:
+    return DockerEngine(store, {"PATH": ""}, shell[0])
 
 
 def test_the_context_holds_files_packages_root_and_parent(
@@ -198,3 +188,18 @@ def test_without_an_engine_the_build_says_what_to_do(
     with pytest.raises(ToolError) as caught:
         engine.build(_context(shell), shell[1], tmp_path / "work")
     assert caught.value.hint
+
+
+def test_the_docker_engine_refuses_a_stale_assembler(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What assembles images is as reviewed as what is in them."""
+    monkeypatch.setattr(assembler.host, "machine", lambda: "x86_64")
+    catalogue = load_catalogue(ROOT)
+    settings = Settings.load({"GOLDSMITH_STATE": str(store.root)}, ROOT)
+    workshop = Workshop(settings, catalogue, store)
+    assert workshop.engine("docker").name == "docker"
+    if catalogue.builder is None:
+        raise AssertionError("the catalogue has no templates/builder.yaml")
+    asked = (*catalogue.builder.packages, "netcat-openbsd")
+    changed = replace(catalogue, builder=catalogue.builder.model_copy(update={"packages": asked}))
+    with pytest.raises(LockError, match="stale"):
+        Workshop(settings, changed, store).engine("docker")

@@ -213,3 +213,17 @@ def test_the_hint_is_the_hash_of_the_der_key() -> None:
     )
     key = PublicKey.parse("builder", pem, "test")
     assert key.hint == "XNJS+wzokyQ2+vjM0QQJgbie5K1rn+niorfnGqyyfNM="
+
+
+def test_keys_are_made_where_hard_links_are_not_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(source: object, target: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    create_keys(tmp_path / "keys", {}, None)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "keys").iterdir()}
+    create_keys(tmp_path / "keys", {}, None)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "keys").iterdir()} == before
+    load_keys(tmp_path / "keys", {}, None)

@@ -12,7 +12,7 @@ import pytest
 
 from builder.errors import ToolError
 from builder.model.digest import Digest
-from builder.store import StateBusy, Store, disk_faults, file_digest, write_atomically
+from builder.store import StateBusy, Store, disk_faults, file_digest, file_tail, read_file, write_atomically
 
 KEY = Digest.of(b"key")
 
@@ -113,3 +113,40 @@ def test_a_full_or_broken_disk_is_an_error_of_the_machine(number: int) -> None:
 def test_other_errors_are_not_taken_for_a_full_disk() -> None:
     with pytest.raises(FileNotFoundError), disk_faults():
         raise FileNotFoundError(errno.ENOENT, "No such file")
+
+
+def test_a_state_directory_that_takes_no_lock_is_told(store: Store) -> None:
+    (store.root / "lock").mkdir()
+    with pytest.raises(ToolError) as caught, store.exclusive("run"):
+        raise AssertionError("held without a lock")
+    assert "GOLDSMITH_STATE" in caught.value.hint
+
+
+def test_the_lock_does_not_empty_what_a_link_points_to(store: Store, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (store.root / "lock").symlink_to(victim)
+    with pytest.raises(ToolError), store.exclusive("run"):
+        raise AssertionError("held by way of a link")
+    assert victim.read_text() == "precious"
+
+
+def test_a_record_that_is_no_record_counts_as_none(store: Store) -> None:
+    store.remember("kind", KEY, {"x": 1})
+    path = store.records / "kind" / KEY.hex
+    for content in (b"", b"[1]", b"{", b"[" * 100_000, b"\xff"):
+        path.write_bytes(content)
+        assert store.record("kind", KEY) is None
+
+
+def test_only_so_much_of_a_plain_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_file(path, 5) == b"12345"
+    assert file_tail(path, 2) == "45"
+    with pytest.raises(OSError, match="larger"):
+        read_file(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_file(tmp_path / "pipe", 5)
+    assert file_tail(tmp_path / "none", 2) == ""
