@@ -5,6 +5,7 @@ Every string from outside goes through `plain`, so that no escape sequence reach
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -76,6 +77,8 @@ class Live(Lines):
         self._progress = Progress(*columns, console=console, transient=True)
         self._running = 0
         self._lock = threading.Lock()
+        # An interrupt may come between start and stop; the cursor must not stay hidden.
+        atexit.register(self._progress.stop)
 
     @contextmanager
     def stage(self, image: str, stage: str, detail: str = "") -> Iterator[None]:

@@ -26,10 +26,10 @@ except ZeroDivisionError:
 """
 
 
-def on_a_terminal(term: str) -> str:
+def on_a_terminal(term: str, script: str = _SCRIPT) -> str:
     parent, child = pty.openpty()
     environment = {**os.environ, "TERM": term, "COLUMNS": "100"}
-    process = subprocess.Popen([sys.executable, "-c", _SCRIPT], cwd=ROOT, env=environment, stderr=child)
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment, stderr=child)
     os.close(child)
     said = b""
     while True:
@@ -63,3 +63,9 @@ def test_a_log_has_plain_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
         raise ZeroDivisionError
     (line,) = capsys.readouterr().err.splitlines()
     assert line.split() == ["base:13", "scan", "0.0", "s", "direct"]
+
+
+def test_the_cursor_is_back_after_an_interrupt_in_the_middle() -> None:
+    script = "from builder.report import Live; live = Live(); live._begin('base:13 unpack')"
+    said = on_a_terminal("xterm", script)
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
