@@ -79,10 +79,11 @@ BESIDE = {
 }
 EXIT_CODES = {
     0: "done",
-    1: "a mistake in definitions or locks; something is stale; the state directory is in use",
+    1: "a mistake in definitions or locks; something is stale; the state directory is in use; a file or an "
+    "exported catalogue that `check` cannot read",
     2: "the command line or the environment makes no sense",
     3: "a bug of goldsmith; a log was written",
-    4: "denied: by the policy, or evidence was refused",
+    4: "denied: by the policy, or evidence was refused; `check` has findings",
     5: "an external program is missing, failed, or cannot be trusted",
     6: "a registry could not be reached, refused, or sent other bytes",
     7: "two builds of one input differ",

@@ -20,7 +20,7 @@ from builder.model.reference import Reference
 from builder.oci.auth import Credentials
 from builder.oci.faults import RegistryRefused, other_content, unusable
 from builder.oci.layout import replacing
-from builder.oci.listing import list_referrers, list_tags
+from builder.oci.listing import list_referrers, list_repositories, list_tags
 from builder.oci.manifest import (
     INDEX_TYPES,
     MANIFEST_MAX,
@@ -241,6 +241,10 @@ class RegistryClient:
         """All tags of a repository, sorted; empty when there is no such repository."""
         names = list_tags(self._transport, self.reference(repo).name)
         return tuple(sorted(self.reference(repo, tag).tag or "" for tag in names))
+
+    def repositories(self) -> tuple[str, ...]:
+        """The names of all repositories, sorted."""
+        return tuple(sorted(self.reference(name).name for name in list_repositories(self._transport)))
 
     def referrers(
         self, repo: str, subject: Digest, artifact_type: str | None = None

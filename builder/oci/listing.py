@@ -1,4 +1,4 @@
-"""Listings of a registry: tags and referrers, page by page, and never without end.
+"""Listings of a registry: repositories, tags and referrers, page by page, and never without end.
 
 Source: OCI distribution specification 1.1, "Listing Tags" and "Listing Referrers".
 """
@@ -40,6 +40,27 @@ def list_tags(transport: Transport, repo: str) -> set[str]:
     raise unusable(f"the tag list of {repo} does not end")
 
 
+def list_repositories(transport: Transport) -> set[str]:
+    """The names of all repositories, unchecked (distribution's `_catalog`; not part of the specification)."""
+    found: set[str] = set()
+    path: str | None = "/v2/_catalog?n=1000"
+    for _ in range(_PAGES_MAX):
+        page = _page(transport, path or "", "", "application/json", use="ping")
+        if page is None:
+            raise unusable("the registry does not list its repositories")
+        data, path, _ = page
+        names = parse_json(data, "repository list", _PAGE_MAX).get("repositories") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise unusable("the list of repositories is not a list of texts")
+        before = len(found)
+        found |= set(names)
+        if path is None:
+            return found
+        if len(found) == before or len(found) > _TAGS_MAX:
+            break
+    raise unusable("the list of repositories does not end")
+
+
 def list_referrers(transport: Transport, repo: str, subject: Digest) -> tuple[Descriptor, ...] | None:
     """What the referrers API lists for a manifest; None when the registry has no such API."""
     found: dict[Digest, Descriptor] = {}
@@ -60,7 +81,9 @@ def list_referrers(transport: Transport, repo: str, subject: Digest) -> tuple[De
     raise unusable(f"the referrers of {subject.short} in {repo} do not end")
 
 
-def _page(transport: Transport, path: str, repo: str, accept: str) -> tuple[bytes, str | None, str] | None:
+def _page(
+    transport: Transport, path: str, repo: str, accept: str, use: str | None = None
+) -> tuple[bytes, str | None, str] | None:
     """One page: its bytes, the next page's path, its media type; None for 404."""
 
     def action(ends: float) -> tuple[bytes, str | None, str] | None:
@@ -68,7 +91,7 @@ def _page(transport: Transport, path: str, repo: str, accept: str) -> tuple[byte
             ends,
             "GET",
             path,
-            use=f"pull {repo}",
+            use=use or f"pull {repo}",
             ok=(200, 404),
             headers={"Accept": accept},
         ) as reply:

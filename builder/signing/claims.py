@@ -101,6 +101,15 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
     )
 
 
+def believed(attached: Attached, subject: Digest, trust: Trust) -> tuple[Statement, ...]:
+    """Step 4 alone: the statements of known types about `subject`; raises EvidenceRefused.
+
+    For those who want to know what was said, not whether the image is approved.
+    """
+    statements = (_check_statement(e, subject, trust) for e in attached.envelopes)
+    return tuple(s for s in statements if s is not None)
+
+
 def _check_signature(signed: SignedPayload, subject: Digest, trust: Trust) -> str:
     """3. an image signature: by the builder's key, over this digest; returns its repository."""
     payload = parse_simple_signing(signed.payload)
