@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from builder.errors import NotReproducible
-from builder.model.image import PlatformImage
-from builder.oci.layout import blob_path
+from builder.model.image import Layer, PlatformImage
+from builder.oci.layout import blob_path, verified_chunks
 from builder.oci.tarformat import END, TarEntry, header, padding
 
 _CHUNK = 1 << 20  # bytes
@@ -121,13 +121,21 @@ def content_hash(tar: BinaryIO, node: Node) -> str:
 
 def _layer_entries(image: PlatformImage) -> Iterator[tuple[tarfile.TarInfo, str, Node, IO[bytes] | None]]:
     for layer in image.layers:
-        with tarfile.open(blob_path(image.layout, layer.blob.digest), mode="r|gz") as source:
-            for member in source:
-                name, node = _node(member)
-                if posixpath.basename(name).startswith(_WHITEOUT):
-                    raise NotReproducible(f"the layer {layer.blob.digest} holds a whiteout: /{name}")
-                if name:
-                    yield member, name, node, source.extractfile(member) if node.kind == "0" else None
+        for member, content in layer_members(image, layer):
+            name, node = _node(member)
+            if posixpath.basename(name).startswith(_WHITEOUT):
+                raise NotReproducible(f"the layer {layer.blob.digest} holds a whiteout: /{name}")
+            if name:
+                yield member, name, node, content
+
+
+def layer_members(image: PlatformImage, layer: Layer) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """The entries of a layer, its blob checked first; raises RegistryError when it is damaged."""
+    for _ in verified_chunks(image.layout, layer.blob):
+        pass
+    with tarfile.open(blob_path(image.layout, layer.blob.digest), mode="r|gz") as source:
+        for member in source:
+            yield member, source.extractfile(member) if member.isreg() else None
 
 
 def _node(member: tarfile.TarInfo) -> tuple[str, Node]:

@@ -20,6 +20,17 @@ from builder.policy.explain import explain
 from builder.report import Reporter
 from builder.store import Store
 
+_RECORDED = {
+    "approved",
+    "verdict",
+    "sample",
+    "issued_at",
+    "expires_at",
+    "findings",
+    "reference",
+    "explanation",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -115,7 +126,9 @@ class Runner:
         return _outcome(image, record, stages, anew, self.builder.names)
 
     def _holds(self, record: Mapping[str, object]) -> bool:
-        """Whether the verdict is still good for at least half of its time."""
+        """Whether the record is whole, and the verdict still good for at least half of its time."""
+        if not record.keys() >= _RECORDED:
+            return False
         issued, expires = (dt.datetime.fromisoformat(str(record[k])) for k in ("issued_at", "expires_at"))
         return issued <= self.now < issued + (expires - issued) / 2
 

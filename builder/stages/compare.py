@@ -6,10 +6,9 @@ is named with its cause.
 
 from __future__ import annotations
 
-import tarfile
-
 from builder.model.image import Layer, PlatformImage
-from builder.oci.layout import blob_path, read_blob_json
+from builder.oci.layout import read_blob_json
+from builder.oci.rootfs import layer_members
 
 
 def differences(one: PlatformImage, other: PlatformImage) -> tuple[str, ...]:
@@ -47,5 +46,7 @@ def _first(one: PlatformImage, layer: Layer, other: PlatformImage, twin: Layer) 
 
 
 def _headers(image: PlatformImage, layer: Layer) -> dict[str, tuple[object, ...]]:
-    with tarfile.open(blob_path(image.layout, layer.blob.digest), mode="r|gz") as tar:
-        return {m.name: (m.type, m.mode, (m.uid, m.gid), m.size, m.mtime, m.linkname) for m in tar}
+    return {
+        m.name: (m.type, m.mode, (m.uid, m.gid), m.size, m.mtime, m.linkname)
+        for m, _ in layer_members(image, layer)
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from builder.engines.direct import DirectEngine
-from builder.errors import LockError, NotReproducible
+from builder.errors import LockError, NotReproducible, RegistryError
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, GeneratedEntry, ImageConfig, PlatformImage, RawImage
 from builder.model.lock import LockedPackage, LockSection
@@ -347,3 +347,11 @@ def test_other_content_is_told_from_other_compression(world: World) -> None:
     twin = replace(image, manifest=manifest, layers=(packed, *image.layers[1:]))
     assert differences(image, twin) == (f"layer {layer.group}: the same content, compressed differently",)
     assert differences(image, image) == ()
+
+
+def test_a_damaged_layer_of_the_parent_is_refused(world: World) -> None:
+    parent = world.build(world.context(world.deb("base-files", BASE_FILES)))
+    blob = blob_path(parent.layout, parent.layers[0].blob.digest)
+    blob.write_bytes(blob.read_bytes()[:-20])
+    with pytest.raises(RegistryError, match="damaged|other content"):
+        world.build(world.context(world.deb("hello", HELLO), parent=parent))

@@ -128,13 +128,16 @@ def test_what_did_not_change_is_neither_built_nor_judged_nor_published_again(wor
     assert (world.builds.built, world.published) == ([], [])
 
 
-@pytest.mark.parametrize("change", ["database", "registry", "half-time"])
+@pytest.mark.parametrize("change", ["database", "registry", "half-time", "damaged-record"])
 def test_a_verdict_is_given_again_when(world: World, change: str) -> None:
     world.run()
     world.published.clear()
     now = NOW
     if change == "database":
         world.identity = {"database": "two"}
+    elif change == "damaged-record":
+        for record in (world.store.records / "released").iterdir():
+            record.write_text('{"approved": true}')
     elif change == "registry":
         world.in_registry = False
     else:
