@@ -210,3 +210,9 @@ def _records(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], 
             for line in folded[1:]:
                 print(indent + line)
     print()
+
+
+def log_line(text: str) -> None:
+    """Write finished lines of a service's log to standard error."""
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,11 @@ def _working_directory() -> Path:
         return Path.cwd()
     except FileNotFoundError:
         raise UsageError("the working directory is gone", hint="go to a folder that exists") from None
+
+
+def wall_clock() -> float:
+    """Seconds since the epoch: for services, which outlive the time of a run."""
+    return time.time()
 
 
 def find_catalogue(env: Mapping[str, str], directory: Path) -> Path:

@@ -119,17 +119,22 @@ def bundle_referrer(
     )
 
 
-def _carrier(tag: str, layer_type: str, layers: Sequence[tuple[bytes, Mapping[str, str]]]) -> SignedManifest:
-    config = canonical_json(
+def carrier_config(layers: Sequence[Digest]) -> bytes:
+    """The configuration of a `.sig` or `.att` manifest with those layers: it says nothing else."""
+    return canonical_json(
         {
             "architecture": "",
             "os": "",
             "config": {},
             "created": _NO_TIME,
-            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(data)) for data, _ in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [str(digest) for digest in layers]},
             "history": [{"created": _NO_TIME} for _ in layers],
         }
     )
+
+
+def _carrier(tag: str, layer_type: str, layers: Sequence[tuple[bytes, Mapping[str, str]]]) -> SignedManifest:
+    config = carrier_config([Digest.of(data) for data, _ in layers])
     manifest = canonical_json(
         {
             "schemaVersion": 2,

@@ -160,6 +160,9 @@ class Handler(BaseHTTPRequestHandler):
                 pass
             elif url.path == "/v2/":
                 self.reply(200, b"{}", Content_Type="application/json")
+            elif url.path == "/v2/_catalog":
+                body = json.dumps({"repositories": sorted(self.simulator.manifests)}).encode()
+                self.reply(200, body, Content_Type="application/json")
             elif match := _ROUTE.fullmatch(url.path):
                 query = {k: v[0] for k, v in parse_qs(url.query).items()}
                 getattr(self, "_" + match["kind"])(match["repo"], match["rest"], query)

@@ -1,0 +1,101 @@
+"""The command that runs the gate: serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from builder.settings import Settings
+
+_LISTEN = "127.0.0.1:5700"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    app.command()(serve)
+
+
+def serve(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="The address to answer at.")
+    ] = _LISTEN,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="HOST:PORT", help="The storage registry. Default: ours."),
+    ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."
+        ),
+    ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            "--prefix", help="Serve the repositories whose names begin so; '' is all but the candidates."
+        ),
+    ] = "candidate/",
+    strip_prefix: Annotated[
+        bool, typer.Option("--strip-prefix", help="Leave the prefix out of the names that clients use.")
+    ] = False,
+    link: Annotated[
+        str | None,
+        typer.Option("--link", metavar="URL", help="Our address as people reach it, for refusals."),
+    ] = None,
+    accel: Annotated[
+        str | None,
+        typer.Option(
+            "--accel", metavar="PATH", help="Let the web server in front send blobs (X-Accel-Redirect)."
+        ),
+    ] = None,
+    accept_sample: Annotated[
+        bool, typer.Option("--accept-sample", help="Accept verdicts given with the sample database.")
+    ] = False,
+    log_requests: Annotated[
+        bool, typer.Option(help="Whether to log each request, not only refusals and faults.")
+    ] = True,
+) -> None:
+    """Serve approved images to everybody, read-only, until it is stopped; logs JSON lines."""
+    from builder.report import log_line
+    from builder.settings import Settings, wall_clock
+    from builder.signing.keys import Trust
+    from builder.store import Store
+    from registry.gate.server import Configuration, Service
+    from registry.gate.watch import Names
+
+    settings = Settings.load(needs_catalogue=trust is None)
+    host, port = _address(listen)
+    upstream = storage or settings.registry
+    store = Store(settings.state)
+    config = Configuration(
+        host=host,
+        port=port,
+        storage=upstream,
+        trust=Trust.load(trust or store.keys),
+        link=(link or f"http://{listen}").rstrip("/"),
+        names=Names(prefix, strip_prefix),
+        accept_sample=accept_sample,
+        proofs=store.root / "gate",
+        blobs=_own_blobs(settings, upstream),
+        accel=accel.rstrip("/") if accel else None,
+        log_requests=log_requests,
+    )
+    Service(config, wall_clock, log_line).run()
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"not an address to listen at: {listen[:100]!r}", hint="such as 127.0.0.1:5700")
+    return host.strip("[]"), int(port)
+
+
+def _own_blobs(settings: Settings, upstream: str) -> Path | None:
+    """The storage's blob folder, when the storage is the one of this state directory."""
+    folder = settings.state / "registry" / "docker" / "registry" / "v2" / "blobs"
+    return folder if upstream == settings.registry and folder.is_dir() else None

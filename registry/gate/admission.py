@@ -1,0 +1,260 @@
+"""Admission: whether an image of the storage is served, and what belongs to it.
+
+The procedure; the numbers stand in the code:
+
+ 1. The image is what a tag of a served repository points to. From here on its digest is what it
+    is; a manifest that no tag reaches was never published.
+ 2. The whole verification of `builder.signing.verify` passes at that digest, at today's time:
+    signatures and attestations by the keys of their roles, an approving, unexpired verdict by
+    the verdict key on this index and these platforms, not older than one that was seen before.
+ 3. What is served are the bytes that verification read, hashed once more. They are kept; the
+    storage is not asked for them again.
+ 4. Of what is attached, only that belongs to the image which was believed: the signature tag,
+    the attestation tag and the bundles whose every layer has a type that we know (step 2 has
+    checked by whom those are signed). Carriers with a stranger's configuration are left out.
+ 5. The blobs are those that the kept manifests name, with their sizes, and no others.
+ 6. The signed verdict is kept, so that it can be proved again without the storage.
+ 7. The end of life is read from the configuration's label.
+ 8. Approved; or denied with the first flaw as a typed reason. What could not be looked at is
+    "temporarily-unverifiable" and never an approval. A crash is a denial too.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from builder.errors import GoldsmithError, RegistryError
+from builder.model.digest import Digest
+from builder.model.image import Descriptor
+from builder.model.reference import Reference
+from builder.oci.manifest import Manifest, parse_json, parse_manifest
+from builder.signing import cosign_parse
+from builder.signing.collect import Registry
+from builder.signing.cosign_formats import (
+    BUNDLE_PREDICATE_ANNOTATION,
+    BUNDLE_TYPE,
+    DSSE_TYPE,
+    EMPTY,
+    PREDICATE_ANNOTATION,
+    SIMPLE_SIGNING_TYPE,
+    attestation_tag,
+    carrier_config,
+    signature_tag,
+)
+from builder.signing.keys import Trust
+from builder.signing.predicates import ROLE_OF, VERDICT_TYPE
+from builder.signing.refusal import EvidenceRefused
+from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
+from builder.signing.verdicts import decode
+from builder.signing.verify import Verification, verify
+from registry.gate.decision import Approved, Denied, Held, Reason
+from registry.gate.witness import Witness
+
+END_OF_LIFE_LABEL = "dev.goldsmith.end-of-life"
+_CONFIG_MAX = 4 << 20  # bytes
+_BUNDLE_MAX = ENVELOPE_MAX + 4096  # bytes
+
+# How verification's own words map to ours; every other flaw means that nobody we trust made it.
+_REASONS = {
+    "verdict-denies": Reason.POLICY,
+    "sample-database": Reason.POLICY,
+    "not-scanned": Reason.POLICY,
+    "verdict-expired": Reason.EXPIRED,
+    "verdict-from-the-future": Reason.UNVERIFIABLE,
+    "verdict-replayed": Reason.UNVERIFIABLE,
+}
+
+
+def admit(
+    reference: Reference,
+    registry: Registry,
+    trust: Trust,
+    now: dt.datetime,
+    *,
+    accept_sample: bool = False,
+    seen: Callable[[Digest], dt.datetime | None] = lambda digest: None,
+    mark: str = "",
+) -> Approved | Denied:
+    """Carry out the procedure above for `reference` (with its digest, and a tag that points there)."""
+    witness = Witness(registry)
+    try:
+        # 2. everything that can be verified is verified
+        proof = verify(reference, witness, trust, now, accept_sample=accept_sample, seen=seen)
+        return _closure(reference, proof, witness, trust, mark)
+    except EvidenceRefused as error:
+        reason = _REASONS.get(error.reference, Reason.NOT_CURATED)
+        return _denied(reason, error, now, reference, witness)
+    except GoldsmithError as error:  # 8. what could not be looked at
+        return _denied(Reason.UNVERIFIABLE, error, now, reference, witness)
+    except Exception as error:  # noqa: BLE001 - 8. a crash of the verifier is a denial
+        known = frozenset({reference.digest} if reference.digest else ())
+        cause = f"the verifier failed: {type(error).__name__}"
+        return Denied(Reason.UNVERIFIABLE, cause, now, "verifier-crashed", digests=known)
+
+
+def _closure(
+    reference: Reference, proof: Verification, witness: Witness, trust: Trust, mark: str
+) -> Approved:
+    # 3. the image's own manifests
+    manifests = {m.digest: _held(m.digest, witness) for m in proof.manifests}
+    tags: dict[str, Digest] = {}
+    referrers: dict[Digest, tuple[Descriptor, ...]] = {}
+    for subject in (m.digest for m in proof.manifests):
+        # 4. what is attached to each
+        for tag, kind in (
+            (signature_tag(subject), SIMPLE_SIGNING_TYPE),
+            (attestation_tag(subject), DSSE_TYPE),
+        ):
+            if tag in witness.tags and _believed_carrier(_parsed(witness.tags[tag], witness), kind):
+                tags[tag] = witness.tags[tag]
+        listed = tuple(_believed_bundles(subject, witness))
+        referrers[subject] = listed
+        # 5. their blobs come with them
+        for digest in (*(tags[t] for t in tags), *(d.digest for d in listed)):
+            manifests.setdefault(digest, _held(digest, witness))
+    return Approved(
+        repository=reference.name,
+        index=proof.digest,
+        ref=proof.verdict.ref,
+        issued_at=proof.verdict.issued_at,
+        expires_at=proof.verdict.expires_at,
+        end_of_life=_end_of_life(reference, proof, witness),
+        manifests=tuple(manifests.values()),
+        tags=tags,
+        referrers=referrers,
+        envelope=_envelope(reference, proof, witness, trust),
+        mark=mark,
+    )
+
+
+def prove_again(approved: Approved, trust: Trust) -> bool:
+    """Whether the kept verdict still says what the closure says, by the keys of today; no I/O.
+
+    Index and platforms are bound to the verdict by their digests, everything by its own hash.
+    """
+    payload, signature = approved.envelope
+    envelope = Envelope(payload, signature)
+    if not trust.verdict.verifies(signature, envelope.signed_bytes):
+        return False
+    try:
+        statement = parse_statement(payload)
+        verdict = decode(statement.predicate)
+    except EvidenceRefused:
+        return False
+    stated = (verdict.approved, verdict.ref, verdict.issued_at, verdict.expires_at)
+    return (
+        statement.predicate_type == VERDICT_TYPE
+        and statement.subject == approved.index
+        and approved.index in (verdict.digest, *verdict.sboms)
+        and stated == (True, approved.ref, approved.issued_at, approved.expires_at)
+        and verdict.ref.partition(":")[0] == approved.repository.rpartition("/")[2]
+        and {verdict.digest, *verdict.sboms}
+        >= {h.digest for h in approved.manifests if _is_image(h, approved)}
+        and all(Digest.of(h.data) == h.digest for h in approved.manifests)
+    )
+
+
+def _is_image(held: Held, approved: Approved) -> bool:
+    attached = {*approved.tags.values(), *(d.digest for found in approved.referrers.values() for d in found)}
+    return held.digest not in attached
+
+
+def _held(digest: Digest, witness: Witness) -> Held:
+    data, media_type = witness.manifests[digest]
+    if Digest.of(data) != digest:
+        raise RegistryError("a manifest changed while it was held", context=digest)
+    blobs = {b.digest: b.size for b in parse_manifest(data, media_type).blobs}
+    return Held(digest, media_type, data, blobs)
+
+
+def _parsed(digest: Digest, witness: Witness) -> Manifest | None:
+    if digest not in witness.manifests:
+        return None
+    return parse_manifest(*witness.manifests[digest])
+
+
+def _believed_carrier(manifest: Manifest | None, kind: str) -> bool:
+    """4. a `.sig` or `.att` with nothing of a stranger in it."""
+    if manifest is None or manifest.config is None:
+        return False
+    if manifest.config.digest != Digest.of(carrier_config([x.digest for x in manifest.layers])):
+        return False
+    if kind == SIMPLE_SIGNING_TYPE:
+        return all(x.media_type == kind for x in manifest.layers)
+    return all(x.annotations.get(PREDICATE_ANNOTATION) in ROLE_OF for x in manifest.layers)
+
+
+def _believed_bundles(subject: Digest, witness: Witness) -> Iterator[Descriptor]:
+    """4. the bundles of types that we know, described by what they are and not by the listing."""
+    listed = witness.listed.get(subject, ())
+    for digest in dict.fromkeys(d.digest for d in listed if d.artifact_type == BUNDLE_TYPE):
+        manifest = _parsed(digest, witness)
+        if manifest is None or manifest.config is None or manifest.config.digest != Digest.of(EMPTY):
+            continue
+        if manifest.annotations.get(BUNDLE_PREDICATE_ANNOTATION) in ROLE_OF:
+            data, media_type = witness.manifests[digest]
+            yield Descriptor(media_type, digest, len(data), manifest.annotations, manifest.artifact_type)
+
+
+def _envelope(
+    reference: Reference, proof: Verification, witness: Witness, trust: Trust
+) -> tuple[bytes, bytes]:
+    """6. the envelope of the verdict that governs, from either form."""
+    for blob, read in _verdict_blobs(proof.digest, witness):
+        data = witness.get_blob_bytes(reference.name, blob, _BUNDLE_MAX)
+        envelope = read(data)
+        statement = parse_statement(envelope.payload)
+        if statement.predicate_type != VERDICT_TYPE or statement.subject != proof.digest:
+            continue
+        if decode(statement.predicate) == proof.verdict and trust.verdict.verifies(
+            envelope.signature, envelope.signed_bytes
+        ):
+            return envelope.payload, envelope.signature
+    raise RegistryError("the verdict cannot be read a second time", context=str(reference))
+
+
+def _verdict_blobs(
+    subject: Digest, witness: Witness
+) -> Iterator[tuple[Descriptor, Callable[[bytes], Envelope]]]:
+    tag = attestation_tag(subject)
+    attestations = _parsed(witness.tags[tag], witness) if tag in witness.tags else None
+    if attestations is not None:
+        for part in cosign_parse.attestation_layers(attestations):
+            if part.predicate_type == VERDICT_TYPE:
+                yield part.blob, cosign_parse.parse_attestation
+    for listed in witness.listed.get(subject, ()):
+        manifest = _parsed(listed.digest, witness)
+        if manifest and manifest.annotations.get(BUNDLE_PREDICATE_ANNOTATION) == VERDICT_TYPE:
+            yield manifest.layers[0], cosign_parse.parse_bundle
+
+
+def _end_of_life(reference: Reference, proof: Verification, witness: Witness) -> dt.date | None:
+    """7. the label of the first platform; all platforms are built from one definition."""
+    for one in proof.manifests:
+        manifest = _parsed(one.digest, witness)
+        if manifest is not None and manifest.config is not None:
+            data = witness.get_blob_bytes(reference.name, manifest.config, _CONFIG_MAX)
+            execution: Any = parse_json(data, "configuration").get("config")
+            labels = execution.get("Labels") if isinstance(execution, dict) else None
+            text = labels.get(END_OF_LIFE_LABEL) if isinstance(labels, dict) else None
+            try:
+                return dt.date.fromisoformat(text) if isinstance(text, str) else None
+            except ValueError:
+                return None
+    return None
+
+
+def _denied(
+    reason: Reason, error: GoldsmithError, now: dt.datetime, reference: Reference, witness: Witness
+) -> Denied:
+    """The refusal, for the manifest itself and all that it lists."""
+    concerned = {reference.digest} if reference.digest else set()
+    for data, media_type in witness.manifests.values():
+        manifest = parse_manifest(data, media_type)
+        if manifest.is_index and Digest.of(data) == reference.digest:
+            concerned |= {d.digest for d in manifest.manifests}
+    first = error.context.splitlines()[0] if error.context else ""
+    cause = f"{error.message} ({first})" if first and reason is Reason.POLICY else error.message
+    return Denied(reason, cause, now, error.reference, error.hint, frozenset(concerned))

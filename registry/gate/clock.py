@@ -1,0 +1,30 @@
+"""Time that never goes back: a clock set back must not bring an expired verdict to life again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable
+
+
+class SteadyClock:
+    """The wall clock, but never less than what has passed since the highest value it had.
+
+    `wall` gives seconds since the epoch, `monotonic` seconds of any origin.
+    """
+
+    def __init__(self, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._lock = threading.Lock()
+        self._offset = wall() - monotonic()
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        passed, wall = self._monotonic(), self._wall()
+        with self._lock:
+            self._offset = max(self._offset, wall - passed)
+            return passed + self._offset
+
+    def time(self) -> dt.datetime:
+        """The same as a time in UTC."""
+        return dt.datetime.fromtimestamp(self.now(), dt.UTC)

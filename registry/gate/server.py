@@ -1,0 +1,171 @@
+"""The gate as a process: puts the parts together, watches the storage, serves, and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from builder.oci.client import RegistryClient
+from builder.oci.transport import Limits
+from builder.signing.keys import Trust
+from registry.gate.answers import Answers
+from registry.gate.app import Bounds, Gate
+from registry.gate.approved import ApprovedSet
+from registry.gate.blobs import Blobs
+from registry.gate.clock import SteadyClock
+from registry.gate.denials import stamp
+from registry.gate.journal import Journal, Metrics
+from registry.gate.proofs import Proofs
+from registry.gate.protocol import BoundedProtocol
+from registry.gate.upstream import Folder, Storage
+from registry.gate.watch import Names, Watch
+
+LOOK_SECONDS = 0.3  # from the end of one look at the storage to the next
+_LOOK_SHARE = 2  # the pause is that much longer than the storage was asked for
+_PAUSE_MAX = 30
+_FLUSH_SECONDS = 0.2
+_GRACE_SECONDS = 30  # for requests that are being answered at the end
+_KEEP_ALIVE_SECONDS = 75
+_LIMITS = Limits(connect_seconds=2, read_seconds=10, total_seconds=20, attempts=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One gate: where it listens, what storage it stands before, and which keys it believes.
+
+    `link` is its address for people, in refusals. `proofs` is the folder in which approvals
+    outlive a restart. `blobs` is the storage's blob folder when that is on this machine, `accel`
+    the internal address that a web server in front hands blobs out from.
+    """
+
+    host: str
+    port: int
+    storage: str
+    trust: Trust
+    link: str
+    names: Names = field(default_factory=Names)
+    accept_sample: bool = False
+    proofs: Path | None = None
+    blobs: Path | None = None
+    accel: str | None = None
+    log_requests: bool = True
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+class Service:
+    """All parts of a running gate; `wall` gives seconds since the epoch, `write` takes log lines."""
+
+    def __init__(
+        self, config: Configuration, wall: Callable[[], float], write: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        clock = SteadyClock(wall, time.monotonic)
+        self.journal = Journal(write, lambda: stamp(clock.time()), requests=config.log_requests)
+        self.metrics = Metrics()
+        approved = ApprovedSet()
+        self._storage = Storage(config.storage)
+        source = Folder(config.blobs) if config.blobs else self._storage
+        self._blobs = Blobs(source, time.monotonic)
+        answers = Answers(
+            approved,
+            self._blobs,
+            self._storage,
+            self.journal,
+            self.metrics,
+            now=clock.now,
+            serves=config.names.storage,
+            link=config.link,
+            accel=config.accel,
+        )
+        self.watch = Watch(
+            config.storage,
+            RegistryClient(config.storage, limits=_LIMITS),
+            config.trust,
+            approved,
+            Proofs(config.proofs),
+            clock,
+            self.journal,
+            config.names,
+            accept_sample=config.accept_sample,
+        )
+        self._server: uvicorn.Server | None = None
+        self._looked = threading.Event()
+        self._stop = threading.Event()
+        self.app = Gate(
+            approved, answers, self.journal, self.metrics, ready=self._looked.is_set, bounds=config.bounds
+        )
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; answers that have begun are finished."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    def stop(self) -> None:
+        """End `run`, as SIGTERM does; from any thread."""
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def _serve(self) -> None:
+        config = self._config
+        self._server = server = uvicorn.Server(
+            uvicorn.Config(
+                self.app,
+                host=config.host,
+                port=config.port,
+                http=BoundedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+                backlog=1024,
+            )
+        )
+        watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        watcher.start()
+        flusher = asyncio.create_task(self._flush())
+        self.journal.event("started", listen=f"{config.host}:{config.port}", storage=config.storage)
+        try:
+            await server.serve()
+        finally:
+            self._stop.set()
+            flusher.cancel()
+            await self._blobs.close()
+            await self._storage.close()
+            self.journal.event("stopped")
+            self.journal.flush()
+
+    def _watch(self) -> None:
+        recalled = self.watch.recall()
+        self.journal.event("recalled", images=recalled)
+        while not self._stop.is_set():
+            try:
+                reachable = self.watch.look()
+            except Exception as error:  # noqa: BLE001 - the watch must not end; what is held expires
+                self.journal.event("bug", cause=repr(error))
+                reachable = False
+            self.metrics.storage_up.set(reachable)
+            self.metrics.look_seconds.set(self.watch.seconds)
+            for decision, count in self.watch.counts().items():
+                self.metrics.images.labels(decision).set(count)
+            if not self._looked.is_set():
+                self.journal.event("ready", storage=reachable, seconds=round(self.watch.seconds, 3))
+                self._looked.set()
+            self._stop.wait(min(_PAUSE_MAX, max(LOOK_SECONDS, _LOOK_SHARE * self.watch.asking_seconds)))
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self.journal.flush()

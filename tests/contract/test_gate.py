@@ -1,0 +1,540 @@
+"""The gate before a storage that is well, changes, goes away, is slow, or lies."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.model.digest import Digest
+from builder.model.image import INDEX_TYPE, Descriptor
+from builder.model.verdict import RuleResult
+from builder.oci.client import RegistryClient
+from builder.oci.manifest import parse_manifest
+from builder.signing import predicates as p
+from builder.signing import verdicts
+from builder.signing.cosign_formats import bundle_referrer
+from builder.stages.publish import publish
+from registry.gate.watch import Names
+from tests.support import registry_simulator as reg
+from tests.support.evidence import World, approval, evidence, new_keys, world
+from tests.support.forge import Item, draft
+from tests.support.gates import RunningGate, running_gate
+from tests.support.images import NOW, built_image
+from tests.support.registry_simulator import Simulator, simulator
+
+REPO = "candidate/python"
+TAG = f"/v2/{REPO}/manifests/3.13"
+LARGE = bytes(range(256)) * 4096  # 1 MiB
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    with simulator() as sim:
+        yield sim
+
+
+@pytest.fixture
+def here(tmp_path: Path, sim: Simulator) -> World:
+    """A published image."""
+    made = replace(world(tmp_path / "world"), repository=f"{sim.address}/{REPO}")
+    publish(made.signed(), RegistryClient(sim.address))
+    return made
+
+
+@pytest.fixture
+def gate(here: World, sim: Simulator) -> Iterator[RunningGate]:
+    with running_gate(sim.address, here.trust) as gate:
+        yield gate
+
+
+def _layer(here: World) -> Descriptor:
+    return here.image.platforms[0].layers[1].blob
+
+
+def _blob(digest: str) -> str:
+    return f"/v2/{REPO}/blobs/{digest}"
+
+
+# ------------------------------------------------------------------ what is approved
+
+
+@pytest.mark.parametrize("by", ["tag", "immutable tag", "index", "platform"])
+def test_manifests_are_the_storage_s_bytes(gate: RunningGate, sim: Simulator, here: World, by: str) -> None:
+    digest = here.image.platforms[0].manifest.digest if by == "platform" else here.image.digest
+    name = {"tag": "3.13", "immutable tag": here.image.immutable_tag}.get(by, digest)
+    got = gate.get(f"/v2/{REPO}/manifests/{name}")
+    data, media_type = sim.manifests[REPO][digest]
+    assert (got.status, got.body) == (200, data)
+    assert got.headers["content-type"] == media_type
+    assert got.headers["docker-content-digest"] == digest
+    assert got.headers["x-request-id"]
+    head = gate.ask("HEAD", f"/v2/{REPO}/manifests/{name}")
+    assert (head.status, head.body) == (200, b"")
+    own = {"x-request-id", "date"}
+    assert {k: v for k, v in head.headers.items() if k not in own} == {
+        k: v for k, v in got.headers.items() if k not in own
+    }
+
+
+def test_manifests_come_from_memory(gate: RunningGate, sim: Simulator) -> None:
+    before = sim.count("GET", "manifests")
+    for _ in range(20):
+        assert gate.get(TAG).status == 200
+    assert sim.count("GET", "manifests") == before
+
+
+def test_every_blob_of_the_image_and_of_its_evidence_is_served(
+    gate: RunningGate, sim: Simulator, here: World
+) -> None:
+    client = RegistryClient(gate.address)
+    subjects = (here.image.index, *(x.manifest for x in here.image.platforms))
+    for subject in subjects:
+        data, media_type, _ = client.get_manifest(client.reference(REPO, digest=subject.digest))
+        carriers = [client.reference(REPO, f"sha256-{subject.digest.hex}{e}") for e in (".sig", ".att")]
+        listed = client.referrers(REPO, subject.digest)
+        assert len(listed) == 7
+        carriers += [client.reference(REPO, digest=d.digest) for d in listed]
+        manifests = [parse_manifest(data, media_type)]
+        manifests += [parse_manifest(*client.get_manifest(ref)[:2]) for ref in carriers]
+        for blob in (b for m in manifests for b in m.blobs):
+            assert client.get_blob_bytes(REPO, blob, 1 << 20) == sim.blobs[REPO][blob.digest]
+            assert gate.ask("HEAD", _blob(blob.digest)).headers["content-length"] == str(blob.size)
+
+
+def test_referrers_are_filtered_and_never_missing(gate: RunningGate, here: World) -> None:
+    path = f"/v2/{REPO}/referrers/{here.image.digest}"
+    for query, count in (("", 7), ("?artifactType=application/vnd.dev.sigstore.bundle.v0.3%2Bjson", 7)):
+        got = gate.get(path + query)
+        assert (got.status, got.headers["content-type"]) == (200, INDEX_TYPE)
+        assert len(json.loads(got.body)["manifests"]) == count
+        assert ("oci-filters-applied" in got.headers) == bool(query)
+    assert json.loads(gate.get(path + "?artifactType=text/plain").body)["manifests"] == []
+    unknown = gate.get(f"/v2/{REPO}/referrers/{Digest.of(b'?')}")
+    assert (unknown.status, json.loads(unknown.body)["manifests"]) == (200, [])
+    index = gate.get(f"/v2/{REPO}/manifests/sha256-{here.image.digest.hex}")
+    assert json.loads(index.body)["manifests"] == json.loads(gate.get(path).body)["manifests"]
+
+
+def test_listings_have_what_is_approved_page_by_page(gate: RunningGate, sim: Simulator, here: World) -> None:
+    sim.tags[REPO]["unsigned"] = sim.put(REPO, b'{"not":"approved"}', INDEX_TYPE)
+    tags = sorted(["3.13", here.image.immutable_tag])
+    path = f"/v2/{REPO}/tags/list"
+    assert json.loads(gate.get(path).body) == {"name": REPO, "tags": tags}
+    first = gate.get(path + "?n=1")
+    assert json.loads(first.body)["tags"] == tags[:1]
+    assert first.headers["link"] == f'<{path}?n=1&last={tags[0]}>; rel="next"'
+    assert json.loads(gate.get(f"{path}?n=1&last={tags[0]}").body)["tags"] == tags[1:]
+    assert json.loads(gate.get(path + "?n=0").body)["tags"] == []
+    assert json.loads(gate.get(path + "?n=999999999999999999").body)["tags"] == tags
+    assert json.loads(gate.get("/v2/_catalog").body) == {"repositories": [REPO]}
+    assert gate.get("/v2/candidate/nothing/tags/list").status == 404
+
+
+def test_a_name_without_the_prefix(sim: Simulator, here: World) -> None:
+    with running_gate(sim.address, here.trust, names=Names("candidate/", strip=True)) as gate:
+        assert gate.get("/v2/python/manifests/3.13").status == 200
+        assert gate.get(_blob(_layer(here).digest).replace("candidate/", "")).status == 200
+        assert gate.get(TAG).status == 404
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", [TAG, f"/v2/{REPO}/blobs/uploads/", "/v2/", "/metrics"])
+def test_nobody_writes(gate: RunningGate, sim: Simulator, method: str, path: str) -> None:
+    sim.requests.clear()
+    got = gate.ask(method, path)
+    assert (got.status, got.error["code"]) == (405, "UNSUPPORTED")
+    assert "read-only" in got.error["message"]
+    assert sim.count("PUT|POST|PATCH|DELETE") == 0
+
+
+# ------------------------------------------------------------------ what is not
+
+
+def test_what_the_storage_has_but_nobody_approved_is_denied(
+    gate: RunningGate, sim: Simulator, here: World, tmp_path: Path
+) -> None:
+    other = built_image(tmp_path / "other", files=({"x": b"unsigned"},))
+    reg_blobs = sim.blobs[REPO]
+    for file in (other.layout / "blobs" / "sha256").iterdir():
+        reg_blobs[f"sha256:{file.name}"] = file.read_bytes()
+    manifest = (other.layout / "blobs" / "sha256" / other.digest.hex).read_bytes()
+    sim.put(REPO, manifest, INDEX_TYPE)
+    got = gate.get(f"/v2/{REPO}/manifests/{other.digest}")
+    assert (got.status, got.error["code"]) == (403, "DENIED")
+    message = got.error["message"]
+    assert "not-curated" in message and "since 2026-03-01T12:00:0" in message
+    assert f"use {REPO}:3.13@{here.image.digest}" in message
+    assert f"http://{gate.address}/help/not-curated" in message and "\n" not in message
+    assert got.error["detail"]["replacement"] == f"{REPO}:3.13@{here.image.digest}"
+    assert gate.get("/help/not-curated").status == 200
+    (event,) = gate.events("denied")
+    assert (event["reason"], event["repository"], event["message"]) == ("not-curated", REPO, message)
+    layer = other.platforms[0].layers[0].blob.digest
+    assert gate.get(_blob(layer)).error["code"] == "BLOB_UNKNOWN"
+    # The same under a tag.
+    sim.tags[REPO]["9"] = other.digest
+    reply, _ = gate.until(f"/v2/{REPO}/manifests/9", lambda r: r.status == 403)
+    assert reply.error["detail"]["name"] == "unsigned"
+    assert gate.ask("HEAD", f"/v2/{REPO}/manifests/9").status == 403
+    platform = other.platforms[0].manifest.digest
+    sim.put(REPO, (other.layout / "blobs" / "sha256" / platform.hex).read_bytes(), INDEX_TYPE)
+    assert gate.get(f"/v2/{REPO}/manifests/{platform}").status == 403
+
+
+def test_a_blob_is_served_only_where_an_approved_image_has_it(
+    gate: RunningGate, sim: Simulator, here: World, tmp_path: Path
+) -> None:
+    digest = _layer(here).digest
+    sim.blobs["candidate/other"] = dict(sim.blobs[REPO])
+    assert gate.get(_blob(digest)).status == 200
+    assert gate.get(f"/v2/candidate/other/blobs/{digest}").status == 404
+
+
+def test_what_is_nowhere_is_not_found_with_a_hint(gate: RunningGate, here: World) -> None:
+    got = gate.get(f"/v2/{REPO}/manifests/9.9")
+    assert (got.status, got.error["code"]) == (404, "MANIFEST_UNKNOWN")
+    assert f"there is {REPO}:3.13@{here.image.digest}" in got.error["message"]
+    assert gate.get("/v2/library/nginx/manifests/latest").error["code"] == "NAME_UNKNOWN"
+
+
+def test_an_image_by_an_unknown_key_is_denied(sim: Simulator, here: World, tmp_path: Path) -> None:
+    stranger = new_keys(tmp_path / "stranger")
+    trust = type(here.trust)(here.trust.builder, stranger.verdict.public)
+    with running_gate(sim.address, trust) as gate:
+        got = gate.get(TAG)
+        assert (got.status, got.error["detail"]["name"]) == (403, "signature-invalid")
+        assert got.error["detail"]["reason"] == "not-curated"
+        assert gate.get(_blob(_layer(here).digest)).status == 404
+        assert json.loads(gate.get("/v2/_catalog").body) == {"repositories": []}
+
+
+def test_a_verdict_expires_while_the_gate_runs(gate: RunningGate, here: World) -> None:
+    assert gate.get(TAG).status == 200
+    gate.time[0] = here.verdict.expires_at.timestamp() + 1
+    for path in (TAG, f"/v2/{REPO}/manifests/{here.image.digest}", _blob(_layer(here).digest)):
+        got = gate.get(path)
+        assert (got.status, got.error["detail"]["reason"]) == (403, "expired")
+        assert got.error["detail"]["since"] == "2026-03-08T12:00:00Z"
+    assert gate.get(f"/v2/{REPO}/referrers/{here.image.digest}").body.count(b"artifactType") == 0
+    # A clock that is set back brings nothing to life again.
+    gate.time[0] -= 3600
+    assert gate.get(TAG).status == 403
+
+
+def test_a_verdict_of_tomorrow_is_not_believed_today(sim: Simulator, here: World) -> None:
+    with running_gate(sim.address, here.trust, now=NOW.timestamp() - 3600) as gate:
+        got = gate.get(TAG)
+        assert (got.status, got.error["detail"]["reason"]) == (503, "temporarily-unverifiable")
+        assert got.headers["retry-after"]
+        gate.time[0] = NOW.timestamp()
+        gate.until(TAG, lambda r: r.status == 200)
+
+
+# ------------------------------------------------------------------ changes
+
+
+def test_a_new_image_is_served_within_a_second_and_the_old_one_stays(
+    gate: RunningGate, sim: Simulator, here: World, tmp_path: Path
+) -> None:
+    image = built_image(tmp_path / "new", files=({"new": b"content"},), version="3.13.6")
+    proofs = tuple(evidence(x) for x in image.platforms)
+    newer = replace(here, image=image, proofs=proofs, verdict=approval(image, proofs))
+    publish(newer.signed(), RegistryClient(sim.address))
+    _, took = gate.until(TAG, lambda r: r.headers.get("docker-content-digest") == image.digest)
+    assert took < 1
+    assert gate.get(f"/v2/{REPO}/manifests/{here.image.digest}").status == 200
+
+
+def test_a_denying_verdict_revokes_within_a_second(gate: RunningGate, sim: Simulator, here: World) -> None:
+    assert gate.get(TAG).status == 200
+    later = NOW + dt.timedelta(minutes=1)
+    rule = RuleResult("kev", "Nothing known to be exploited", ("CVE-2026-9 in hello",), "update hello")
+    verdict = replace(approval(here.image, here.proofs, later), approved=False, rules=(rule,))
+    predicate = verdicts.encode(verdict)
+    carriers = [
+        one
+        for subject in (here.image.index, *(x.manifest for x in here.image.platforms))
+        for form in draft(here, subject).change(p.VERDICT_TYPE, predicate=predicate).carriers("x/y").values()
+        for one in form
+    ]
+    for one in carriers:
+        sim.blobs[REPO].update(one.blobs)
+        sim.put(REPO, one.manifest, one.media_type, one.tag)
+    got, took = gate.until(TAG, lambda r: r.status == 403)
+    assert took < 1
+    assert got.error["detail"]["reason"] == "policy"
+    assert "CVE-2026-9 in hello" in got.error["message"]
+    assert gate.get(_blob(_layer(here).digest)).status == 404
+    assert gate.get(f"/v2/{REPO}/manifests/{here.image.platforms[0].manifest.digest}").status == 403
+
+
+def test_an_image_whose_tags_vanish_is_withdrawn(gate: RunningGate, sim: Simulator, here: World) -> None:
+    del sim.tags[REPO]["3.13"], sim.tags[REPO][here.image.immutable_tag]
+    got, took = gate.until(TAG, lambda r: r.status == 403)
+    assert took < 1
+    assert got.error["detail"]["reason"] == "withdrawn"
+    assert gate.get(f"/v2/{REPO}/manifests/{here.image.digest}").status == 403
+    assert gate.get(_blob(_layer(here).digest)).status == 404
+
+
+def test_a_tag_that_is_moved_to_what_nobody_approved_is_denied_and_names_the_old_image(
+    gate: RunningGate, sim: Simulator, here: World
+) -> None:
+    sim.tags[REPO]["3.13"] = sim.put(REPO, sim.manifests[REPO][here.image.digest][0] + b" ", INDEX_TYPE)
+    got, _ = gate.until(TAG, lambda r: r.status == 403)
+    replacement = f"{REPO}:{here.image.immutable_tag}@{here.image.digest}"
+    assert got.error["detail"]["replacement"] == replacement
+
+
+# ------------------------------------------------------------------ a storage that is away, slow, or lies
+
+
+def _away(sim: Simulator) -> None:
+    sim.fault(".*", "", reg.status(503))
+
+
+def test_what_is_approved_goes_on_when_the_storage_is_away(
+    gate: RunningGate, sim: Simulator, here: World
+) -> None:
+    config = here.image.platforms[0].config.digest
+    assert gate.get(_blob(config)).status == 200
+    _away(sim)
+    for path in (TAG, f"/v2/{REPO}/tags/list", f"/v2/{REPO}/referrers/{here.image.digest}", _blob(config)):
+        assert gate.get(path).status == 200
+    got = gate.get(_blob(_layer(here).digest))
+    assert (got.status, got.error["code"]) == (503, "UNAVAILABLE")
+    assert int(got.headers["retry-after"]) > 0
+    assert gate.get(f"/v2/{REPO}/manifests/9").status == 503
+    assert gate.events("storage-away")
+
+
+def test_a_restart_without_the_storage(sim: Simulator, here: World, tmp_path: Path) -> None:
+    proofs = tmp_path / "proofs"
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        before = gate.get(TAG)
+    _away(sim)
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        assert gate.get(TAG).body == before.body
+        assert gate.get(f"/v2/{REPO}/manifests/sha256-{here.image.digest.hex}.sig").status == 200
+    # A byte changed in the file, or another key: nothing of it is believed.
+    (file,) = proofs.iterdir()
+    good = file.read_bytes()
+    for spoil in (len(good) - 5, good.index(b'"payload"') + 40):
+        file.write_bytes(good[:spoil] + bytes([good[spoil] ^ 1]) + good[spoil + 1 :])
+        with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+            assert gate.get(TAG).status in (404, 503)
+        assert not list(proofs.iterdir())
+    file.write_bytes(good)
+    stranger = new_keys(tmp_path / "stranger")
+    trust = type(here.trust)(here.trust.builder, stranger.verdict.public)
+    with running_gate(sim.address, trust, proofs=proofs) as gate:
+        assert gate.get(TAG).status in (404, 503)
+
+
+def test_what_was_taken_back_while_the_gate_was_down_is_not_served(
+    sim: Simulator, here: World, tmp_path: Path
+) -> None:
+    proofs = tmp_path / "proofs"
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        assert gate.get(TAG).status == 200
+    sim.tags[REPO].clear()
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        assert gate.get(TAG).error["detail"]["reason"] == "withdrawn"
+
+
+@pytest.mark.parametrize("fault", [reg.corrupt, reg.longer, reg.cut_download], ids=lambda f: f.__name__)
+def test_no_wrong_small_blob_gets_out(gate: RunningGate, sim: Simulator, here: World, fault: object) -> None:
+    sim.fault("GET", "blobs", fault)  # type: ignore[arg-type]
+    got = gate.get(_blob(_layer(here).digest))
+    assert (got.status, got.error["code"]) == (503, "UNAVAILABLE")
+
+
+@pytest.fixture
+def large(tmp_path: Path, sim: Simulator) -> World:
+    """A published image with a layer that is streamed."""
+    made = replace(
+        world(tmp_path / "large", files=({"data": os.urandom(1 << 20)},)), repository=f"{sim.address}/{REPO}"
+    )
+    publish(made.signed(), RegistryClient(sim.address))
+    return made
+
+
+def test_no_wrong_large_blob_gets_out_whole(sim: Simulator, large: World) -> None:
+    blob = large.image.platforms[0].layers[0].blob
+    with running_gate(sim.address, large.trust) as gate:
+        for fault in (reg.corrupt, reg.cut_download):
+            sim.fault("GET", "blobs", fault, times=1)
+            raw = gate.raw(
+                f"GET {_blob(blob.digest)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            )
+            head, _, body = raw.partition(b"\r\n\r\n")
+            assert b"HTTP/1.1 503" in head or len(body) < blob.size
+        assert gate.events("wrong-bytes")
+        assert gate.get(_blob(blob.digest)).body == sim.blobs[REPO][blob.digest]
+        assert b"goldsmith_gate_wrong_bytes_total 1.0" in gate.get("/metrics").body
+
+
+def test_ranges_of_a_large_blob_from_the_storage_s_folder(
+    sim: Simulator, large: World, tmp_path: Path
+) -> None:
+    blob = large.image.platforms[0].layers[0].blob
+    data = sim.blobs[REPO][blob.digest]
+    for digest, content in sim.blobs[REPO].items():
+        path = tmp_path / "blobs" / "sha256" / digest[7:9] / digest[7:] / "data"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    with running_gate(sim.address, large.trust, blobs=tmp_path / "blobs") as gate:
+        for asked, start, end in (
+            ("bytes=0-9", 0, 9),
+            ("bytes=100-", 100, len(data) - 1),
+            ("bytes=-5", len(data) - 5, len(data) - 1),
+            (f"bytes=7-{len(data) * 2}", 7, len(data) - 1),
+        ):
+            got = gate.get(_blob(blob.digest), Range=asked)
+            assert (got.status, got.body) == (206, data[start : end + 1])
+            assert got.headers["content-range"] == f"bytes {start}-{end}/{len(data)}"
+        beyond = gate.get(_blob(blob.digest), Range=f"bytes={len(data)}-")
+        assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{len(data)}")
+        assert gate.get(_blob(blob.digest), Range="bytes=0-1,4-5").status == 200
+        _away(sim)
+        assert gate.get(_blob(blob.digest)).body == data
+
+
+def test_a_range_of_a_wrong_blob_is_not_served(sim: Simulator, large: World) -> None:
+    blob = large.image.platforms[0].layers[0].blob
+    with running_gate(sim.address, large.trust) as gate:
+        sim.fault("GET", "blobs", reg.corrupt)
+        assert gate.get(_blob(blob.digest), Range="bytes=0-9").status == 503
+
+
+def test_a_web_server_in_front_sends_the_blobs(sim: Simulator, here: World) -> None:
+    digest = _layer(here).digest
+    with running_gate(sim.address, here.trust, accel="/blobs") as gate:
+        got = gate.get(_blob(digest))
+        assert got.headers["x-accel-redirect"] == f"/blobs/sha256/{digest[7:9]}/{digest[7:]}/data"
+        assert gate.get(_blob(Digest.of(b"?"))).status == 404
+
+
+def test_a_slow_storage_does_not_hold_up_manifests(gate: RunningGate, sim: Simulator, here: World) -> None:
+    stop = threading.Event()
+    sim.fault("GET|HEAD", "", reg.silent(stop))
+    try:
+        for _ in range(5):
+            assert gate.get(TAG).status == 200
+    finally:
+        stop.set()
+
+
+# ------------------------------------------------------------------ hostile requests
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v2/../v2/candidate/python/manifests/3.13", 400, "NAME_INVALID"),
+        ("/v2/candidate/%70ython/manifests/3.13", 400, "NAME_INVALID"),
+        ("/v2/candidate%2Fpython/manifests/3.13", 400, "NAME_INVALID"),
+        ("/v2/candidate/%2e%2e/manifests/3.13", 400, "NAME_INVALID"),
+        ("/v2/candidate//python/manifests/3.13", 400, "NAME_INVALID"),
+        ("/v2//candidate/python/manifests/3.13", 400, "NAME_INVALID"),
+        ("//v2/candidate/python/manifests/3.13", 404, "UNSUPPORTED"),
+        ("/v2/candidate\\python/manifests/3.13", 400, "NAME_INVALID"),
+        ("/v2/candidate/Python/manifests/3.13", 400, "NAME_INVALID"),
+        ("/v2/candidate/python%00/manifests/3.13", 400, "NAME_INVALID"),
+        (f"/v2/{'a' * 256}/manifests/3.13", 400, "NAME_INVALID"),
+        (f"/v2/{'a' * 2000}/manifests/3.13", 414, "NAME_INVALID"),
+        (f"/v2/{REPO}/manifests/{'a' * 129}", 400, "MANIFEST_INVALID"),
+        (f"/v2/{REPO}/manifests/.3", 400, "MANIFEST_INVALID"),
+        (f"/v2/{REPO}/manifests/", 400, "MANIFEST_INVALID"),
+        (f"/v2/{REPO}/manifests/3.1", 404, "MANIFEST_UNKNOWN"),
+        (f"/v2/{REPO}/manifests/3.13%20", 400, "MANIFEST_INVALID"),
+        (f"/v2/{REPO}/manifests/latest", 404, "MANIFEST_UNKNOWN"),
+        ("/v2/candidate/pytho/manifests/3.13", 404, "NAME_UNKNOWN"),
+        (f"/v2/{REPO}/manifests/sha256:{'A' * 64}", 400, "DIGEST_INVALID"),
+        (f"/v2/{REPO}/manifests/sha256:{'a' * 63}", 400, "DIGEST_INVALID"),
+        (f"/v2/{REPO}/manifests/sha512:{'a' * 128}", 400, "DIGEST_INVALID"),
+        (f"/v2/{REPO}/manifests/md5:{'a' * 32}", 400, "DIGEST_INVALID"),
+        (f"/v2/{REPO}/blobs/sha256:../../etc", 404, "NAME_INVALID"),
+        (f"/v2/{REPO}/blobs/sha256:..", 400, "DIGEST_INVALID"),
+        (f"/v2/{REPO}/blobs/3.13", 400, "DIGEST_INVALID"),
+        (f"/v2/{REPO}/tags/list?n=-1", 400, "PAGINATION_NUMBER_INVALID"),
+        (f"/v2/{REPO}/tags/list?n=1e18", 400, "PAGINATION_NUMBER_INVALID"),
+        (f"/v2/{REPO}/tags/list?n=1&n=2", 400, "UNSUPPORTED"),
+        (f"/v2/{REPO}/tags/list?last=%00", 400, "NAME_INVALID"),
+        ("/v2/_catalog?n=-1", 400, "PAGINATION_NUMBER_INVALID"),
+        (f"/v2/{REPO}/referrers/{'a' * 10}", 400, "DIGEST_INVALID"),
+        (f"/v2/{REPO}/secret", 404, "NAME_INVALID"),
+    ],
+)
+def test_hostile_addresses_are_refused_exactly(gate: RunningGate, path: str, status: int, code: str) -> None:
+    raw = gate.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status, raw
+    assert json.loads(body)["errors"][0]["code"] == code
+    assert b"\\x00" not in body and b"\x1b" not in body
+
+
+def test_bytes_that_are_no_request(gate: RunningGate) -> None:
+    for data in (
+        b"GET /v2/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v2/ HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET /v2/\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ):
+        assert b" 400 " in gate.raw(data + b"\r\n" * 2)[:20]
+    assert gate.get("/v2/").status == 200
+
+
+def test_a_head_that_is_too_large_is_refused(gate: RunningGate) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(40))
+    assert b" 431 " in gate.raw(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n")[:20]
+    assert b" 431 " in gate.raw(b"GET /" + b"a" * (40 << 10) + b" HTTP/1.1\r\n\r\n")[:20]
+
+
+def test_two_ranges_headers_are_refused(gate: RunningGate, here: World) -> None:
+    path = _blob(_layer(here).digest)
+    raw = gate.raw(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-1\r\nRange: bytes=2-3\r\nConnection: close\r\n\r\n".encode()
+    )
+    assert b" 400 " in raw[:20]
+
+
+# ------------------------------------------------------------------ operations
+
+
+def test_health_readiness_metrics_and_logs(gate: RunningGate, here: World) -> None:
+    gate.get(TAG)
+    assert gate.get("/healthz").status == 200
+    assert gate.get("/readyz").status == 200
+    text = gate.get("/metrics").body.decode()
+    assert 'goldsmith_gate_requests_total{route="manifests",status="200"} 1.0' in text
+    assert 'goldsmith_gate_images{decision="approved"} 1.0' in text
+    assert "goldsmith_gate_storage_up 1.0" in text
+    request = next(e for e in gate.events("request") if e["path"] == TAG)
+    assert (request["method"], request["status"], request["client"]) == ("GET", 200, "127.0.0.1")
+    assert {"time", "id", "bytes", "ms"} <= set(request)
+
+
+def test_two_gates_on_one_storage(gate: RunningGate, sim: Simulator, here: World) -> None:
+    with running_gate(sim.address, here.trust) as other:
+        assert other.get(TAG).body == gate.get(TAG).body
+
+
+def test_a_stranger_s_attestation_is_not_passed_on(sim: Simulator, here: World, tmp_path: Path) -> None:
+    stranger = new_keys(tmp_path / "stranger").builder
+    vex = Item("https://openvex.dev/ns", b"{}", stranger, here.image.digest, "https://openvex.dev/ns")
+    item = bundle_referrer(here.image.index, vex.signed("bundles", ""), "hint")
+    sim.blobs[REPO].update(item.blobs)
+    digest = sim.put(REPO, item.manifest, item.media_type)
+    with running_gate(sim.address, here.trust) as gate:
+        listed = json.loads(gate.get(f"/v2/{REPO}/referrers/{here.image.digest}").body)["manifests"]
+        assert len(listed) == 7 and digest not in {d["digest"] for d in listed}
+        assert gate.get(f"/v2/{REPO}/manifests/{digest}").status == 403
+        assert p.VERDICT_TYPE in str(listed)
