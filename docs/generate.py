@@ -69,6 +69,7 @@ VARIABLES = {
 BESIDE = {
     "lock": ("builder/store.py", "the lock of the whole directory (flock), and who holds it"),
     "registry": ("registry/storage.py", "the data of the storage registry"),
+    "gate": ("builder/cli/serve.py", "what `goldsmith serve` has approved, for its next start"),
     "assembler": (
         "builder/engines/assembler.py",
         "the root in which Docker assembles images, by its lock's digest",

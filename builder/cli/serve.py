@@ -20,45 +20,49 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
 
 
+_Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="The address to answer at.")]
+_Upstream = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="HOST:PORT", help="The storage registry. Default: ours."),
+]
+_TrustFolder = Annotated[
+    Path | None,
+    typer.Option("--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."),
+]
+_Prefix = Annotated[
+    str,
+    typer.Option("--prefix", help="Serve the repositories whose names begin so; '' is what was promoted."),
+]
+_Strip = Annotated[
+    bool, typer.Option("--strip-prefix", help="Leave the prefix out of the names that clients use.")
+]
+_Link = Annotated[
+    str | None, typer.Option("--link", metavar="URL", help="Our address as people reach it, for refusals.")
+]
+_Accel = Annotated[
+    str | None,
+    typer.Option(
+        "--accel", metavar="PATH", help="Let the web server in front send blobs (X-Accel-Redirect)."
+    ),
+]
+_Sample = Annotated[
+    bool, typer.Option("--accept-sample", help="Accept verdicts given with the sample database.")
+]
+_LogRequests = Annotated[
+    bool, typer.Option(help="Whether to log each request, not only refusals and faults.")
+]
+
+
 def serve(
-    listen: Annotated[
-        str, typer.Option("--listen", metavar="HOST:PORT", help="The address to answer at.")
-    ] = _LISTEN,
-    storage: Annotated[
-        str | None,
-        typer.Option("--storage", metavar="HOST:PORT", help="The storage registry. Default: ours."),
-    ] = None,
-    trust: Annotated[
-        Path | None,
-        typer.Option(
-            "--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."
-        ),
-    ] = None,
-    prefix: Annotated[
-        str,
-        typer.Option(
-            "--prefix", help="Serve the repositories whose names begin so; '' is all but the candidates."
-        ),
-    ] = "candidate/",
-    strip_prefix: Annotated[
-        bool, typer.Option("--strip-prefix", help="Leave the prefix out of the names that clients use.")
-    ] = False,
-    link: Annotated[
-        str | None,
-        typer.Option("--link", metavar="URL", help="Our address as people reach it, for refusals."),
-    ] = None,
-    accel: Annotated[
-        str | None,
-        typer.Option(
-            "--accel", metavar="PATH", help="Let the web server in front send blobs (X-Accel-Redirect)."
-        ),
-    ] = None,
-    accept_sample: Annotated[
-        bool, typer.Option("--accept-sample", help="Accept verdicts given with the sample database.")
-    ] = False,
-    log_requests: Annotated[
-        bool, typer.Option(help="Whether to log each request, not only refusals and faults.")
-    ] = True,
+    listen: _Listen = _LISTEN,
+    storage: _Upstream = None,
+    trust: _TrustFolder = None,
+    prefix: _Prefix = "candidate/",
+    strip_prefix: _Strip = False,
+    link: _Link = None,
+    accel: _Accel = None,
+    accept_sample: _Sample = False,
+    log_requests: _LogRequests = True,
 ) -> None:
     """Serve approved images to everybody, read-only, until it is stopped; logs JSON lines."""
     from builder.report import log_line

@@ -7,15 +7,17 @@ The procedure; the numbers stand in the code:
  2. The whole verification of `builder.signing.verify` passes at that digest, at today's time:
     signatures and attestations by the keys of their roles, an approving, unexpired verdict by
     the verdict key on this index and these platforms, not older than one that was seen before.
- 3. What is served are the bytes that verification read, hashed once more. They are kept; the
+ 3. In a repository of promoted images (`promoted`), the newest channel record puts it on a
+    channel that is served. What was withdrawn or put into quarantine has failed in step 2.
+ 4. What is served are the bytes that verification read, hashed once more. They are kept; the
     storage is not asked for them again.
- 4. Of what is attached, only that belongs to the image which was believed: the signature tag,
+ 5. Of what is attached, only that belongs to the image which was believed: the signature tag,
     the attestation tag and the bundles whose every layer has a type that we know (step 2 has
     checked by whom those are signed). Carriers with a stranger's configuration are left out.
- 5. The blobs are those that the kept manifests name, with their sizes, and no others.
- 6. The signed verdict is kept, so that it can be proved again without the storage.
- 7. The end of life is read from the configuration's label.
- 8. Approved; or denied with the first flaw as a typed reason. What could not be looked at is
+ 6. The blobs are those that the kept manifests name, with their sizes, and no others.
+ 7. The signed verdict is kept, so that it can be proved again without the storage.
+ 8. The end of life is read from the configuration's label, a deprecation from the record.
+ 9. Approved; or denied with the first flaw as a typed reason. What could not be looked at is
     "temporarily-unverifiable" and never an approval. A crash is a denial too.
 """
 
@@ -26,6 +28,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from builder.errors import GoldsmithError, RegistryError
+from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
@@ -44,13 +47,15 @@ from builder.signing.cosign_formats import (
     signature_tag,
 )
 from builder.signing.keys import Trust
-from builder.signing.predicates import ROLE_OF, VERDICT_TYPE
-from builder.signing.refusal import EvidenceRefused
+from builder.signing.predicates import ROLE_OF, VERDICT_TYPE, timestamp
+from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
 from builder.signing.verdicts import decode
-from builder.signing.verify import Verification, verify
+from builder.signing.verify import Verification, published_verdict, verify
+from registry.channels import SERVED
 from registry.gate.decision import Approved, Denied, Held, Reason
 from registry.gate.witness import Witness
+from registry.records import read_record
 
 END_OF_LIFE_LABEL = "dev.goldsmith.end-of-life"
 _CONFIG_MAX = 4 << 20  # bytes
@@ -61,6 +66,9 @@ _REASONS = {
     "verdict-denies": Reason.POLICY,
     "sample-database": Reason.POLICY,
     "not-scanned": Reason.POLICY,
+    "withdrawn": Reason.WITHDRAWN,
+    "quarantined": Reason.WITHDRAWN,
+    "not-promoted": Reason.NOT_CURATED,
     "verdict-expired": Reason.EXPIRED,
     "verdict-from-the-future": Reason.UNVERIFIABLE,
     "verdict-replayed": Reason.UNVERIFIABLE,
@@ -74,6 +82,7 @@ def admit(
     now: dt.datetime,
     *,
     accept_sample: bool = False,
+    promoted: bool = False,
     seen: Callable[[Digest], dt.datetime | None] = lambda digest: None,
     mark: str = "",
 ) -> Approved | Denied:
@@ -82,13 +91,17 @@ def admit(
     try:
         # 2. everything that can be verified is verified
         proof = verify(reference, witness, trust, now, accept_sample=accept_sample, seen=seen)
+        # 3. somebody decided that it is served here
+        record = proof.channel
+        if promoted and (record is None or record.channel not in SERVED):
+            refuse("not-promoted", "the image was not promoted", context=str(record and record.channel))
         return _closure(reference, proof, witness, trust, mark)
     except EvidenceRefused as error:
         reason = _REASONS.get(error.reference, Reason.NOT_CURATED)
-        return _denied(reason, error, now, reference, witness)
-    except GoldsmithError as error:  # 8. what could not be looked at
-        return _denied(Reason.UNVERIFIABLE, error, now, reference, witness)
-    except Exception as error:  # noqa: BLE001 - 8. a crash of the verifier is a denial
+        return _denied(reason, error, now, reference, witness, trust)
+    except GoldsmithError as error:  # 9. what could not be looked at
+        return _denied(Reason.UNVERIFIABLE, error, now, reference, witness, trust)
+    except Exception as error:  # noqa: BLE001 - 9. a crash of the verifier is a denial
         known = frozenset({reference.digest} if reference.digest else ())
         cause = f"the verifier failed: {type(error).__name__}"
         return Denied(Reason.UNVERIFIABLE, cause, now, "verifier-crashed", digests=known)
@@ -97,12 +110,12 @@ def admit(
 def _closure(
     reference: Reference, proof: Verification, witness: Witness, trust: Trust, mark: str
 ) -> Approved:
-    # 3. the image's own manifests
+    # 4. the image's own manifests
     manifests = {m.digest: _held(m.digest, witness) for m in proof.manifests}
     tags: dict[str, Digest] = {}
     referrers: dict[Digest, tuple[Descriptor, ...]] = {}
     for subject in (m.digest for m in proof.manifests):
-        # 4. what is attached to each
+        # 5. what is attached to each
         for tag, kind in (
             (signature_tag(subject), SIMPLE_SIGNING_TYPE),
             (attestation_tag(subject), DSSE_TYPE),
@@ -111,7 +124,7 @@ def _closure(
                 tags[tag] = witness.tags[tag]
         listed = tuple(_believed_bundles(subject, witness))
         referrers[subject] = listed
-        # 5. their blobs come with them
+        # 6. their blobs come with them
         for digest in (*(tags[t] for t in tags), *(d.digest for d in listed)):
             manifests.setdefault(digest, _held(digest, witness))
     return Approved(
@@ -126,6 +139,7 @@ def _closure(
         referrers=referrers,
         envelope=_envelope(reference, proof, witness, trust),
         mark=mark,
+        deprecated=_deprecation(proof.channel),
     )
 
 
@@ -176,7 +190,7 @@ def _parsed(digest: Digest, witness: Witness) -> Manifest | None:
 
 
 def _believed_carrier(manifest: Manifest | None, kind: str) -> bool:
-    """4. a `.sig` or `.att` with nothing of a stranger in it."""
+    """5. a `.sig` or `.att` with nothing of a stranger in it."""
     if manifest is None or manifest.config is None:
         return False
     if manifest.config.digest != Digest.of(carrier_config([x.digest for x in manifest.layers])):
@@ -187,7 +201,7 @@ def _believed_carrier(manifest: Manifest | None, kind: str) -> bool:
 
 
 def _believed_bundles(subject: Digest, witness: Witness) -> Iterator[Descriptor]:
-    """4. the bundles of types that we know, described by what they are and not by the listing."""
+    """5. the bundles of types that we know, described by what they are and not by the listing."""
     listed = witness.listed.get(subject, ())
     for digest in dict.fromkeys(d.digest for d in listed if d.artifact_type == BUNDLE_TYPE):
         manifest = _parsed(digest, witness)
@@ -201,7 +215,7 @@ def _believed_bundles(subject: Digest, witness: Witness) -> Iterator[Descriptor]
 def _envelope(
     reference: Reference, proof: Verification, witness: Witness, trust: Trust
 ) -> tuple[bytes, bytes]:
-    """6. the envelope of the verdict that governs, from either form."""
+    """7. the envelope of the verdict that governs, from either form."""
     for blob, read in _verdict_blobs(proof.digest, witness):
         data = witness.get_blob_bytes(reference.name, blob, _BUNDLE_MAX)
         envelope = read(data)
@@ -231,7 +245,7 @@ def _verdict_blobs(
 
 
 def _end_of_life(reference: Reference, proof: Verification, witness: Witness) -> dt.date | None:
-    """7. the label of the first platform; all platforms are built from one definition."""
+    """8. the label of the first platform; all platforms are built from one definition."""
     for one in proof.manifests:
         manifest = _parsed(one.digest, witness)
         if manifest is not None and manifest.config is not None:
@@ -246,8 +260,37 @@ def _end_of_life(reference: Reference, proof: Verification, witness: Witness) ->
     return None
 
 
+def _deprecation(record: ChannelRecord | None) -> str:
+    """8. what somebody decided about the image's end."""
+    if record is None or record.channel is not Channel.DEPRECATED:
+        return ""
+    instead = f"; use {record.replacement}" if record.replacement else ""
+    return f"{record.ref} is deprecated since {timestamp(record.at)}: {record.why}{instead}"
+
+
+def _decided(
+    flaw: str, reference: Reference, witness: Witness, trust: Trust, now: dt.datetime
+) -> tuple[dt.datetime, str, str]:
+    """Since when a refusal holds, the cause and the replacement that were decided."""
+    try:
+        if flaw == "verdict-expired":
+            return published_verdict(reference, witness, trust).expires_at, "", ""
+        if flaw in ("withdrawn", "quarantined") and reference.digest is not None:
+            record = read_record(witness, reference, reference.digest, trust.verdict)
+            if record is not None:
+                return record.at, f"{flaw}: {record.why}", record.replacement
+    except GoldsmithError:
+        pass
+    return now, "", ""
+
+
 def _denied(
-    reason: Reason, error: GoldsmithError, now: dt.datetime, reference: Reference, witness: Witness
+    reason: Reason,
+    error: GoldsmithError,
+    now: dt.datetime,
+    reference: Reference,
+    witness: Witness,
+    trust: Trust,
 ) -> Denied:
     """The refusal, for the manifest itself and all that it lists."""
     concerned = {reference.digest} if reference.digest else set()
@@ -257,4 +300,7 @@ def _denied(
             concerned |= {d.digest for d in manifest.manifests}
     first = error.context.splitlines()[0] if error.context else ""
     cause = f"{error.message} ({first})" if first and reason is Reason.POLICY else error.message
-    return Denied(reason, cause, now, error.reference, error.hint, frozenset(concerned))
+    since, decided, replacement = _decided(error.reference, reference, witness, trust, now)
+    return Denied(
+        reason, decided or cause, since, error.reference, error.hint, frozenset(concerned), replacement
+    )

@@ -110,8 +110,11 @@ class Answers:
         if entry.warn_from <= self._now():
             view = self._approved.view(wanted.name)
             instead = view.replacement(None, self._now()) if view else None
-            text = f"{wanted.name} {wanted.reference}: its stream is supported until {entry.end_of_life}"
-            headers = (*headers, (b"warning", denials.warning(f"{text}; newest: {instead}")))
+            text = entry.deprecated
+            if not text:
+                text = f"{wanted.name} {wanted.reference}: its stream is supported until {entry.end_of_life}"
+                text += f"; newest: {instead}"
+            headers = (*headers, (b"warning", denials.warning(text)))
         return Answer(200, headers, entry.held.data)
 
     def _denied(self, wanted: Wanted, refusal: Refusal, number: str) -> Answer:

@@ -30,6 +30,7 @@ class Entry:
     expires: float
     end_of_life: dt.date | None
     warn_from: float
+    deprecated: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ class View:
     denied: Mapping[str, Denied]
     listed: tuple[str, ...]
     images: tuple[tuple[str, str, float], ...]  # floating or other tag, digest, expiry; newest first
+
+    def instead_of(self, denied: Denied, tag: str | None, now: float) -> str | None:
+        """The replacement that was decided, or else the one that there is."""
+        return denied.replacement or self.replacement(tag, now)
 
     def replacement(self, tag: str | None, now: float) -> str | None:
         """`repo:tag@digest` of an approved image: of this tag when there is one, else the newest."""
@@ -156,7 +161,7 @@ class ApprovedSet:
         if entry is not None:
             return Refusal(_expired(entry.expires), digest, view.replacement(tag, now))
         denied = view.denied.get(digest)
-        return Refusal(denied, digest, view.replacement(tag, now)) if denied else None
+        return Refusal(denied, digest, view.instead_of(denied, tag, now)) if denied else None
 
     def blob(self, name: str, digest: str, now: float) -> tuple[str, int] | Refusal | None:
         """Repository in the storage and size of a blob that an approved manifest of `name` holds."""
@@ -191,7 +196,7 @@ class ApprovedSet:
             return None
         data = index_bytes(listed)
         held = Held(Digest.of(data), INDEX_TYPE, data, {})
-        return Entry(held, headers_of(held), _NEVER, None, _NEVER)
+        return Entry(held, headers_of(held), _NEVER, None, _NEVER, "")
 
 
 def headers_of(held: Held) -> tuple[tuple[bytes, bytes], ...]:
@@ -210,7 +215,9 @@ def _entry(held: Held, image: Approved, expires: float) -> Entry:
     if image.end_of_life is not None:
         noon = dt.datetime.combine(image.end_of_life, dt.time(), dt.UTC)
         warn_from = (noon - _WARN_BEFORE).timestamp()
-    return Entry(held, headers_of(held), expires, image.end_of_life, warn_from)
+    if image.deprecated:
+        warn_from = 0.0
+    return Entry(held, headers_of(held), expires, image.end_of_life, warn_from, image.deprecated)
 
 
 def _expired(expires: float) -> Denied:

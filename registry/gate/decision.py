@@ -37,6 +37,7 @@ class Approved:
 
     `repository` is its name in the storage. `manifests` are index, platforms, signature tags and
     bundles; `tags` are cosign's (`sha256-HEX.sig`); `referrers` lists bundles by their subject.
+    `deprecated` says why it should not be used any more, when somebody decided so.
     `envelope` is the signed verdict (payload and DER signature), so that it can be proved again
     without the storage. `mark` is the state of the evidence in the storage when it was read.
     """
@@ -52,13 +53,15 @@ class Approved:
     referrers: Mapping[Digest, tuple[Descriptor, ...]]
     envelope: tuple[bytes, bytes]
     mark: str = ""
+    deprecated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
     """A refusal: `cause` is one line for people, `since` when it began to hold.
 
-    `name` is the flaw as verification names it; `digests` are the manifests that it concerns.
+    `name` is the flaw as verification names it; `digests` are the manifests that it concerns;
+    `replacement` is what somebody decided to be used instead.
     """
 
     reason: Reason
@@ -67,6 +70,7 @@ class Denied:
     name: str = ""
     hint: str = ""
     digests: frozenset[Digest] = field(default_factory=frozenset)
+    replacement: str = ""
 
     @property
     def passing(self) -> bool:

@@ -103,6 +103,7 @@ def encode(approved: Approved, tags: Sequence[str]) -> bytes:
         "payload": approved.envelope[0].decode("latin-1"),
         "signature": approved.envelope[1].hex(),
         "mark": approved.mark,
+        "deprecated": approved.deprecated,
     }
     return json.dumps(head).encode() + b"\n" + b"".join(h.data for h in approved.manifests)
 
@@ -138,6 +139,7 @@ def decode(data: bytes) -> tuple[Approved, tuple[str, ...]]:
         },
         envelope=(head["payload"].encode("latin-1"), bytes.fromhex(head["signature"])),
         mark=str(head["mark"]),
+        deprecated=str(head["deprecated"]),
     )
     return approved, tuple(str(t) for t in head["tags"])
 

@@ -206,7 +206,7 @@ class Watch:
         return self._decide(repository, digest, tags, known, mark)
 
     def _mark(self, repository: str, digest: Digest, listed: set[str]) -> str:
-        """The state of an image's evidence: where its tags point."""
+        """The state of an image's evidence: where its tags point, or what refers to it."""
         parts = []
         for ending in (".att", ".sig", ""):
             tag = f"sha256-{digest.hex}{ending}"
@@ -214,6 +214,9 @@ class Watch:
             if tag in listed:
                 found = self._registry.head_manifest(Reference(self._host, repository, tag))
             parts.append(found.digest if found else "-")
+        if parts[-1] == "-":  # no list under a tag: the storage has the referrers API
+            listed_by_it = sorted(d.digest for d in self._registry.referrers(repository, digest))
+            parts[-1] = Digest.of(" ".join(listed_by_it).encode())
         return " ".join(parts)
 
     def _decide(
@@ -227,6 +230,7 @@ class Watch:
             self._trust,
             now,
             accept_sample=self._accept_sample,
+            promoted=not repository.startswith(CANDIDATE),
             seen=self._proofs.seen,
             mark=mark,
         )
