@@ -38,6 +38,7 @@ Sample = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
     app.command()(check)
+    app.command("client-config")(client_config)
     group = typer.Typer(help="The catalogue of approved images, for others.", no_args_is_help=True)
     group.command("export")(export)
     group.callback()(lambda: None)
@@ -187,3 +188,53 @@ def _version() -> str:
         return version("goldsmith")
     except PackageNotFoundError:
         return "0"
+
+
+def client_config(
+    client: Annotated[
+        str, typer.Argument(help="docker, containerd, podman, buildx, kyverno or policy-controller.")
+    ],
+    mirror: Mirror = None,
+    trust: TrustFolder = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Write the files below DIR. Default: print them."),
+    ] = None,
+    signatures: Annotated[
+        bool, typer.Option(help="podman: whether the programs can verify signatures (Debian 12's cannot).")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Write a configuration that keeps a client away from every registry but the mirror.
+
+    It says what that enforces and what it cannot.
+    """
+    from builder.report import emit, emit_json
+    from builder.store import write_atomically
+    from registry.devcheck.clients import find, podman
+    from registry.devcheck.clients import mirror as mirrors
+
+    chosen = find(client)
+    settings, keys = _surroundings(trust)
+    host = mirror or settings.registry
+    try:
+        where = mirrors.Mirror(host, keys.builder.pem.decode(), keys.verdict.pem.decode())
+    except ValueError as error:
+        raise UsageError(str(error), hint="give it as HOST or HOST:PORT, in lower case") from None
+    if not signatures and client != "podman":
+        raise UsageError("--no-signatures is for podman")
+    files = chosen.files(where) if signatures else podman.files_without_signatures(where)
+    written = []
+    for file in files if to else ():
+        path = Path(to or "") / file.path.removeprefix("kubectl apply -f ").lstrip("/")
+        write_atomically(path, file.text.encode())
+        written.append(str(path))
+    if as_json:
+        listed = [{"path": f.path, "text": f.text} for f in files]
+        enforces = {"enforces": list(chosen.ENFORCES), "cannot": list(chosen.CANNOT)}
+        emit_json({"client": client, "mirror": host, **enforces, "files": listed, "written": written})
+        return
+    lines = [f"{chosen.TITLE}, mirror {host}", "", "enforces:", *(f"  * {e}" for e in chosen.ENFORCES)]
+    lines += ["cannot:", *(f"  * {c}" for c in chosen.CANNOT), ""]
+    lines += [f"written: {path}" for path in written] or [f"== {f.path}\n{f.text}" for f in files]
+    emit("\n".join(lines).rstrip())

@@ -211,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
         found = sim.manifests.get(repo, {}).get(digest)
         if found is None:
             self.error(404, "MANIFEST_UNKNOWN", "manifest unknown")
-        elif found[1] not in self.headers.get("Accept", ""):
+        elif found[1] not in ", ".join(self.headers.get_all("Accept", [])):
             self.error(404, "MANIFEST_UNKNOWN", "not accepted")
         else:
             self.reply(200, found[0], Content_Type=found[1], Docker_Content_Digest=digest)
