@@ -70,6 +70,7 @@ BESIDE = {
     "lock": ("builder/store.py", "the lock of the whole directory (flock), and who holds it"),
     "registry": ("registry/storage.py", "the data of the storage registry"),
     "gate": ("builder/cli/serve.py", "what `goldsmith serve` has approved, for its next start"),
+    "ledger": ("builder/cli/audit.py", "who decided what: the entries, the signed head, locks"),
     "assembler": (
         "builder/engines/assembler.py",
         "the root in which Docker assembles images, by its lock's digest",
@@ -151,6 +152,8 @@ def cli() -> str:
 def _commands(group: Any, prefix: str = "goldsmith") -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{prefix} {name}", command
             yield from _commands(command, f"{prefix} {name}")
         else:
             yield f"{prefix} {name}", command
@@ -470,8 +473,9 @@ def state() -> str:
         "`state-busy`. Every file is written under a temporary name and renamed, so a killed run leaves no half file, and what it",
         "left in `tmp/` is removed by the next one.\n",
         table(("", "holds", "made by"), rows),
-        "What may be deleted while nothing runs: everything but `keys/` and `registry/` is made or fetched again. `keys/` holds",
-        "the signing keys, `registry/` what was published. `make distclean` removes all of it, keys too.\n",
+        "What may be deleted while nothing runs: everything but `keys/`, `registry/` and `ledger/` is made or fetched again. `keys/`",
+        "holds the signing keys, `registry/` what was published, `ledger/` what was decided: back them up together.",
+        "`make distclean` removes all of it, keys too.\n",
     ]
     return page(lines)
 

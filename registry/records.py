@@ -16,6 +16,7 @@ from builder.signing.collect import Registry, manifest_at
 from builder.signing.cosign_formats import (
     BUNDLE_PREDICATE_ANNOTATION,
     BUNDLE_TYPE,
+    EMPTY,
     SignedStatement,
     bundle_referrer,
 )
@@ -45,11 +46,12 @@ def put_record(
 ) -> None:
     """Put the record on `subject`; where the registry does not list it by itself, list it.
 
-    An earlier record gives way in a listing that is ours to write. The listing is read back.
+    An earlier record gives way in a listing that is ours to write.
     """
     item = signed_record(record, subject, key)
     for digest, data in item.blobs.items():
-        if not client.has_blob(repo, digest, len(data)):
+        # The empty configuration is there as soon as there is any bundle.
+        if data != EMPTY or not client.has_blob(repo, digest, len(data)):
             client.put_blob(repo, data, digest)
     if not client.put_referrer(repo, item.manifest, item.media_type):
         client.put_referrers_fallback(repo, subject.digest, [listing(item)], replace_same_kind=True)
@@ -66,17 +68,22 @@ def listing(item: SignedManifest) -> Descriptor:
     )
 
 
-def read_record(registry: Registry, where: Reference, image: Digest, key: PublicKey) -> ChannelRecord | None:
-    """The newest record on the image `where` (the repository) that the verdict's key signed; None without.
+def read_record(
+    registry: Registry, where: Reference, image: Digest, key: PublicKey, subject: Digest | None = None
+) -> ChannelRecord | None:
+    """The newest record on an image in a repository (`where`) that the verdict's key signed.
 
-    Raises EvidenceRefused when a record is by another key, of another manifest, or malformed.
+    `subject` is the manifest that carries it: the image's index, or one of its platforms. None
+    when there is no record. Raises EvidenceRefused when one is by another key, of another
+    manifest, or malformed.
     """
+    subject = subject or image
     found = []
-    for listed in registry.referrers(where.name, image, BUNDLE_TYPE)[: cosign_parse.REFERRERS_MAX]:
+    for listed in registry.referrers(where.name, subject, BUNDLE_TYPE)[: cosign_parse.REFERRERS_MAX]:
         if listed.annotations.get(BUNDLE_PREDICATE_ANNOTATION, CHANNEL_TYPE) != CHANNEL_TYPE:
             continue
         manifest, _, _ = manifest_at(registry, where.with_digest(listed.digest))
-        part = cosign_parse.bundle_layer(manifest, image)
+        part = cosign_parse.bundle_layer(manifest, subject)
         if part.predicate_type != CHANNEL_TYPE:
             continue
         envelope = cosign_parse.parse_bundle(registry.get_blob_bytes(where.name, part.blob, _RECORD_MAX))
@@ -85,7 +92,7 @@ def read_record(registry: Registry, where: Reference, image: Digest, key: Public
                 "signature-invalid", "a channel record is not by the trusted verdict key", context=str(where)
             )
         said = parse_statement(envelope.payload)
-        if said.subject != image or said.predicate_type != CHANNEL_TYPE:
+        if said.subject != subject or said.predicate_type != CHANNEL_TYPE:
             refuse("subject-mismatch", "a channel record is of another manifest", context=str(said.subject))
         found.append(channels.decode(said.predicate))
     return channels.newest(found, image)

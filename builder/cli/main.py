@@ -23,7 +23,17 @@ _BUG, _INTERRUPTED = 3, 130
 _PIPE_CLOSED = 141  # as a shell tells a program that SIGPIPE (13) ended
 
 # Each module adds its commands to the application: who uses them is its name.
-_GROUPS = ("catalogue", "images", "evidence", "host", "registry", "developers", "serve")
+_GROUPS = (
+    "catalogue",
+    "images",
+    "evidence",
+    "host",
+    "registry",
+    "developers",
+    "serve",
+    "promotion",
+    "audit",
+)
 
 app = typer.Typer(
     name="goldsmith",

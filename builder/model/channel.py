@@ -25,6 +25,7 @@ class ChannelRecord:
 
     `sequence` and `entry` are the number and the hash of the ledger's entry of this decision; of
     two records the one with the higher number holds. `replacement` is `NAME:TAG@DIGEST`, or empty.
+    `immutable_tag` is empty as long as the image was not promoted.
     """
 
     digest: Digest

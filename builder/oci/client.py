@@ -253,7 +253,9 @@ class RegistryClient:
 
         A registry's claim: get and check what is listed.
         """
-        found = list_referrers(self._transport, self.reference(repo).name, subject)
+        name, found = self.reference(repo).name, None
+        if self._referrers_api is not False:  # a registry that has no such API is asked once
+            found = list_referrers(self._transport, name, subject)
         if found is None:
             found = self._fallback_index(repo, subject)
         return tuple(d for d in found if artifact_type in (None, d.artifact_type))

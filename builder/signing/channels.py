@@ -52,15 +52,16 @@ def decode(predicate: Mapping[str, Any]) -> ChannelRecord:
             context=quoted(sorted(set(predicate) ^ _FIELDS)),
         )
     sequence, why, replacement = predicate["sequence"], predicate["why"], predicate["replacement"]
+    immutable = predicate["immutableTag"]
     if not isinstance(sequence, int) or isinstance(sequence, bool) or sequence < 1:
         refuse("predicate-malformed", "the channel record's number is malformed", context=quoted(sequence))
-    if not all(isinstance(x, str) and len(x) <= _TEXT_MAX for x in (why, replacement)):
-        refuse("predicate-malformed", "the channel record's reason or replacement is malformed")
+    if not all(isinstance(x, str) and len(x) <= _TEXT_MAX for x in (why, replacement, immutable)):
+        refuse("predicate-malformed", "the channel record's texts are malformed")
     try:
         return ChannelRecord(
             digest=Digest(text(predicate, "digest", _WHAT)),
             ref=text(predicate, "ref", _WHAT),
-            immutable_tag=text(predicate, "immutableTag", _WHAT),
+            immutable_tag=immutable,
             channel=Channel(text(predicate, "channel", _WHAT)),
             sequence=sequence,
             entry=Digest(text(predicate, "entry", _WHAT)),

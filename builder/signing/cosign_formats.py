@@ -56,8 +56,16 @@ def attestation_tag(digest: Digest) -> str:
 
 def signature_manifest(subject: Digest, payload: bytes, signature: bytes) -> SignedManifest:
     """The `.sig` manifest: one simple-signing payload, the signature in an annotation."""
-    annotations = {SIGNATURE_ANNOTATION: base64.b64encode(signature).decode()}
-    return _carrier(signature_tag(subject), SIMPLE_SIGNING_TYPE, [(payload, annotations)])
+    return signatures_manifest(subject, [(payload, signature)])
+
+
+def signatures_manifest(subject: Digest, signed: Sequence[tuple[bytes, bytes]]) -> SignedManifest:
+    """The `.sig` manifest of several payloads with their signatures: one for each name of the image."""
+    layers = [
+        (payload, {SIGNATURE_ANNOTATION: base64.b64encode(signature).decode()})
+        for payload, signature in signed
+    ]
+    return _carrier(signature_tag(subject), SIMPLE_SIGNING_TYPE, layers)
 
 
 def attestation_manifest(subject: Digest, statements: Sequence[SignedStatement]) -> SignedManifest:

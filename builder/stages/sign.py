@@ -4,10 +4,10 @@ Who says what: the builder key signs the image signature, the provenance, the SB
 vulnerability and check reports; the verdict key signs decisions (the verdict; later, channel
 records) and nothing else. So no statement of the builder can stand for an approval. cosign 3
 takes any bundle of a key for a signature of that key, and is content when one of several bundles
-verifies (seen with 3.1): with
-the builder's key it always finds the builder's own bundles, whatever the verdict key adds. With
-the verdict's key it is content too; who wants to know that an image was *approved* asks for the
-verdict by its type, or uses `goldsmith verify`, which reads what the verdict says.
+verifies (seen with 3.1): with the builder's key it always finds the builder's own bundles,
+whatever the verdict key adds. With the verdict's key it is content too; who wants to know that an
+image was *approved* asks for the verdict by its type, or uses `goldsmith verify`, which reads what
+the verdict says.
 
 What is attached to what: every platform manifest gets everything about itself. The index of a
 single platform gets the same documents with its own digest as subject. The index of several

@@ -1,0 +1,162 @@
+"""Commands that read the ledger: audit, audit verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from builder.store import Store
+    from registry.ledger import Ledger
+
+_FOLDER = "ledger"
+
+LedgerFolder = Annotated[
+    Path | None,
+    typer.Option("--ledger", metavar="DIR", help="A copy of the ledger. Default: the state directory's."),
+]
+TrustFolder = Annotated[
+    Path | None,
+    typer.Option("--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    group = typer.Typer(invoke_without_command=True)
+    group.callback()(audit)
+    group.command("verify")(verify)
+    app.add_typer(group, name="audit")
+
+
+def audit(
+    context: typer.Context,
+    who: Annotated[str, typer.Option("--who", metavar="NAME", help="Only decisions of this user.")] = "",
+    what: Annotated[
+        str, typer.Option("--what", metavar="ACTION", help="Only these: promote, revoke, …")
+    ] = "",
+    ref: Annotated[
+        str, typer.Option("--ref", metavar="REF", help="Only of this image: a name, NAME:TAG, or a digest.")
+    ] = "",
+    since: Annotated[str, typer.Option("--since", metavar="DATE", help="Only from this day (UTC) on.")] = "",
+    ledger: LedgerFolder = None,
+    trust: TrustFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who decided what, when and why; the chain of the ledger is checked on the way."""
+    if context.invoked_subcommand is not None:
+        return
+    from builder.report import emit, emit_json, table
+    from registry.ledger import Action
+
+    if what and what not in list(Action):
+        raise UsageError(f"no such action: {what[:50]!r}", context=", ".join(Action))
+    first = _day(since)
+    found = [
+        e
+        for e in _ledger(ledger, trust).entries()
+        if (not who or e.fact.who in (who,) or e.fact.who.partition("@")[0] == who)
+        and (not what or e.fact.what == what)
+        and (not ref or ref in (e.fact.ref, e.fact.ref.partition(":")[0], e.fact.digest))
+        and (first is None or e.at >= first)
+    ]
+    if as_json:
+        emit_json([e.as_dict() for e in found])
+        return
+    rows = [
+        [
+            str(e.sequence),
+            e.at.strftime("%Y-%m-%d %H:%M:%SZ"),
+            e.fact.who,
+            e.fact.what,
+            e.fact.ref,
+            e.fact.digest.short,
+            f"{e.fact.before.get('channel', '')} → {e.fact.after.get('channel', '')}",
+            e.fact.why,
+        ]
+        for e in found
+    ]
+    columns = ("entry", "when (UTC)", "who", "what", "image", "digest", "channel", "why")
+    table("Ledger", columns, rows) if rows else emit("no entries")
+
+
+def verify(
+    head: Annotated[
+        Path | None,
+        typer.Option(
+            "--head", metavar="FILE", help="A head.json that was kept elsewhere: it must be contained."
+        ),
+    ] = None,
+    ledger: LedgerFolder = None,
+    trust: TrustFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove the ledger with nothing but the public key; names the first broken entry. Exit code 4."""
+    from builder.report import emit, emit_json
+    from registry.ledger import parse_head
+
+    book = _ledger(ledger, trust)
+    known = None
+    if head is not None:
+        try:
+            known = parse_head(head.read_bytes())[0]
+        except OSError as error:
+            raise UsageError(f"cannot read {head}", context=str(error)) from None
+    proved = book.verify(known)
+    if as_json:
+        emit_json({"whole": True, "entries": proved.entries, "head": proved.hash, "torn": book.torn()})
+        return
+    emit(f"the ledger is whole: {proved.entries} entries, head {proved.hash}")
+    if book.torn():
+        emit("a write at its end was cut off before it counted; the next entry takes the rest of it away")
+
+
+def ledger_folder(store: Store) -> Path:
+    """Where the ledger of a state directory is."""
+    return store.root / _FOLDER
+
+
+def this_user() -> str:
+    """USER@HOST, as the system says it: not what the environment claims."""
+    import os
+    import pwd
+    import socket
+
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"uid-{os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
+
+
+def _ledger(folder: Path | None, trust: Path | None) -> Ledger:
+    from builder.settings import Settings
+    from builder.signing.keys import VERDICT, load_public
+    from builder.store import Store
+    from registry.ledger import Ledger
+
+    store = Store(Settings.load(needs_catalogue=folder is None).state)
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}")
+    return Ledger(folder or ledger_folder(store), load_public(trust or store.keys, VERDICT))
+
+
+def _day(text: str) -> dt.datetime | None:
+    import datetime as dt
+
+    if not text:
+        return None
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"no date: {text[:50]!r}", hint="write 2026-03-01, or 2026-03-01T12:00:00Z"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)

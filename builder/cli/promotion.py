@@ -1,0 +1,212 @@
+"""Commands that decide what consumers pull: promote, rollback, revoke."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from builder.cli.wiring import Workshop
+    from builder.model.image import Target
+    from builder.model.reference import Reference
+    from registry.callback import Change
+    from registry.office import Office
+    from registry.promote import Promotion
+
+Ref = Annotated[str, typer.Argument(metavar="REF", help="python:3.13, python@sha256:…, or both")]
+Why = Annotated[
+    str, typer.Option("--why", metavar="TEXT", help="The reason, for the ledger and for those who pull.")
+]
+Replacement = Annotated[
+    str,
+    typer.Option(
+        "--replacement", metavar="REF", help="The stable image to use instead; its tag moves there."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    app.command()(promote)
+    app.command()(rollback)
+    app.command()(revoke)
+
+
+def promote(
+    ref: Ref,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="CHANNEL", help="stable, deprecated, quarantine, or candidate (out of it)."
+        ),
+    ] = "stable",
+    why: Why = "",
+    replacement: Replacement = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put an image on a channel. To stable: everything is verified and judged anew, today."""
+    from builder.model.channel import Channel
+    from registry import callback
+    from registry import promote as promotion
+
+    channels = [c.value for c in (Channel.STABLE, *callback.ACTIONS) if c is not Channel.WITHDRAWN]
+    if to not in channels:
+        hint = "goldsmith revoke withdraws" if to == Channel.WITHDRAWN else ""
+        raise UsageError(f"no channel to promote to: {to[:50]!r}", context=", ".join(channels), hint=hint)
+    with _office() as (workshop, office):
+        if to != Channel.STABLE:
+            where = _reference(ref, workshop, "")
+            _told(callback.change(office, where, Channel(to), why, replacement), as_json)
+            return
+        where = _reference(ref, workshop, "candidate/")
+        done = promotion.promote(office, where, _target(where, office, workshop), why)
+        _tell(done, "promoted", as_json)
+
+
+def rollback(ref: Ref, why: Why = "", as_json: AsJson = False) -> None:
+    """Let a tag point to the stable image before, as the ledger knows it; verified and judged anew."""
+    from registry import promote as promotion
+
+    with _office() as (workshop, office):
+        where = _reference(ref, workshop, "")
+        if where.tag is None or where.digest is not None:
+            raise UsageError("a rollback is of a tag", hint="goldsmith rollback python:3.13")
+        name = f"{where.name}:{where.tag}"
+        done = promotion.rollback(office, name, workshop.catalogue.find(name), why)
+        _tell(done, "rolled back", as_json)
+
+
+def revoke(
+    ref: Ref,
+    why: Annotated[
+        str, typer.Option("--why", metavar="TEXT", help="The reason: it is told to all who pull.")
+    ],
+    replacement: Replacement = "",
+    as_json: AsJson = False,
+) -> None:
+    """Withdraw an image for good; verification refuses it from now on, everywhere it is."""
+    from builder.model.channel import Channel
+    from registry import callback
+
+    with _office() as (workshop, office):
+        where = _reference(ref, workshop, "")
+        _told(callback.change(office, where, Channel.WITHDRAWN, why, replacement), as_json)
+
+
+@contextlib.contextmanager
+def _office() -> Iterator[tuple[Workshop, Office]]:
+    """The catalogue, and an office that nobody else decides in meanwhile."""
+    import tempfile
+    from pathlib import Path
+
+    from builder.cli.audit import ledger_folder, this_user
+    from builder.cli.releasing import ReleaseTools
+    from builder.cli.wiring import Workshop
+    from registry.ledger import Ledger
+    from registry.office import Office, deciding
+
+    workshop = Workshop.open()
+    settings, store = workshop.settings, workshop.store.create()
+    tools = ReleaseTools(workshop, settings.policy, settings.trivy_db)
+    folder = ledger_folder(store)
+    with deciding(folder), tempfile.TemporaryDirectory(dir=folder) as work:
+        yield (
+            workshop,
+            Office(
+                client=tools.client,
+                keys=tools.keys,
+                trust=tools.trust,
+                ledger=Ledger(folder, tools.trust.verdict),
+                policy=tools.policy,
+                who=this_user(),
+                now=settings.now,
+                hosts=(settings.registry,),
+                work=Path(work),
+            ),
+        )
+
+
+def _reference(text: str, workshop: Workshop, prefix: str) -> Reference:
+    """REF in the registry: in the candidates' repositories with `prefix`, else in the consumers'."""
+    from builder.model.reference import Reference
+    from registry.office import CANDIDATES
+
+    host = workshop.settings.registry
+    try:
+        found = Reference.parse(text, default_host=host)
+    except ValueError as error:
+        raise UsageError(
+            "not a reference", context=str(error), hint="python:3.13, or python@sha256:…"
+        ) from None
+    if found.host != host:
+        raise UsageError(f"{found} is not in the registry {host}", hint="set GOLDSMITH_REGISTRY to it")
+    name, tag = found.name.removeprefix(f"{CANDIDATES}/"), found.tag
+    if tag is None and found.digest is None:
+        tag = workshop.catalogue.find(name).tag
+    return Reference(host, prefix + name, tag, found.digest)
+
+
+def _target(where: Reference, office: Office, workshop: Workshop) -> Target:
+    """The image in the catalogue, which knows until when its stream is supported."""
+    from builder.signing.verify import published_verdict
+
+    if where.digest is None:
+        return workshop.catalogue.find(f"{where.name.rpartition('/')[2]}:{where.tag}")
+    return workshop.catalogue.find(published_verdict(where, office.client, office.trust).ref)
+
+
+def _tell(done: Promotion, what: str, as_json: bool) -> None:
+    from builder.report import emit, emit_json
+
+    if as_json:
+        emit_json(
+            {
+                "reference": str(done.reference),
+                "ref": done.ref,
+                "digest": done.reference.digest,
+                "channel": "stable",
+                "tags": list(done.tags),
+                "previous": done.previous,
+                "changed": done.changed,
+                "entry": done.entry.as_dict(),
+            }
+        )
+        return
+    if not done.changed:
+        emit(f"unchanged: {done.ref} is stable already: {done.reference}")
+        return
+    emit(
+        f"{what}: {done.ref} is {done.reference}\n"
+        f"tags {', '.join(done.tags)}; before: {done.previous or 'none'}\n"
+        f"ledger entry {done.entry.sequence}"
+    )
+
+
+def _told(done: Change, as_json: bool) -> None:
+    from builder.report import emit, emit_json
+
+    if as_json:
+        value: dict[str, Any] = {
+            "ref": done.ref,
+            "digest": done.digest,
+            "channel": done.channel.value,
+            "replacement": done.replacement,
+            "repositories": list(done.repositories),
+            "tag_moved_to": done.moved,
+            "changed": done.changed,
+            "entry": done.entry.as_dict(),
+        }
+        emit_json(value)
+        return
+    emit(
+        f"{'' if done.changed else 'unchanged: '}{done.ref}@{done.digest} is {done.channel}\n"
+        f"recorded in {', '.join(done.repositories)}; ledger entry {done.entry.sequence}"
+        + (f"\nuse instead: {done.replacement}" if done.replacement else "")
+        + (f"\nthe tag points to {done.moved}" if done.moved else "")
+    )

@@ -1,0 +1,270 @@
+"""The closure of an image: index, platforms, signatures, attestations, SBOMs; read at once, copied by digest.
+
+A Closure answers verification from what was read of one repository in one go, several requests at a
+time; what it has not read, it asks the registry for. Every byte was hashed by the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from builder.model.digest import Digest
+from builder.model.image import Descriptor
+from builder.model.reference import Reference
+from builder.oci.client import RegistryClient
+from builder.oci.faults import RegistryRefused
+from builder.oci.manifest import Manifest, parse_manifest
+from builder.signing.cosign_formats import (
+    BUNDLE_PREDICATE_ANNOTATION,
+    BUNDLE_TYPE,
+    attestation_tag,
+    signature_tag,
+)
+from builder.signing.cosign_parse import REFERRERS_MAX, signature_layers
+from builder.signing.predicates import CHANNEL_TYPE, ROLE_OF
+from builder.signing.statements import SIMPLE_SIGNING_MAX
+
+_THREADS = 8
+_AHEAD_MAX = 64  # things of one kind that are read ahead; verification judges larger numbers
+_BLOB_AHEAD_MAX = 8 << 20  # bytes
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Closure:
+    """What was read of one image in one repository; on the interface that verification uses."""
+
+    def __init__(self, client: RegistryClient, repo: str, image: Digest) -> None:
+        self.client = client
+        self.repo = repo
+        self.image = image
+        self.manifests: dict[Digest, tuple[bytes, str]] = {}
+        self.tags: dict[str, Digest | None] = {}
+        self.listed: dict[Digest, tuple[Descriptor, ...]] = {}
+        self.blobs: dict[Digest, bytes] = {}
+        self._sizes: dict[Digest, int] = {}
+
+    @classmethod
+    def read(cls, client: RegistryClient, repo: str, image: Digest) -> Closure:
+        """Read an image (its index digest) with all that is attached; raises RegistryError."""
+        here = cls(client, repo, image)
+        here._fetch(image)
+        client.supports_referrers(repo)  # asked once, and not for each listing
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="closure") as pool:
+            jobs: list[Callable[[], None]] = [
+                lambda d=d: here._fetch(d)  # type: ignore[misc]
+                for d in here.subjects[1:]
+            ]
+            for subject in here.subjects:
+                jobs += [
+                    lambda s=subject: here._list(s),  # type: ignore[misc]
+                    lambda s=subject: here._fetch_tag(signature_tag(s)),  # type: ignore[misc]
+                    lambda s=subject: here._fetch_tag(attestation_tag(s)),  # type: ignore[misc]
+                ]
+            _all(pool, jobs)
+            bundles = {
+                d.digest for listed in here.listed.values() for d in listed if d.artifact_type == BUNDLE_TYPE
+            }
+            _all(pool, [lambda d=d: here._fetch(d) for d in sorted(bundles)[:REFERRERS_MAX]])  # type: ignore[misc]
+            content = here._blobs_of(here.subjects)
+            small = [b for b in here._blobs_of(here.carriers) if b.size <= _BLOB_AHEAD_MAX][: 4 * _AHEAD_MAX]
+            _all(
+                pool,
+                [
+                    *(lambda b=b: here._fetch_blob(b) for b in small),
+                    *(lambda b=b: here._look_for(b) for b in content[: 4 * _AHEAD_MAX]),
+                ],
+            )
+        return here
+
+    @property
+    def subjects(self) -> tuple[Digest, ...]:
+        """The index, then its platforms."""
+        return (self.image, *(d.digest for d in self.manifest(self.image).manifests[:_AHEAD_MAX]))
+
+    @property
+    def carriers(self) -> tuple[Digest, ...]:
+        """The manifests of signatures and attestations that were read."""
+        return tuple(d for d in self.manifests if d not in self.subjects)
+
+    def manifest(self, digest: Digest) -> Manifest:
+        """A manifest that was read."""
+        return parse_manifest(*self.manifests[digest])
+
+    def descriptor(self, digest: Digest) -> Descriptor:
+        """A manifest that was read, as its listing says it."""
+        data, media_type = self.manifests[digest]
+        manifest = self.manifest(digest)
+        return Descriptor(media_type, digest, len(data), manifest.annotations, manifest.artifact_type)
+
+    def bundles(self, subject: Digest) -> tuple[Digest, ...]:
+        """The bundles of a subject that say something to us, but for channel records."""
+        found = []
+        for digest in dict.fromkeys(d.digest for d in self.listed.get(subject, ())):
+            if digest in self.manifests:
+                kind = self.manifest(digest).annotations.get(BUNDLE_PREDICATE_ANNOTATION)
+                if kind in ROLE_OF and kind != CHANNEL_TYPE:
+                    found.append(digest)
+        return tuple(found)
+
+    # the interface of verification
+
+    def head_manifest(self, ref: Reference) -> Descriptor | None:
+        """What the reference points to."""
+        digest = ref.digest or self.tags.get(ref.tag or "")
+        if ref.name == self.repo and digest in self.manifests and digest is not None:
+            return self.descriptor(digest)
+        if ref.name == self.repo and ref.digest is None and self.tags.get(ref.tag or "", "") is None:
+            return None
+        return self.client.head_manifest(ref)
+
+    def get_manifest(self, ref: Reference) -> tuple[bytes, str, Digest]:
+        """A manifest's bytes, media type and digest."""
+        if ref.name == self.repo and ref.digest in self.manifests and ref.digest is not None:
+            return *self.manifests[ref.digest], ref.digest
+        return self.client.get_manifest(ref)
+
+    def get_blob_bytes(self, repo: str, descriptor: Descriptor, limit: int) -> bytes:
+        """A small blob's bytes."""
+        data = self.blobs.get(descriptor.digest)
+        if repo == self.repo and data is not None and len(data) == descriptor.size <= limit:
+            return data
+        return self.client.get_blob_bytes(repo, descriptor, limit)
+
+    def has_blob(self, repo: str, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is there, with that size."""
+        if repo == self.repo and digest in self._sizes and size in (None, self._sizes[digest]):
+            return True
+        return self.client.has_blob(repo, digest, size)
+
+    def referrers(
+        self, repo: str, subject: Digest, artifact_type: str | None = None
+    ) -> tuple[Descriptor, ...]:
+        """What refers to a manifest."""
+        if repo != self.repo or subject not in self.listed:
+            return self.client.referrers(repo, subject, artifact_type)
+        return tuple(d for d in self.listed[subject] if artifact_type in (None, d.artifact_type))
+
+    # reading
+
+    @staticmethod
+    def read_signatures(client: RegistryClient, ref: Reference) -> list[tuple[bytes, bytes]]:
+        """The payloads of a signature tag with their signatures; raises EvidenceRefused when malformed."""
+        data, media_type, _ = client.get_manifest(ref)
+        return [
+            (client.get_blob_bytes(ref.name, layer.blob, SIMPLE_SIGNING_MAX), layer.signature)
+            for layer in signature_layers(parse_manifest(data, media_type))
+        ]
+
+    def _fetch(self, digest: Digest) -> None:
+        data, media_type, _ = self.client.get_manifest(self.client.reference(self.repo, digest=digest))
+        self.manifests[digest] = (data, media_type)
+
+    def _fetch_tag(self, tag: str) -> None:
+        try:
+            data, media_type, digest = self.client.get_manifest(self.client.reference(self.repo, tag))
+        except RegistryRefused as error:
+            if error.status != 404:
+                raise
+            self.tags[tag] = None
+            return
+        self.manifests[digest] = (data, media_type)
+        self.tags[tag] = digest
+
+    def _list(self, subject: Digest) -> None:
+        self.listed[subject] = self.client.referrers(self.repo, subject)
+
+    def _fetch_blob(self, blob: Descriptor) -> None:
+        self.blobs[blob.digest] = self.client.get_blob_bytes(self.repo, blob, _BLOB_AHEAD_MAX)
+
+    def _look_for(self, blob: Descriptor) -> None:
+        if self.client.has_blob(self.repo, blob.digest, blob.size):
+            self._sizes[blob.digest] = blob.size
+
+    def _blobs_of(self, manifests: Iterable[Digest]) -> list[Descriptor]:
+        blobs = {b.digest: b for d in manifests if d in self.manifests for b in self.manifest(d).blobs}
+        return list(blobs.values())
+
+
+def copy(closure: Closure, repo: str, work: Path) -> int:
+    """Copy an image with its attestations to another repository; returns how many manifests were written.
+
+    By digest, and of blobs only links, where the registry can: nothing visible changes but the
+    evidence. The signature tags are not copied: they name the repository. Raises RegistryError.
+    """
+    client = closure.client
+    subjects, bundles = closure.subjects, {s: closure.bundles(s) for s in closure.subjects}
+    tags = {attestation_tag(s): closure.tags.get(attestation_tag(s)) for s in subjects}
+    carried = [*(d for found in bundles.values() for d in found), *(d for d in tags.values() if d)]
+
+    def is_missing(digest: Digest) -> bool:
+        return client.head_manifest(client.reference(repo, digest=digest)) is None
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="copy") as pool:
+        wanted = list(dict.fromkeys((*subjects, *carried)))
+        if is_missing(closure.image):
+            missing = set(wanted)
+        else:
+            missing = {d for d, gone in zip(wanted, pool.map(is_missing, wanted), strict=True) if gone}
+        blobs = closure._blobs_of(d for d in wanted if d in missing)
+        _each(pool, lambda blob: _link(closure, repo, blob, work), blobs)
+        _each(pool, lambda d: _put(closure, repo, d), [d for d in subjects[1:] if d in missing])
+        if closure.image in missing:
+            _put(closure, repo, closure.image)
+        _each(pool, lambda d: _put(closure, repo, d), [d for d in carried if d in missing])
+        moved = sum(_each(pool, lambda t: _put_tag(closure, repo, t[0], t[1]), tags.items()))
+        if not client.supports_referrers(repo):
+            moved += sum(_each(pool, lambda s: _list_anew(closure, repo, s, bundles[s]), subjects))
+    return len(missing) + moved
+
+
+def _link(closure: Closure, repo: str, blob: Descriptor, work: Path) -> None:
+    client = closure.client
+    if client.mount_blob(repo, blob.digest, closure.repo):
+        return
+    if blob.digest in closure.blobs:
+        client.put_blob(repo, closure.blobs[blob.digest], blob.digest)
+        return
+    path = work / blob.digest.hex
+    try:
+        client.get_blob(closure.repo, blob, path)
+        client.put_blob(repo, path, blob.digest)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _put(closure: Closure, repo: str, digest: Digest) -> None:
+    data, media_type = closure.manifests[digest]
+    closure.client.put_manifest(closure.client.reference(repo, digest=digest), data, media_type)
+
+
+def _put_tag(closure: Closure, repo: str, tag: str, digest: Digest | None) -> bool:
+    ref = closure.client.reference(repo, tag)
+    there = closure.client.head_manifest(ref)
+    if digest is None or (there is not None and there.digest == digest):
+        return False
+    closure.client.put_manifest(ref, *closure.manifests[digest])
+    return True
+
+
+def _list_anew(closure: Closure, repo: str, subject: Digest, bundles: tuple[Digest, ...]) -> bool:
+    """List exactly these bundles, and the channel record that is there; whether that was news."""
+    listed = closure.client.referrers(repo, subject)
+    known = {d.digest for d in listed if d.annotations.get(BUNDLE_PREDICATE_ANNOTATION) != CHANNEL_TYPE}
+    if known == set(bundles):
+        return False
+    entries = [closure.descriptor(d) for d in bundles]
+    closure.client.put_referrers_fallback(repo, subject, entries, replace_same_kind=True)
+    return True
+
+
+def _each(pool: ThreadPoolExecutor, action: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    return list(pool.map(action, items))
+
+
+def _all(pool: ThreadPoolExecutor, jobs: list[Callable[[], None]]) -> None:
+    _each(pool, lambda job: job(), jobs)

@@ -1,0 +1,240 @@
+"""What a decision on an image is made with, and what all decisions share: state, records, tags."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from builder.errors import RegistryError, ToolError
+from builder.model.channel import Channel, ChannelRecord
+from builder.model.digest import Digest
+from builder.model.image import Descriptor
+from builder.model.reference import Reference
+from builder.oci.client import RegistryClient
+from builder.oci.manifest import Manifest, parse_manifest
+from builder.policy.schema import Policy
+from builder.signing.collect import Registry
+from builder.signing.keys import Keys, Trust
+from builder.store import StateBusy
+from registry.ledger import Entry, Fact, Ledger, LedgerBroken
+from registry.records import put_record, read_record
+
+_THREADS = 8
+CANDIDATES = "candidate"  # the prefix under which images are published
+
+
+@dataclass(frozen=True)
+class Office:
+    """Who decides, with what: the registry, keys, the ledger, the policy, and the time of the run.
+
+    `hosts` are the names under which consumers reach the registry: signatures are made for each.
+    """
+
+    client: RegistryClient
+    keys: Keys
+    trust: Trust
+    ledger: Ledger
+    policy: Policy
+    who: str
+    now: dt.datetime
+    hosts: tuple[str, ...]
+    work: Path
+
+    @property
+    def accept_sample(self) -> bool:
+        """Whether the policy accepts the sample vulnerability database."""
+        return self.policy.data.database.sample == "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An image that is decided on: its index digest, `NAME:TAG`, and its immutable tag (or empty)."""
+
+    digest: Digest
+    ref: str
+    immutable_tag: str = ""
+
+    @property
+    def repo(self) -> str:
+        """The repository that consumers pull from."""
+        return self.ref.partition(":")[0]
+
+    @property
+    def tag(self) -> str:
+        """The floating tag."""
+        return self.ref.partition(":")[2]
+
+    @property
+    def repos(self) -> tuple[str, str]:
+        """Where the image may be: the consumers' repository, and the candidates'."""
+        return self.repo, f"{CANDIDATES}/{self.repo}"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an image stands, what the ledger says of it and of its tag, and the registry's record."""
+
+    channel: Channel
+    record: ChannelRecord | None
+    history: tuple[Entry, ...] = field(repr=False)
+
+    def last(self, digest: Digest) -> Entry | None:
+        """The newest decision on an image."""
+        return next((e for e in reversed(self.history) if e.fact.digest == digest), None)
+
+    def last_of_tag(self, ref: str) -> Entry | None:
+        """The newest decision on where a floating tag points."""
+        return next(
+            (e for e in reversed(self.history) if e.fact.ref == ref and "tagDigest" in e.fact.after), None
+        )
+
+
+@contextlib.contextmanager
+def deciding(folder: Path) -> Iterator[None]:
+    """One decision at a time; raises StateBusy when another one is being carried out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "deciding", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ToolError(f"cannot write {folder}", context=str(error)) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateBusy(
+            "another promotion or revocation is being carried out",
+            context=str(folder),
+            hint="wait for it to end, then run the command again",
+        ) from None
+    else:
+        yield
+    finally:
+        os.close(handle)
+
+
+def state_of(office: Office, subject: Subject, *registries: Registry) -> State:
+    """Where an image stands, by the ledger; what the registry says has to agree with it.
+
+    `registries` answer for the subject's repositories in their order, in the place of the client.
+    Raises LedgerBroken when the registry holds a decision that the ledger does not know.
+    """
+    history = office.ledger.entries()
+    records = []
+    for number, repo in enumerate(subject.repos):
+        registry = registries[number] if number < len(registries) else office.client
+        where = office.client.reference(repo, digest=subject.digest)
+        record = read_record(registry, where, subject.digest, office.trust.verdict)
+        if record is not None:
+            _check_known(record, history)
+            records.append(record)
+    newest = max(records, key=lambda r: r.sequence, default=None)
+    decided = [e for e in history if e.fact.digest == subject.digest]
+    channel = Channel(decided[-1].fact.after["channel"]) if decided else Channel.CANDIDATE
+    return State(channel, newest, history)
+
+
+def _check_known(record: ChannelRecord, history: tuple[Entry, ...]) -> None:
+    known = record.sequence <= len(history) and history[record.sequence - 1].hash == record.entry
+    if not known:
+        raise LedgerBroken(
+            "the registry holds a decision that the ledger does not know",
+            context=f"{record.ref}: {record.channel}, entry {record.sequence}, {record.entry}; the ledger "
+            f"has {len(history)}",
+            hint="the ledger is of another registry, or an older state of it: put the right one back",
+            reference="ledger-behind",
+        )
+
+
+def decide(office: Office, state: State, fact: Fact) -> tuple[Entry, bool]:
+    """The ledger's entry of a decision, and whether it is new.
+
+    A decision that was cut before it took effect is the newest one on the image and on its tag,
+    and says the same: then it is taken up again and not told twice.
+    """
+    last = state.last(fact.digest)
+    if last is not None and last.fact.after == fact.after:
+        of_tag = state.last_of_tag(fact.ref)
+        if "tagDigest" not in fact.after or of_tag == last:
+            return last, False
+    return office.ledger.append(fact, office.keys.verdict, office.now), True
+
+
+def record_of(subject: Subject, entry: Entry) -> ChannelRecord:
+    """The record that tells a decision to those who see the registry alone."""
+    return ChannelRecord(
+        subject.digest,
+        subject.ref,
+        subject.immutable_tag,
+        Channel(entry.fact.after["channel"]),
+        entry.sequence,
+        entry.hash,
+        entry.at,
+        entry.fact.why,
+        entry.fact.after.get("replacement", ""),
+    )
+
+
+def publish_record(
+    office: Office, repo: str, subject: Subject, record: ChannelRecord, known: Registry | None = None
+) -> bool:
+    """Attach a record to platforms and index in a repository, and read it back; whether it was news.
+
+    The index comes last: what it says, its platforms say already. `known` answers for what was
+    there before, in the place of the client. Raises RegistryError when it cannot be read back.
+    """
+    index = office.client.reference(repo, digest=subject.digest)
+    before: Registry = known or office.client
+    data, media_type, _ = before.get_manifest(index)
+
+    def attach(one: Descriptor) -> bool:
+        where, key = index.with_digest(one.digest), office.trust.verdict
+        if read_record(before, where, subject.digest, key, one.digest) == record:
+            return False
+        put_record(office.client, repo, record, one, office.keys.verdict)
+        if read_record(office.client, where, subject.digest, key, one.digest) != record:
+            raise _vanished(str(where))
+        return True
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="records") as pool:
+        news = list(pool.map(attach, parse_manifest(data, media_type).manifests))
+    return attach(Descriptor(media_type, subject.digest, len(data))) or any(news)
+
+
+def move_tag(office: Office, repo: str, tag: str, digest: Digest, known: Registry | None = None) -> bool:
+    """Let a tag point to an image that is there; whether it did not before. Read back."""
+    client = office.client
+    ref = client.reference(repo, tag)
+    there = client.head_manifest(ref)
+    if there is not None and there.digest == digest:
+        return False
+    data, media_type, _ = (known or client).get_manifest(client.reference(repo, digest=digest))
+    client.put_manifest(ref, data, media_type)
+    if client.get_manifest(ref)[2] != digest:
+        raise _vanished(str(ref))
+    return True
+
+
+def fetch(client: RegistryClient, ref: Reference) -> Manifest:
+    """A manifest of the registry, parsed."""
+    data, media_type, _ = client.get_manifest(ref)
+    return parse_manifest(data, media_type)
+
+
+def points_to(office: Office, repo: str, tag: str) -> Digest | None:
+    """Where a tag points; None when there is no such tag."""
+    found = office.client.head_manifest(office.client.reference(repo, tag))
+    return found.digest if found else None
+
+
+def _vanished(context: str) -> RegistryError:
+    return RegistryError(
+        "what was written cannot be read back",
+        context=context,
+        hint="another writer may be at work, or the storage loses data; run the command again",
+        reference="not-readable",
+    )

@@ -1,0 +1,240 @@
+"""Promotion: a candidate becomes what consumers pull; rollback: an earlier image does so again.
+
+The procedure; the numbers stand in the code:
+
+ 1. The image is verified where it is, with everything that is attached, at today's date.
+ 2. Today's policy is asked again, on the attested reports.
+ 3. Its channel leads to `stable`, by the ledger, which agrees with the registry's records.
+ 4. Its immutable tag never meant another image: neither in the registry nor in the ledger, which
+    remembers tags that are gone (a tombstone).
+ 5. The closure is copied by digest; blobs are linked. The signature is made anew, for the name
+    under which it is pulled from now on.
+ 6. It is verified at its destination, with nothing of what was read before.
+ 7. The decision enters the ledger.
+ 8. The channel record, with number and hash of that entry, is attached to platforms and index.
+ 9. The immutable tag, then the floating tag.
+
+Before 8 nothing that a consumer accepts has changed but evidence. A run that was cut anywhere is
+completed by the next one: what is there is not written again, and a decision is not told twice.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from builder.errors import PolicyDenied, RegistryError, UsageError
+from builder.model.channel import Channel
+from builder.model.digest import Digest
+from builder.model.image import Target
+from builder.model.reference import Reference
+from builder.signing.cosign_formats import signature_tag, signatures_manifest
+from builder.signing.predicates import timestamp
+from builder.signing.refusal import EvidenceRefused, refuse
+from builder.signing.statements import simple_signing
+from builder.signing.verify import Verification, resolve, verify
+from registry.channels import move
+from registry.closure import Closure, copy
+from registry.ledger import Action, Entry, Fact
+from registry.office import (
+    CANDIDATES,
+    Office,
+    State,
+    Subject,
+    decide,
+    move_tag,
+    points_to,
+    publish_record,
+    record_of,
+    state_of,
+)
+from registry.recheck import recheck
+
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What a promotion or rollback led to; `changed` is False when all of it was in place before.
+
+    `reference` is what consumers pull, by digest; `previous` is where the floating tag pointed.
+    """
+
+    reference: Reference
+    ref: str
+    tags: tuple[str, ...]
+    previous: Digest | None
+    entry: Entry
+    changed: bool
+
+
+def promote(
+    office: Office, reference: Reference, target: Target, why: str, action: Action = Action.PROMOTE
+) -> Promotion:
+    """Carry out the procedure above; `reference` is the candidate, `target` it in the catalogue.
+
+    Raises EvidenceRefused or PolicyDenied when it may not be promoted, RegistryError when the registry
+    fails; both leave tags and channel as they were, or as the next run will complete them.
+    """
+    # 1. where it is
+    digest = resolve(reference, office.client)
+    source = Closure.read(office.client, reference.name, digest)
+    found = _verified(office, reference, source)
+    # 2. today's policy
+    recheck(found, target, office.policy, office.now)
+    subject = Subject(digest, found.verdict.ref, _immutable_tag(found))
+    at_home = reference.name == subject.repo
+    # 3. its channel
+    known = (source,) if at_home else (office.client, source)
+    state = state_of(office, subject, *known)
+    if state.channel is not Channel.STABLE:
+        move(state.channel, Channel.STABLE)
+    # 4. its immutable tag
+    _refuse_taken(office, subject, state)
+    # 5. copy
+    written = 0 if at_home else copy(source, subject.repo, office.work)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
+        written += sum(pool.map(lambda one: _sign_name(office, subject.repo, one), source.subjects))
+    # 6. the consumer's eyes
+    home = office.client.reference(subject.repo, digest=digest)
+    arrived = Closure.read(office.client, subject.repo, digest)
+    _verified(office, home, arrived)
+    # 7. the ledger
+    previous = points_to(office, subject.repo, subject.tag)
+    entry, is_new = decide(office, state, _fact(office, subject, state, found, previous, why, action))
+    # 8. the record
+    told = publish_record(office, subject.repo, subject, record_of(subject, entry), arrived)
+    # 9. the tags, the floating one last
+    tags = (subject.immutable_tag, subject.tag)
+    moved = [move_tag(office, subject.repo, tag, digest, arrived) for tag in tags]
+    return Promotion(
+        home, subject.ref, tags, previous, entry, changed=bool(written) or is_new or told or any(moved)
+    )
+
+
+def rollback(office: Office, ref: str, target: Target, why: str) -> Promotion:
+    """Let the floating tag of `ref` (`NAME:TAG`) point to the stable image before the one it points to.
+
+    The ledger knows which that was. It passes everything that a promotion asks for, at today's
+    date. Raises UsageError when there is none, otherwise as `promote` does.
+    """
+    repo, _, tag = ref.partition(":")
+    now = points_to(office, repo, tag)
+    if now is None:
+        raise UsageError(f"{ref} was not promoted", hint=f"goldsmith promote {ref}")
+    digest = _before(office, ref, now)
+    candidate = office.client.reference(f"{CANDIDATES}/{repo}", digest=digest)
+    home = office.client.reference(repo, digest=digest)
+    # The candidates' repository has the newer evidence, if it has the image.
+    is_there = office.client.head_manifest(candidate) is not None
+    return promote(office, candidate if is_there else home, target, why, Action.ROLLBACK)
+
+
+def _verified(office: Office, reference: Reference, closure: Closure) -> Verification:
+    found = verify(reference, closure, office.trust, office.now, accept_sample=office.accept_sample)
+    if found.digest != found.verdict.digest:
+        refuse(
+            "one-platform",
+            "this is one platform of an image; images are promoted whole",
+            context=str(reference),
+            hint=f"promote {found.verdict.ref}@{found.verdict.digest}",
+        )
+    return found
+
+
+def _immutable_tag(found: Verification) -> str:
+    tags = {p.immutable_tag for m in found.manifests for p in m.provenances}
+    if len(tags) != 1:
+        refuse("other-name", "the provenances name several immutable tags", context=", ".join(sorted(tags)))
+    return tags.pop()
+
+
+def _refuse_taken(office: Office, subject: Subject, state: State) -> None:
+    there = points_to(office, subject.repo, subject.immutable_tag)
+    owners = {
+        e.fact.digest
+        for e in state.history
+        if e.fact.after.get("immutableTag") == subject.immutable_tag
+        and e.fact.ref.partition(":")[0] == subject.repo
+    }
+    others = (owners | ({there} if there else set())) - {subject.digest}
+    if others:
+        raise PolicyDenied(
+            f"the immutable tag {subject.immutable_tag} belongs to another image",
+            context=f"{', '.join(sorted(others))}, not {subject.digest}",
+            hint="the same input gave another digest: find out why; the tag is never given again",
+            reference="immutable-tag",
+        )
+
+
+def _sign_name(office: Office, repo: str, digest: Digest) -> bool:
+    """5. the signature for the names under which the image is pulled from now on; whether it is news."""
+    client, key = office.client, office.keys.builder
+    payloads = [simple_signing(f"{host}/{repo}", digest) for host in office.hosts]
+    ref = client.reference(repo, signature_tag(digest))
+    if client.head_manifest(ref) is not None:
+        there = Closure.read_signatures(client, ref)
+        # Keys in a KMS or HSM never sign the same twice: what is good stays.
+        if [p for p, _ in there] == payloads and all(key.public.verifies(s, p) for p, s in there):
+            return False
+    item = signatures_manifest(digest, [(p, key.sign(p)) for p in payloads])
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
+        list(pool.map(lambda blob: client.put_blob(repo, blob[1], blob[0]), item.blobs.items()))
+    client.put_manifest(ref, item.manifest, item.media_type)
+    return True
+
+
+def _fact(
+    office: Office,
+    subject: Subject,
+    state: State,
+    found: Verification,
+    previous: Digest | None,
+    why: str,
+    action: Action,
+) -> Fact:
+    before = {"channel": state.channel.value, "tag": subject.tag}
+    after = {
+        "channel": Channel.STABLE.value,
+        "tag": subject.tag,
+        "tagDigest": str(subject.digest),
+        "immutableTag": subject.immutable_tag,
+        "verdict": timestamp(found.verdict.issued_at),
+        "policy": f"{office.policy.name}@{office.policy.digest}",
+    }
+    if previous is not None:
+        before["tagDigest"] = str(previous)
+    return Fact(office.who, action, subject.ref, subject.digest, before, after, why)
+
+
+def _before(office: Office, ref: str, now: Digest) -> Digest:
+    """The stable image that the tag pointed to before `now`, by the ledger."""
+    history = office.ledger.entries()
+    of_tag = [e for e in history if e.fact.ref == ref and "tagDigest" in e.fact.after]
+    last = of_tag[-1] if of_tag else None
+    if last and last.fact.what is Action.ROLLBACK and last.fact.before.get("tagDigest") == now:
+        return Digest(last.fact.after["tagDigest"])  # a rollback that was cut before the tag moved
+    stack: list[Digest] = []
+    for entry in of_tag:
+        digest = Digest(entry.fact.after["tagDigest"])
+        if entry.fact.what is Action.ROLLBACK and digest in stack:
+            del stack[stack.index(digest) + 1 :]
+        elif not stack or stack[-1] != digest:
+            stack.append(digest)
+    if now not in stack:
+        raise RegistryError(
+            f"{ref} points to an image that the ledger does not know",
+            context=str(now),
+            hint=f"see `goldsmith audit --ref {ref}`; promote the image that you want by its digest",
+            reference="unknown-tag",
+        )
+    channels = {e.fact.digest: e.fact.after["channel"] for e in history}
+    for digest in reversed(stack[: stack.index(now)]):
+        if channels.get(digest) == Channel.STABLE:
+            return digest
+    raise EvidenceRefused(
+        f"there is no stable image before the one that {ref} points to",
+        context=str(now),
+        hint="promote another one by its digest, or revoke this one with a replacement",
+        reference="nothing-before",
+    )

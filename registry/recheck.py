@@ -1,0 +1,166 @@
+"""The policy of today against the attested reports: what has changed since the verdict was given.
+
+Thresholds, accepted scanners, required checks and the ends of support may be stricter now, and the
+database is older. What is not attested (lint) is taken from the verdict. Raises PolicyDenied.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from builder.errors import PolicyDenied
+from builder.model.digest import Digest
+from builder.model.evidence import (
+    CanaryResult,
+    CheckReport,
+    CheckResult,
+    DatabaseIdentity,
+    Evidence,
+    Finding,
+    NotDone,
+    Outcome,
+    PackageLicences,
+    ScannerIdentity,
+    ScanReport,
+    Secret,
+    Severity,
+)
+from builder.model.image import BuiltImage, Descriptor, PlatformImage, Target
+from builder.model.lock import LockedPackage, LockSection
+from builder.model.platform import Platform
+from builder.model.verdict import RuleResult
+from builder.policy.engine import evaluate
+from builder.policy.rule import Case
+from builder.policy.rules import RULES
+from builder.policy.schema import Policy
+from builder.signing.predicates import TEST_RESULT_TYPE, VULNERABILITY_TYPE, timestamp
+from builder.signing.refusal import quoted, refuse
+from builder.signing.verify import ManifestProof, Verification
+
+# Verification has proved that the evidence is complete; lint is in the verdict only.
+_NOT_HERE = frozenset({"evidence-complete", "dockerfile-lint"})
+_RULES = tuple(rule for rule in RULES if rule.id not in _NOT_HERE)
+
+
+def recheck(found: Verification, target: Target, policy: Policy, now: dt.datetime) -> tuple[RuleResult, ...]:
+    """What today's policy says of a verified image; `target` is the image in the catalogue.
+
+    Returns the rules' results. Raises PolicyDenied when one of them fails, EvidenceRefused when a
+    report does not say what the rules need.
+    """
+    platforms = [m for m in found.manifests if m.platform is not None]
+    evidence = tuple(_evidence(m, found) for m in platforms)
+    image = _image(found, platforms, target)
+    results = evaluate(Case(image, evidence, policy.data, now), _RULES)
+    failed = [r for r in results if not r.passed]
+    if failed:
+        raise PolicyDenied(
+            f"the policy {policy.name} does not allow {found.verdict.ref} today",
+            context="\n".join(f"{r.id}: {f}" for r in failed for f in r.failures),
+            hint=failed[0].solution,
+            reference="policy-denies-today",
+        )
+    return results
+
+
+def _evidence(proof: ManifestProof, found: Verification) -> Evidence:
+    platform = _platform(proof)
+    scans = [r for kind, r in proof.reports if kind == VULNERABILITY_TYPE]
+    checks = [r for kind, r in proof.reports if kind == TEST_RESULT_TYPE]
+    judged = timestamp(found.verdict.issued_at)
+    # Earlier reports stay beside newer ones; the verdict was given on the one of its own time.
+    of_verdict = [s for s in scans if _at(s) == judged] or sorted(scans, key=_at)[-1:]
+    try:
+        return Evidence(
+            digest=proof.digest,
+            platform=platform,
+            checks=_checks(checks[-1], proof.digest, platform),
+            scan=_scan(of_verdict[-1], proof.digest, platform),
+            sboms=NotDone("sboms", "not read here"),
+            lint=NotDone("lint", "not attested"),
+        )
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        refuse("predicate-malformed", "a report cannot be judged again", context=quoted(f"{error!r}"))
+
+
+def _at(report: Mapping[str, Any]) -> str:
+    metadata = report.get("metadata")
+    return str(metadata.get("scanFinishedOn", "")) if isinstance(metadata, dict) else ""
+
+
+def _scan(report: Mapping[str, Any], digest: Digest, platform: Platform) -> ScanReport:
+    scanner, result = report["scanner"], report["scanner"]["result"]
+    database, system, canary = scanner["db"], result["os"], result["canary"]
+    name = str(scanner["uri"]).partition("@")[0].rpartition("/")[2]
+    return ScanReport(
+        digest=Digest(result["digest"]),
+        platform=platform,
+        scanner=ScannerIdentity(name, scanner["version"], Digest(f"sha256:{scanner['binary']['sha256']}")),
+        database=DatabaseIdentity(
+            Digest(f"sha256:{database['digest']['sha256']}"),
+            database["uri"],
+            database["lastUpdate"],
+            int(database["version"]),
+            bool(database["sample"]),
+        ),
+        os_family=system["family"],
+        os_version=system["version"],
+        packages=tuple(result["packages"]),
+        findings=tuple(
+            Finding(
+                f["id"],
+                f["package"],
+                f["installedVersion"],
+                f["fixedVersion"],
+                Severity(f["severity"]),
+                f["status"],
+                f["title"],
+            )
+            for f in result["findings"]
+        ),
+        secrets=tuple(Secret(s["rule"], s["path"], Severity(s["severity"])) for s in result["secrets"]),
+        licences=tuple(PackageLicences(p, tuple(names)) for p, names in result["licences"].items()),
+        canary=CanaryResult(canary["package"], canary["version"], tuple(canary["found"])),
+    )
+
+
+def _checks(report: Mapping[str, Any], digest: Digest, platform: Platform) -> CheckReport:
+    results = tuple(
+        CheckResult(d["id"], d["title"], Outcome(d["outcome"]), d["detail"]) for d in report["details"]
+    )
+    return CheckReport(digest, platform, report["engine"], results)
+
+
+def _image(found: Verification, proofs: list[ManifestProof], target: Target) -> BuiltImage:
+    """The image as the rules look at it: names, platforms and the packages that the provenance names."""
+    nowhere = Path()
+    images = []
+    for proof in proofs:
+        platform = _platform(proof)
+        packages = tuple(_package(p, platform) for p in sorted(_packages(proof, platform)))
+        section = LockSection(
+            target.stream_name, target.variant, platform, target.stream.suite, proof.digest, None, packages
+        )
+        part = Descriptor("", proof.digest, 0, platform=platform)
+        images.append(PlatformImage(platform, nowhere, part, part, (), section, packages))
+    index = Descriptor("", found.digest, 0)
+    return BuiltImage(target, nowhere, index, tuple(images), found.digest, "")
+
+
+def _packages(proof: ManifestProof, platform: Platform) -> frozenset[str]:
+    return frozenset(name for p in proof.provenances for name in p.packages_of(platform))
+
+
+def _package(text: str, platform: Platform) -> LockedPackage:
+    name, _, version = text.partition("=")
+    # Rules read names and versions; the rest only has to be well-formed.
+    return LockedPackage(name, version, platform.debian, "0" * 64, 1, f"pool/{name}.deb", name, version)
+
+
+def _platform(proof: ManifestProof) -> Platform:
+    if proof.platform is None:
+        refuse("index-malformed", "a manifest of no platform cannot be judged", context=proof.digest)
+    return proof.platform
