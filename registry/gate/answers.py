@@ -87,14 +87,21 @@ class Answers:
         self._journal, self._metrics = journal, metrics
         self._now, self._serves, self._link, self._accel = now, serves, link, accel
 
+    def at_once(self, wanted: Wanted, number: str) -> Answer | None:
+        """The answer that memory gives; None when the storage has to be asked, or it is no manifest."""
+        if wanted.kind != "manifests":
+            return None
+        now = self._now()
+        found = self._approved.manifest(wanted.name, wanted.reference, wanted.is_digest, now)
+        if isinstance(found, Entry):
+            if found.warn_from > now:
+                return Answer(200, found.headers, found.held.data)
+            return self._warned(wanted, found, now)
+        return self._denied(wanted, found, number) if isinstance(found, Refusal) else None
+
     async def of(self, wanted: Wanted, scope: Any, number: str) -> Answer | Stream:
-        """The answer; raises Refused, StorageAway."""
+        """Any other answer; raises Refused, StorageAway."""
         if wanted.kind == "manifests":
-            found = self._approved.manifest(wanted.name, wanted.reference, wanted.is_digest, self._now())
-            if isinstance(found, Entry):
-                return self._manifest(wanted, found)
-            if isinstance(found, Refusal):
-                return self._denied(wanted, found, number)
             return await self._unknown(wanted, number)
         if wanted.kind == "blobs":
             return await self._blob(wanted, scope, number)
@@ -105,17 +112,14 @@ class Answers:
             return self._catalog(query)
         return self._tags(wanted, query) if wanted.kind == "tags" else self._referrers(wanted, query)
 
-    def _manifest(self, wanted: Wanted, entry: Entry) -> Answer:
-        headers = entry.headers
-        if entry.warn_from <= self._now():
+    def _warned(self, wanted: Wanted, entry: Entry, now: float) -> Answer:
+        text = entry.deprecated
+        if not text:
             view = self._approved.view(wanted.name)
-            instead = view.replacement(None, self._now()) if view else None
-            text = entry.deprecated
-            if not text:
-                text = f"{wanted.name} {wanted.reference}: its stream is supported until {entry.end_of_life}"
-                text += f"; newest: {instead}"
-            headers = (*headers, (b"warning", denials.warning(text)))
-        return Answer(200, headers, entry.held.data)
+            instead = view.replacement(None, now) if view else None
+            text = f"{wanted.name} {wanted.reference}: its stream is supported until {entry.end_of_life}"
+            text += f"; newest: {instead}"
+        return Answer(200, (*entry.headers, (b"warning", denials.warning(text))), entry.held.data)
 
     def _denied(self, wanted: Wanted, refusal: Refusal, number: str) -> Answer:
         denied = refusal.denied

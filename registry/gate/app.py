@@ -88,16 +88,8 @@ class Gate:
             seconds = time.monotonic() - began
             self._metrics.answered(kind, status, seconds)
             if self._journal.requests:
-                self._journal.event(
-                    "request",
-                    id=number,
-                    method=scope["method"],
-                    path=_path(scope),
-                    status=status,
-                    bytes=sent,
-                    ms=round(seconds * 1000, 2),
-                    client=(scope.get("client") or ("",))[0],
-                )
+                client = (scope.get("client") or ("",))[0]
+                self._journal.request(number, scope["method"], _path(scope), status, sent, seconds, client)
 
     async def _answer(self, scope: Scope, number: str) -> tuple[str, Answer | Stream]:
         path: bytes = scope["raw_path"]
@@ -112,6 +104,9 @@ class Gate:
                 wanted = read_path(path)
             except Refused as refused:
                 return "refused", failure(refused.status, refused.code, refused.message)
+            answer = self._answers.at_once(wanted, number)
+            if answer is not None:
+                return wanted.kind, answer
             try:
                 async with asyncio.timeout(self._bounds.answer_seconds):
                     return wanted.kind, await self._answers.of(wanted, scope, number)

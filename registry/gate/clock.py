@@ -17,6 +17,7 @@ class SteadyClock:
         self._wall, self._monotonic = wall, monotonic
         self._lock = threading.Lock()
         self._offset = wall() - monotonic()
+        self._stamped = (0, "")
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -24,6 +25,14 @@ class SteadyClock:
         with self._lock:
             self._offset = max(self._offset, wall - passed)
             return passed + self._offset
+
+    def stamp(self) -> str:
+        """The same as RFC 3339, to the second."""
+        second = int(self.now())
+        if second != self._stamped[0]:
+            text = dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._stamped = (second, text)
+        return self._stamped[1]
 
     def time(self) -> dt.datetime:
         """The same as a time in UTC."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from builder.model.digest import Digest
@@ -16,6 +17,7 @@ NAME_MAX = 255  # characters of a repository's name
 _PATH_MAX = 1024  # bytes
 _QUERY_MAX = 1024  # bytes
 _FIELDS_MAX = 8
+_REMEMBERED = 4096  # paths that were read before
 PAGE_MAX = PAGE_DEFAULT = 1000
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
@@ -47,6 +49,7 @@ class Wanted:
 _PING, _CATALOG = Wanted("ping"), Wanted("catalog")
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def read_path(raw: bytes) -> Wanted:
     """The registry route of a raw path below `/v2`; raises Refused."""
     if len(raw) > _PATH_MAX:

@@ -20,7 +20,6 @@ from registry.gate.app import Bounds, Gate
 from registry.gate.approved import ApprovedSet
 from registry.gate.blobs import Blobs
 from registry.gate.clock import SteadyClock
-from registry.gate.denials import stamp
 from registry.gate.journal import Journal, Metrics
 from registry.gate.proofs import Proofs
 from registry.gate.protocol import BoundedProtocol
@@ -67,7 +66,7 @@ class Service:
     ) -> None:
         self._config = config
         clock = SteadyClock(wall, time.monotonic)
-        self.journal = Journal(write, lambda: stamp(clock.time()), requests=config.log_requests)
+        self.journal = Journal(write, clock.stamp, requests=config.log_requests)
         self.metrics = Metrics()
         approved = ApprovedSet()
         self._storage = Storage(config.storage)
