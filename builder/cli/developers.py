@@ -207,7 +207,7 @@ def client_config(
 ) -> None:
     """Write a configuration that keeps a client away from every registry but the mirror.
 
-    It says what that enforces and what it cannot.
+    It says what that enforces and what it cannot. Prove it with `goldsmith doctor --client`.
     """
     from builder.report import emit, emit_json
     from builder.store import write_atomically

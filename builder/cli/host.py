@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +18,36 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
 
 
-def doctor(as_json: AsJson = False) -> int:
+def doctor(
+    client: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLIENT", help="Prove that docker, podman or containerd reaches the mirror only."
+        ),
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT]", help="With --client: the mirror. Default: ours.")
+    ] = None,
+    foreign: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REF", help="With --client: an image that must not come. Default: two public ones."
+        ),
+    ] = None,
+    hosts_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="With --client containerd: its hosts.toml files.")
+    ] = Path("/etc/containerd/certs.d"),
+    as_json: AsJson = False,
+) -> int:
     """Say what is installed and which versions, what is missing, and the command that installs it."""
+    if client:
+        from builder.cli.clients import prove_client
+
+        return prove_client(client, mirror, foreign or [], hosts_dir, as_json)
+    if mirror or foreign:
+        from builder.errors import UsageError
+
+        raise UsageError("--mirror and --foreign are for --client", hint="name the client: docker, podman, …")
     from builder.cli.doctor import examine
     from builder.report import emit, emit_json, table
     from builder.settings import Settings

@@ -12,6 +12,7 @@ from registry.devcheck.clients import containerd as containerd_config
 from registry.devcheck.clients import docker as docker_config
 from registry.devcheck.clients import podman as podman_config
 from registry.devcheck.clients.mirror import File, Mirror
+from registry.devcheck.probe import HOSTS, prove, puller
 from tests.support import private_clients
 from tests.support.engines import environment
 from tests.support.hub import REPO, hub
@@ -45,13 +46,25 @@ def test_containerd_asks_the_mirror_only(tmp_path: Path, foreign: Simulator, mir
     files = containerd_config.files(Mirror(mirror.address, "", ""))
     hosts = put(tmp_path / "config", files) / "containerd" / "certs.d"
     image = f"{foreign.address}/{REPO}:1"
-    with private_clients.containerd(tmp_path) as ctr:
+    with private_clients.containerd(tmp_path) as (ctr, address):
         refused = ctr("content", "fetch", "--hosts-dir", hosts, image)
         assert refused.returncode != 0
         assert foreign.requests == []
         assert mirror.count("HEAD|GET", f"/v2/{REPO}/manifests/1") > 0
+        where = {"CONTAINERD_ADDRESS": address}
+        assert proven("containerd", mirror.address, image, where, hosts)
         without = ctr("content", "fetch", "--plain-http", image)
         assert without.returncode == 0, without.stderr
+        nothing = tmp_path / "nothing"
+        nothing.mkdir()
+        assert not proven("containerd", mirror.address, image, where, nothing)
+
+
+def proven(client: str, mirror: str, foreign: str, where: dict[str, str], hosts: Path = HOSTS) -> bool:
+    """What `doctor --client` finds with the real client."""
+    return all(
+        a.ok for a in prove(client, mirror, [foreign], puller(client, {**environment(), **where}, hosts))
+    )
 
 
 def skopeo(etc: Path | None, image: str, to: Path) -> subprocess.CompletedProcess[str]:
@@ -97,15 +110,21 @@ def test_docker_reaches_the_mirror_only(tmp_path: Path, foreign: Simulator, mirr
     lines = [line for line in file.text.splitlines() if line.startswith("Environment=")]
     proxies = dict(line.removeprefix('Environment="').rstrip('"').partition("=")[::2] for line in lines)
     (tmp_path / "closed").mkdir()
-    with private_clients.dockerd(tmp_path / "closed", {**environment(), **proxies}, hosts) as docker:
+    with private_clients.dockerd(tmp_path / "closed", {**environment(), **proxies}, hosts) as (
+        docker,
+        address,
+    ):
         refused = docker("pull", f"hub.example:{port}/{REPO}:1")
         assert refused.returncode != 0
         assert "127.0.0.1:9" in refused.stderr  # the proxy that does not exist
         assert foreign.requests == []
+        names = f"mirror.example:{own}", f"hub.example:{port}/{REPO}:1"
+        assert proven("docker", *names, {"DOCKER_HOST": address})
         asked = docker("pull", f"mirror.example:{own}/{REPO}:1")
         assert asked.returncode != 0
         assert mirror.count("HEAD|GET", f"/v2/{REPO}/manifests/1") > 0
     (tmp_path / "open").mkdir()
-    with private_clients.dockerd(tmp_path / "open", environment(), hosts) as docker:
+    with private_clients.dockerd(tmp_path / "open", environment(), hosts) as (docker, address):
         without = docker("pull", f"hub.example:{port}/{REPO}:1")
         assert foreign.count("HEAD|GET", "/manifests/") > 0, without.stderr
+        assert not proven("docker", *names, {"DOCKER_HOST": address})

@@ -14,6 +14,7 @@ from builder.tools.dockerd import own_paths, start_own, stop_engine
 from tests.support.requires import missing, tool
 
 _SECONDS = 60
+Client = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def root_only() -> None:
@@ -23,8 +24,8 @@ def root_only() -> None:
 
 
 @contextmanager
-def containerd(folder: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """A containerd; gives `ctr` on it."""
+def containerd(folder: Path) -> Iterator[tuple[Client, str]]:
+    """A containerd; gives `ctr` on it, and its socket."""
     root_only()
     program, client = tool("containerd"), tool("ctr")
     config = folder / "config.toml"
@@ -48,7 +49,7 @@ def containerd(folder: Path) -> Iterator[Callable[..., subprocess.CompletedProce
     try:
         wait_until(lambda: ctr("version").returncode == 0 or daemon.poll() is not None)
         assert daemon.poll() is None, (folder / "log").read_text()[-2000:]
-        yield ctr
+        yield ctr, str(socket)
     finally:
         daemon.terminate()
         daemon.wait(_SECONDS)
@@ -57,10 +58,8 @@ def containerd(folder: Path) -> Iterator[Callable[..., subprocess.CompletedProce
 
 
 @contextmanager
-def dockerd(
-    folder: Path, environment: Mapping[str, str], hosts: str
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """A dockerd with this environment that alone sees `hosts` as /etc/hosts; gives `docker` on it."""
+def dockerd(folder: Path, environment: Mapping[str, str], hosts: str) -> Iterator[tuple[Client, str]]:
+    """A dockerd with this environment that alone sees `hosts` as /etc/hosts; gives `docker` on it, and its address."""
     root_only()
     client = tool("docker")
     tool("dockerd")
@@ -83,7 +82,7 @@ def dockerd(
 
     start_own(store, prefix, environment, lambda host: docker("version", host=host).returncode == 0)
     try:
-        yield docker
+        yield docker, address
     finally:
         stop_engine(store, environment)
 
