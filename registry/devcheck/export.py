@@ -14,18 +14,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from builder.errors import PolicyDenied
+from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.model.verdict import Verdict
 from builder.oci.manifest import parse_json
-from builder.signing import predicates
+from builder.signing import channels, predicates
 from builder.signing.claims import believed
 from builder.signing.collect import Registry, collect, manifest_at
 from builder.signing.keys import Trust
 from builder.signing.verify import verify
-from registry.devcheck.approval import channel_of
-from registry.devcheck.known import Build, Channel, Image, Known, Severity, Vulnerability
+from registry.devcheck.approval import channel_of, for_developers
+from registry.devcheck.known import Build, Image, Known, Severity, Vulnerability
 
 PREVIOUS_MAX = 50  # earlier builds of one line
 _CONFIG_MAX = 1 << 20  # bytes
@@ -33,6 +34,7 @@ _IMMUTABLE = re.compile(r".+-[0-9a-f]{12}")
 _ATTACHED = re.compile(r"sha256-[0-9a-f]{64}(\..+)?")
 _END_OF_LIFE = "dev.goldsmith.end-of-life"
 _TITLE = "org.opencontainers.image.title"
+_CALLED_BACK = (Channel.WITHDRAWN, Channel.QUARANTINE)
 _SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW")
 
 
@@ -56,6 +58,7 @@ class _Seen:
     ref: str
     labels: Mapping[str, str]
     build: Build
+    record: ChannelRecord | None
 
 
 def read_registry(
@@ -69,10 +72,10 @@ def read_registry(
 ) -> Known:
     """The catalogue of today. Raises RegistryError when the registry cannot be read."""
     images: list[Image] = []
-    for repo in registry.repositories():
-        channel = channel_of(repo)
-        if channel:
-            images += _Repository(registry, repo, trust, now, accept_sample).images(channel)
+    repositories = registry.repositories()
+    for repo in repositories:
+        if for_developers(repo, repositories):
+            images += _Repository(registry, repo, trust, now, accept_sample).images()
     return Known(
         schema=1,
         mirror=mirror,
@@ -89,7 +92,7 @@ class _Repository:
         self._registry, self._trust, self._now, self._sample = registry, trust, now, accept_sample
         self._home = Reference(registry.host, repo)
 
-    def images(self, channel: Channel) -> Iterable[Image]:
+    def images(self) -> Iterable[Image]:
         tags = [t for t in self._registry.tags(self._home.name) if not _ATTACHED.fullmatch(t)]
         builds: dict[Digest, _Seen] = {}
         for tag in tags:
@@ -100,16 +103,20 @@ class _Repository:
                     builds[found.digest] = seen
         for tag in tags:
             if not _IMMUTABLE.fullmatch(tag):
-                image = self._image(tag, channel, builds)
+                image = self._image(tag, builds)
                 if image:
                     yield image
 
-    def _image(self, tag: str, channel: Channel, builds: Mapping[Digest, _Seen]) -> Image | None:
+    def _image(self, tag: str, builds: Mapping[Digest, _Seen]) -> Image | None:
         found = self._registry.head_manifest(self._home.with_tag(tag))
         if found is None:
             return None
-        verdict, refused = self._verdict(found.digest, tag)
         seen = builds.get(found.digest) or self._seen(found.digest)
+        record = seen.record if seen else None
+        channel = channel_of(self._home.name, record)
+        if channel is None:
+            return None
+        verdict, refused = self._verdict(found.digest, tag)
         name = self._home.name.rpartition("/")[2]
         ref = f"{name}:{tag}"
         earlier = sorted(
@@ -124,6 +131,8 @@ class _Repository:
             tags=(tag,),
             channel=channel,
             title=labels.get(_TITLE, "")[:500],
+            replacement=(record.replacement.partition("@")[0] or None) if record else None,
+            reason=record.why[:500] if record else "",
             end_of_life=_date(labels.get(_END_OF_LIFE, "")),
             refused=refused[:500],
             verdict_expires=verdict.expires_at if verdict else None,
@@ -145,14 +154,16 @@ class _Repository:
         try:
             root, _, size = manifest_at(self._registry, self._home.with_digest(digest))
             children = root.manifests or (Descriptor(root.media_type, digest, size),)
-            said = self._said(digest)
+            said, record = self._said(digest), self._record(digest)
             provenance = predicates.parse_provenance(said[predicates.PROVENANCE_TYPE])
             reports = [self._said(c.digest).get(predicates.VULNERABILITY_TYPE) for c in children]
             created, labels = self._configuration(children[0].digest)
         except (PolicyDenied, KeyError):
             return None
         build = _build(digest, children, [r for r in reports if r], created, provenance.immutable_tag)
-        return _Seen(digest, provenance.ref, labels, build)
+        if record and record.channel in _CALLED_BACK:
+            build = build.model_copy(update={"withdrawn": (record.why or str(record.channel))[:500]})
+        return _Seen(digest, provenance.ref, labels, build, record)
 
     def _said(self, digest: Digest) -> dict[str, Mapping[str, Any]]:
         """The believed predicates about a manifest by type; the last scan wins."""
@@ -163,6 +174,16 @@ class _Repository:
                 if old is None or _scanned(statement.predicate) > _scanned(old):
                     found[kind] = statement.predicate
         return found
+
+    def _record(self, digest: Digest) -> ChannelRecord | None:
+        """The newest decision on an image."""
+        records = (
+            channels.decode(statement.predicate)
+            for attached in collect(self._registry, self._home, digest)
+            for statement in believed(attached, digest, self._trust)
+            if statement.predicate_type == predicates.CHANNEL_TYPE
+        )
+        return channels.newest(records, digest)
 
     def _configuration(self, digest: Digest) -> tuple[dt.datetime | None, Mapping[str, str]]:
         manifest, _, _ = manifest_at(self._registry, self._home.with_digest(digest))
@@ -231,7 +252,8 @@ def _with_replacements(images: Iterable[Image], today: dt.date) -> tuple[Image, 
         ]
         best = max(family, key=lambda i: (i.end_of_life or today, i.ref), default=None)
         ended = image.end_of_life is not None and image.end_of_life < today
-        out.append(image.model_copy(update={"replacement": best.ref}) if best and ended else image)
+        derive = best is not None and ended and image.replacement is None
+        out.append(image.model_copy(update={"replacement": best.ref}) if best and derive else image)
     return tuple(out)
 
 

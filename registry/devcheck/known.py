@@ -35,13 +35,17 @@ class Vulnerability(_Frozen):
 
 
 class Build(_Frozen):
-    """One digest: what is in it, as attested. `packages` are NAME=VERSION, sorted."""
+    """One digest: what is in it, as attested. `packages` are NAME=VERSION, sorted.
+
+    `withdrawn` says why the digest was called back, empty when it was not.
+    """
 
     digest: DigestText
     platforms: dict[Name, DigestText] = Field(default_factory=dict, description="Platform manifests.")
     immutable_tag: Name | None = None
     created: dt.datetime | None = None
     scanned: dt.datetime | None = None
+    withdrawn: Text = ""
     packages: tuple[Name, ...] = ()
     vulnerabilities: tuple[Vulnerability, ...] = ()
 

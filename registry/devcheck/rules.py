@@ -194,6 +194,10 @@ def _pin(reference: Reference, image: Image, build: Build, known: Known) -> Iter
     instead = f"{known.mirror}/{image.repository}" + (f":{tag}" if tag else "") + f"@{image.current.digest}"
     if behind:
         changes = between(build, image.current)
+        if build.withdrawn:
+            message = f"this digest of {image.ref} was withdrawn: {build.withdrawn}"
+            yield Opinion("withdrawn-image", message, instead, fix=True, changes=changes)
+            return
         message = f"{image.ref} has a newer digest; {changes.sentence()}"
         yield Opinion("digest-behind", message, instead, fix=True, changes=changes)
     elif reference.digest is None:

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from builder.errors import RegistryError
-from builder.model.digest import canonical_json
+from builder.model.channel import Channel, ChannelRecord
+from builder.model.digest import Digest, canonical_json
+from builder.model.image import Descriptor
 from builder.signing.statements import PAYLOAD_TYPE, pae
 from registry.devcheck.export import read_registry
 from registry.devcheck.known import Known
 from registry.devcheck.known_file import PAYLOAD_TYPE as OURS
 from registry.devcheck.known_file import CatalogueRefused, decode, encode, load
+from registry.records import signed_record
 from tests.support import evidence
 from tests.support.evidence import World, world
 from tests.support.images import NOW, built_image
@@ -63,7 +66,7 @@ def registry(here: World, tmp_path: Path) -> Registry:
     )
     held.store_signed(REPO, before.signed())
     held.store_signed(REPO, here.signed())
-    held.store_image("private/x", old, ("1",))
+    held.store_image("other/x", old, ("1",))
     return held
 
 
@@ -102,6 +105,38 @@ def test_an_unsigned_image_is_listed_as_refused(registry: Registry, here: World)
     (image,) = read(registry, here).images
     assert image.refused == "nothing is signed"
     assert (image.current.packages, image.previous) == ((), ())
+
+
+def decided(here: World, digest: Digest, channel: Channel, sequence: int = 1) -> ChannelRecord:
+    tag = here.image.immutable_tag
+    why, other = "CVE-2026-9", "python:3.14@" + digest
+    return ChannelRecord(digest, "python:3.13", tag, channel, sequence, Digest.of(b"entry"), NOW, why, other)
+
+
+def test_decisions_are_heeded(registry: Registry, here: World) -> None:
+    """A promoted image hides its candidates; the newest record says where it stands."""
+    (before,) = read(registry, here).images
+    registry.store_signed("python", here.signed())
+    assert [i.repository for i in read(registry, here).images] == []  # there, but never promoted
+    for number, channel in enumerate((Channel.STABLE, Channel.DEPRECATED, Channel.WITHDRAWN), 1):
+        for subject in (here.image.index, *(p.manifest for p in here.image.platforms)):
+            record = decided(here, here.image.digest, channel, number)
+            registry.store("python", signed_record(record, subject, here.keys.verdict))
+        (image,) = read(registry, here).images
+        assert (image.repository, image.channel, image.reason) == ("python", str(channel), "CVE-2026-9")
+        assert image.replacement == "python:3.14"
+        assert bool(image.refused) == (channel is Channel.WITHDRAWN) == bool(image.current.withdrawn)
+    old = before.previous[0].digest
+    (subject,) = (
+        Descriptor(m[1], d, len(m[0]))
+        for (r, d), m in registry.memory.manifests.items()
+        if (r, d) == (REPO, old)
+    )
+    registry.memory.manifests = {k: v for k, v in registry.memory.manifests.items() if k[0] == REPO}
+    record = decided(here, Digest(old), Channel.WITHDRAWN)
+    registry.store(REPO, signed_record(record, subject, here.keys.verdict))
+    (image,) = read(registry, here).images
+    assert (image.channel, image.previous[0].withdrawn) == ("candidate", "CVE-2026-9")
 
 
 def test_a_registry_that_is_down_gives_no_catalogue(registry: Registry, here: World) -> None:

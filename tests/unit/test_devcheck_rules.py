@@ -108,6 +108,14 @@ def test_the_state_of_a_line(fields: dict[str, object], rule: str, more: list[st
     assert "CVE-2026-9" in found[0].message or not fields.get("reason")
 
 
+def test_a_withdrawn_digest_of_a_good_line_moves_on() -> None:
+    line = image("python:3.13")
+    old = line.previous[0].model_copy(update={"withdrawn": "CVE-2026-9"})
+    (found,) = judged(f"{OURS}@{old.digest}", known(line.model_copy(update={"previous": (old,)})))
+    assert (found.rule, found.instead, found.fix) == ("withdrawn-image", f"{OURS}@{digest('3.13.5')}", True)
+    assert "CVE-2026-9" in found.message
+
+
 def test_what_is_refused_is_nowhere_proposed() -> None:
     catalogue = known(image("python:3.13", refused="expired"), image("python:3.12", channel="withdrawn"))
     (found,) = judged("python:3.13", catalogue)
