@@ -85,3 +85,34 @@ def unpacked(package: str, suite: str) -> Path:
     except GoldsmithError as error:
         missing(f"{package} of {suite} cannot be had: {error.message} ({error.context[:300]})")
         raise
+
+
+@cache
+def foreign(name: str, suite: str) -> tuple[str | Path, ...]:
+    """The start of a command line for a program of a newer release, with that release's own libraries."""
+    found = program(name, suite)
+    root = found.parents[2]
+    if not (root / "libraries").is_dir():
+        folder = root.parents[1]
+        settings = Settings.load(directory=_ROOT, needs_catalogue=False)
+        store, dpkg = Store(folder).create(), tool("dpkg-deb")
+        try:
+            mirror = find(settings.debian_mirror)
+            apt = _PatientApt(store.apt, mirror, settings.child_environment)
+            libraries = [p for p in apt.resolve(suite, "amd64", [name]) if p.name.startswith("lib")]
+            pool = Pool(store, lambda: mirror, settings.child_environment)
+            pool.fetch(libraries)
+            with store.scratch("libraries") as work:
+                for package in libraries:
+                    process.run(
+                        [dpkg, "-x", pool.path(package), work / "libraries"],
+                        environment=settings.child_environment,
+                        timeout_seconds=_UNPACK_SECONDS,
+                    )
+                (work / "libraries").rename(root / "libraries")
+        except GoldsmithError as error:
+            missing(
+                f"the libraries of {name} of {suite} cannot be had: {error.message} ({error.context[:300]})"
+            )
+    folder = root / "libraries" / "usr" / "lib" / "x86_64-linux-gnu"
+    return folder / "ld-linux-x86-64.so.2", "--library-path", folder, found
