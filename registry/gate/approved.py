@@ -94,8 +94,13 @@ def compile_view(name: str, storage: str, state: RepositoryState) -> View:
             if known is None or known.expires < expires:
                 manifests[held.digest] = _entry(held, one, expires)
             for digest, size in held.blobs.items():
-                blobs[digest] = (size, max(expires, blobs.get(digest, (0, 0.0))[1]))
+                other = blobs.get(digest)
+                if other is None or other[1] < expires:
+                    blobs[digest] = (size, expires)
         for subject, listed in one.referrers.items():
+            if subject not in referrers:
+                referrers[subject] = tuple((d, expires) for d in listed)
+                continue
             old = {d.digest: (d, e) for d, e in referrers.get(subject, ())}
             new = {d.digest: (d, max(expires, old.get(d.digest, (d, 0.0))[1])) for d in listed}
             referrers[subject] = tuple({**old, **new}.values())

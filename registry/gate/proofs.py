@@ -67,7 +67,7 @@ class Proofs:
             found = _read(path)
             if found is None or path != self._path(found[0].repository, found[0].index):
                 found = None
-            if found is None or not prove_again(found[0], trust):
+            if found is None or not _proved(found[0], trust):
                 with contextlib.suppress(OSError):
                     path.unlink()
                 continue
@@ -116,8 +116,9 @@ def decode(data: bytes) -> tuple[Approved, tuple[str, ...]]:
         raise ValueError("another version")
     manifests, at = [], 0
     for digest, media_type, size, blobs in head["manifests"]:
-        named = {Digest(b): int(n) for b, n in blobs.items()}
-        manifests.append(Held(Digest(digest), media_type, rest[at : at + size], named))
+        # Not looked at one by one: manifests are hashed when they are proved again.
+        named = {str.__new__(Digest, b): n for b, n in blobs.items()}
+        manifests.append(Held(str.__new__(Digest, digest), media_type, rest[at : at + size], named))
         at += size
     if at != len(rest):
         raise ValueError("another length")
@@ -130,10 +131,10 @@ def decode(data: bytes) -> tuple[Approved, tuple[str, ...]]:
         expires_at=dt.datetime.fromisoformat(head["expires"]),
         end_of_life=dt.date.fromisoformat(end) if end else None,
         manifests=tuple(manifests),
-        tags={t: Digest(d) for t, d in head["cosign"].items()},
+        tags={t: str.__new__(Digest, d) for t, d in head["cosign"].items()},
         referrers={
             Digest(subject): tuple(
-                Descriptor(k, Digest(d), n, notes, kind) for d, k, n, kind, notes in listed
+                Descriptor(k, str.__new__(Digest, d), n, notes, kind) for d, k, n, kind, notes in listed
             )
             for subject, listed in head["referrers"].items()
         },
@@ -142,6 +143,13 @@ def decode(data: bytes) -> tuple[Approved, tuple[str, ...]]:
         deprecated=str(head["deprecated"]),
     )
     return approved, tuple(str(t) for t in head["tags"])
+
+
+def _proved(approved: Approved, trust: Trust) -> bool:
+    try:
+        return prove_again(approved, trust)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _read(path: Path) -> tuple[Approved, tuple[str, ...]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -147,7 +148,13 @@ class Service:
             self.journal.flush()
 
     def _watch(self) -> None:
-        recalled = self.watch.recall()
+        # Millions of objects that stay: the collector would look at them again and again.
+        gc.disable()
+        try:
+            recalled = self.watch.recall()
+        finally:
+            gc.freeze()
+            gc.enable()
         self.journal.event("recalled", images=recalled)
         while not self._stop.is_set():
             try:

@@ -146,6 +146,11 @@ class Watch:
         self._approved.replace(dict(self._views))
         return reachable
 
+    def known(self, repository: str, digest: Digest) -> Approved | Denied | None:
+        """What was decided on an image."""
+        found = self._known.get((repository, digest))
+        return found.decision if found else None
+
     def counts(self) -> Mapping[str, int]:
         """How many images were approved and denied, by reason."""
         out = {"approved": 0, **{str(r): 0 for r in Reason}}

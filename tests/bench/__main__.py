@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from builder.errors import GoldsmithError
 from builder.report import emit, table
 from builder.store import write_atomically
-from tests.bench import checking, cold, normalising, promoting, signing, unchanged
+from tests.bench import checking, cold, gate, normalising, promoting, signing, unchanged
 from tests.bench.scene import Scene
 
 
@@ -37,6 +37,10 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "normalise": ("ratio at least 2", lambda r: r.ratio >= 2),
     "check_1000": ("under 2 s", lambda r: r.value < 2),
     "normalise_memory": ("under 200 MB", lambda r: r.value < 200),
+    "gate_manifest_get": ("ratio at least 3", lambda r: r.ratio >= 3),
+    "gate_manifest_p99": ("under 10 ms", lambda r: r.value < 10),
+    "gate_blob": ("ratio at least 0.8", lambda r: r.ratio >= 0.8),
+    "gate_start_10000": ("under 5 s", lambda r: r.value < 5),
 }
 
 
@@ -50,6 +54,7 @@ def main() -> int:
         "promote_one": promoting.measure,
         "normalise": normalising.measure,
         "check_1000": checking.measure,
+        "gate": gate.measure,
     }
     results: list[Result] = []
     try:
