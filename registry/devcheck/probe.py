@@ -33,6 +33,10 @@ _NO_CONNECTION = re.compile(
 _BROKEN = re.compile(
     r"x509|tls:|HTTP response to HTTPS|Cannot connect to the Docker|cannot be started", re.IGNORECASE
 )
+# What clients print when a registry has no such image, or does not give it.
+_ANSWERED = re.compile(
+    r"unknown|not found|denied|unauthorized|authentication required|\b40[134]\b", re.IGNORECASE
+)
 _POLICY = re.compile(r"rejected by policy|is blocked", re.IGNORECASE)
 
 
@@ -101,7 +105,10 @@ def _control(mirror: str, pull: Pull) -> Attempt:
     reference = f"{mirror}/{_ABSENT}"
     answer = pull(reference, False)
     silent = _NO_CONNECTION.search(answer.text) or _BROKEN.search(answer.text)
-    if silent or not answer.text.strip() or answer.succeeded:
+    # Docker hands on the registry's words without naming it.
+    told = mirror in answer.text or "response from daemon" in answer.text
+    answered = told and _ANSWERED.search(answer.text)
+    if silent or not answered or answer.succeeded:
         return Attempt(
             reference, False, f"the mirror does not answer through this client: {_short(answer.text)}"
         )

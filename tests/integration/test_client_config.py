@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,9 +63,9 @@ def test_containerd_asks_the_mirror_only(tmp_path: Path, foreign: Simulator, mir
 
 def proven(client: str, mirror: str, foreign: str, where: dict[str, str], hosts: Path = HOSTS) -> bool:
     """What `doctor --client` finds with the real client."""
-    return all(
-        a.ok for a in prove(client, mirror, [foreign], puller(client, {**environment(), **where}, hosts))
-    )
+    attempts = prove(client, mirror, [foreign], puller(client, {**environment(), **where}, hosts))
+    print(*attempts, sep="\n")  # pytest shows it when the test fails
+    return all(a.ok for a in attempts)
 
 
 def skopeo(etc: Path | None, image: str, to: Path) -> subprocess.CompletedProcess[str]:
@@ -100,6 +101,15 @@ def test_the_containers_tools_take_what_the_mirror_has(tmp_path: Path, foreign: 
     etc = put(tmp_path / "config", podman_config.files_without_signatures(Mirror(foreign.address, "", "")))
     assert skopeo(etc, f"{foreign.address}/{REPO}:1", tmp_path / "out").returncode == 0
     assert skopeo(etc, "docker.io/library/hello:1", tmp_path / "out2").stderr.count("rejected by policy") == 1
+
+
+def test_podman_is_proven(tmp_path: Path, mirror: Simulator) -> None:
+    etc = put(tmp_path / "config", podman_config.files_without_signatures(Mirror(mirror.address, "", "")))
+    with tempfile.TemporaryDirectory(prefix="gs-") as short:  # podman wants a path of 50 characters
+        pulls = private_clients.podman(Path(short), etc)
+        assert proven("podman", mirror.address, "docker.io/library/hello:1", pulls)
+        (etc / "containers" / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        assert not proven("podman", mirror.address, "docker.io/library/hello:1", pulls)
 
 
 def test_docker_reaches_the_mirror_only(tmp_path: Path, foreign: Simulator, mirror: Simulator) -> None:

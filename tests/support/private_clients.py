@@ -11,6 +11,7 @@ from pathlib import Path
 
 from builder.store import Store
 from builder.tools.dockerd import own_paths, start_own, stop_engine
+from tests.support.oracles import program
 from tests.support.requires import missing, tool
 
 _SECONDS = 60
@@ -85,6 +86,32 @@ def dockerd(folder: Path, environment: Mapping[str, str], hosts: str) -> Iterato
         yield docker, address
     finally:
         stop_engine(store, environment)
+
+
+def podman(folder: Path, etc: Path) -> dict[str, str]:
+    """A folder for PATH with a podman that keeps its data in `folder` and is configured by `etc`.
+
+    It only pulls, so the programs that it would start containers with just say their names.
+    """
+    root_only()
+    real = program("podman", "bookworm")
+    bin_folder = folder / "bin"
+    bin_folder.mkdir(parents=True)
+    for name in ("conmon", "runc"):
+        (bin_folder / name).write_text(f'#!/bin/sh\necho "{name} version 2.1.6"\n')
+    (bin_folder / "podman").write_text(
+        f"""#!/bin/sh
+export CONTAINERS_REGISTRIES_CONF={etc}/containers/registries.conf
+command=$1
+shift
+exec {real} --root {folder}/root --runroot {folder}/run --tmpdir {folder}/tmp --conmon {bin_folder}/conmon \\
+  --runtime {bin_folder}/runc --storage-driver vfs --events-backend none \\
+  "$command" --signature-policy {etc}/containers/policy.json "$@"
+"""
+    )
+    for path in bin_folder.iterdir():
+        path.chmod(0o755)
+    return {"PATH": f"{bin_folder}:{os.environ['PATH']}"}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ from registry.devcheck.probe import FOREIGN, Answer, prove, puller
 from registry.devcheck.witness import LOOPBACK, witness
 
 MIRROR = "mirror.example"
-UNKNOWN = "manifest unknown: there is no such image"
+UNKNOWN = f"reading {MIRROR}/x: manifest unknown: there is no such image"
 NO_PROXY = "proxyconnect tcp: dial tcp 127.0.0.1:9: connect: connection refused"
 
 BLOCKED = Answer(False, NO_PROXY)
@@ -92,7 +92,15 @@ def test_a_witness_that_was_reached_is_no_proof(witnessed: Callable[[str], Answe
 
 
 @pytest.mark.parametrize(
-    "said", [NO_PROXY, "", "x509: certificate signed by unknown authority", "podman cannot be started"]
+    "said",
+    [
+        NO_PROXY,
+        "",
+        "x509: certificate signed by unknown authority",
+        "podman cannot be started",
+        "Error: the runroot is too long",
+        "sh: podman: not found",
+    ],
 )
 def test_a_client_that_reaches_nothing_proves_nothing(said: str) -> None:
     assert proven(client(mirror=said)) == [False, True, True]
