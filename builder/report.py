@@ -139,6 +139,15 @@ def drop_output() -> None:
     os.close(null)
 
 
+def settle_output() -> None:
+    """Write out what is pending on standard output; what cannot be written was already told, and goes."""
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        drop_output()
+
+
 def complain(text: str) -> None:
     """Print an error for people on standard error."""
     sys.stderr.write(plain(text) + "\n")

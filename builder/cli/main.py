@@ -15,7 +15,15 @@ from typing import Annotated, Any
 import typer
 
 from builder.errors import GoldsmithError, PolicyDenied, ToolError, UsageError
-from builder.report import complain, drop_output, emit, emit_json, forgiving_streams, output_works
+from builder.report import (
+    complain,
+    drop_output,
+    emit,
+    emit_json,
+    forgiving_streams,
+    output_works,
+    settle_output,
+)
 from builder.store import disk_faults
 from builder.version import version
 
@@ -55,7 +63,10 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code; no traceback reaches a user."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    # Otherwise the interpreter tries again when it ends, and puts its own exit code above ours.
+    settle_output()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
