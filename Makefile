@@ -14,8 +14,8 @@ setup: ## install what is missing: system packages, virtual environment, command
 demo: setup ## build, check, scan, sign, publish and pull the two images
 	@$(PYTHON) -m tests.demo
 
-test: setup ## run all tests; fails when they cover too little of the code
-	@$(PYTHON) -m pytest --cov --cov-report=
+test: setup ## run all tests; fails when the fast ones cover too little of the code
+	@.ci/test
 
 unit: setup ## run the tests that need no engine, registry or network
 	@$(PYTHON) -m pytest tests/unit tests/contract tests/golden tests/architecture

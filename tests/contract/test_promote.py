@@ -314,7 +314,7 @@ def test_cut_at_any_write_nothing_unapproved_is_visible_and_the_next_run_complet
 
 def moments(total: int) -> list[int]:
     """Each of the last writes, where things become visible, and some of the many before."""
-    return sorted({*range(0, total, 9), *range(max(total - 8, 0), total)})
+    return sorted({*range(0, total, 36), *range(max(total - 5, 0), total)})
 
 
 def snapshot(sim: Simulator) -> tuple[dict[str, dict[str, bytes]], ...]:
