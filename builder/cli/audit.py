@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     context: typer.Context,
-    who: Annotated[str, typer.Option("--who", metavar="NAME", help="Only decisions of this user.")] = "",
+    who: Annotated[str, typer.Option("--who", metavar="NAME", help="Only decisions of this identity.")] = "",
     what: Annotated[
         str, typer.Option("--what", metavar="ACTION", help="Only these: promote, revoke, …")
     ] = "",
@@ -62,7 +62,7 @@ def audit(
     found = [
         e
         for e in _ledger(ledger, trust).entries()
-        if (not who or e.fact.who in (who,) or e.fact.who.partition("@")[0] == who)
+        if (not who or _is(e.fact.who, who))
         and (not what or e.fact.what == what)
         and (not ref or ref in (e.fact.ref, e.fact.ref.partition(":")[0], e.fact.digest))
         and (first is None or e.at >= first)
@@ -123,17 +123,9 @@ def ledger_folder(store: Store) -> Path:
     return store.root / _FOLDER
 
 
-def this_user() -> str:
-    """USER@HOST, as the system says it: not what the environment claims."""
-    import os
-    import pwd
-    import socket
-
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = f"uid-{os.getuid()}"
-    return f"{name}@{socket.gethostname()}"
+def _is(name: str, asked: str) -> bool:
+    """`ann` finds `user:ann`, and `ann@host`, as names were written before there were identities."""
+    return asked in (name, name.partition("@")[0], name.partition(":")[2])
 
 
 def _ledger(folder: Path | None, trust: Path | None) -> Ledger:

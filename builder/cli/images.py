@@ -118,12 +118,14 @@ def run(
 ) -> None:
     """Take images from their locks to the registry: build, check, scan, judge, sign, publish."""
     from builder.cli import outcomes as shown
+    from builder.cli.identity import may_publish
     from builder.cli.releasing import ReleaseTools, run_images
     from builder.cli.wiring import Workshop
     from builder.report import Silent, emit_json, for_people
 
     workshop = Workshop.open()
     settings = workshop.settings
+    may_publish(workshop, images or [])
     tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
     outcomes, failures = run_images(
         tools, images or [], engine or ["direct"], Silent() if as_json else for_people()

@@ -11,6 +11,7 @@ import typer
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
+    from builder.cli.identity import Caller
     from builder.cli.wiring import Workshop
     from builder.model.image import Target
     from builder.model.reference import Reference
@@ -54,17 +55,20 @@ def promote(
     from builder.model.channel import Channel
     from registry import callback
     from registry import promote as promotion
+    from registry.access.roles import Permission
 
     channels = [c.value for c in (Channel.STABLE, *callback.ACTIONS) if c is not Channel.WITHDRAWN]
     if to not in channels:
         hint = "goldsmith revoke withdraws" if to == Channel.WITHDRAWN else ""
         raise UsageError(f"no channel to promote to: {to[:50]!r}", context=", ".join(channels), hint=hint)
-    with _office() as (workshop, office):
+    with _office() as (workshop, office, who):
         if to != Channel.STABLE:
             where = _reference(ref, workshop, "")
+            who.require(Permission(callback.ACTIONS[Channel(to)].value), where.name)
             _told(callback.change(office, where, Channel(to), why, replacement), as_json)
             return
         where = _reference(ref, workshop, "candidate/")
+        who.require(Permission.PROMOTE, where.name)
         done = promotion.promote(office, where, _target(where, office, workshop), why)
         _tell(done, "promoted", as_json)
 
@@ -72,11 +76,13 @@ def promote(
 def rollback(ref: Ref, why: Why = "", as_json: AsJson = False) -> None:
     """Let a tag point to the stable image before, as the ledger knows it; verified and judged anew."""
     from registry import promote as promotion
+    from registry.access.roles import Permission
 
-    with _office() as (workshop, office):
+    with _office() as (workshop, office, who):
         where = _reference(ref, workshop, "")
         if where.tag is None or where.digest is not None:
             raise UsageError("a rollback is of a tag", hint="goldsmith rollback python:3.13")
+        who.require(Permission.ROLLBACK, where.name)
         name = f"{where.name}:{where.tag}"
         done = promotion.rollback(office, name, workshop.catalogue.find(name), why)
         _tell(done, "rolled back", as_json)
@@ -93,19 +99,22 @@ def revoke(
     """Withdraw an image for good; verification refuses it from now on, everywhere it is."""
     from builder.model.channel import Channel
     from registry import callback
+    from registry.access.roles import Permission
 
-    with _office() as (workshop, office):
+    with _office() as (workshop, office, who):
         where = _reference(ref, workshop, "")
+        who.require(Permission.REVOKE, where.name)
         _told(callback.change(office, where, Channel.WITHDRAWN, why, replacement), as_json)
 
 
 @contextlib.contextmanager
-def _office() -> Iterator[tuple[Workshop, Office]]:
-    """The catalogue, and an office that nobody else decides in meanwhile."""
+def _office() -> Iterator[tuple[Workshop, Office, Caller]]:
+    """The catalogue, an office that nobody else decides in meanwhile, and who decides."""
     import tempfile
     from pathlib import Path
 
-    from builder.cli.audit import ledger_folder, this_user
+    from builder.cli.audit import ledger_folder
+    from builder.cli.identity import caller
     from builder.cli.releasing import ReleaseTools
     from builder.cli.wiring import Workshop
     from registry.ledger import Ledger
@@ -115,6 +124,7 @@ def _office() -> Iterator[tuple[Workshop, Office]]:
     settings, store = workshop.settings, workshop.store.create()
     tools = ReleaseTools(workshop, settings.policy, settings.trivy_db)
     folder = ledger_folder(store)
+    who = caller(settings, store)
     with deciding(folder), tempfile.TemporaryDirectory(dir=folder) as work:
         yield (
             workshop,
@@ -124,11 +134,12 @@ def _office() -> Iterator[tuple[Workshop, Office]]:
                 trust=tools.trust,
                 ledger=Ledger(folder, tools.trust.verdict),
                 policy=tools.policy,
-                who=this_user(),
+                who=who.name,
                 now=settings.now,
                 hosts=(settings.registry,),
                 work=Path(work),
             ),
+            who,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def test_the_commands_from_promotion_to_audit(town: Town) -> None:
 
     entries = town.json("audit")
     assert [e["what"] for e in entries] == ["promote", "promote", "rollback", "revoke", "deprecate"]
-    assert entries[0]["who"].count("@") == 1
+    assert {e["who"] for e in entries} == {f"user:{pwd.getpwuid(os.geteuid()).pw_name}"}
     assert [e["sequence"] for e in town.json("audit", "--what", "promote", "--ref", new)] == [2]
     assert town.json("audit", "--since", "2999-01-01") == []
     assert len(town.json("audit", "--who", entries[0]["who"], "--ref", "python")) == 5
@@ -152,3 +153,22 @@ def test_what_makes_no_sense_is_told(town: Town, arguments: tuple[str, ...], cod
     done = town.run(*arguments, code=code)
     assert "Traceback" not in done.stderr
     assert not (town.state / "ledger" / "entries.jsonl").exists()
+
+
+def test_who_may_not_is_told_who_may(town: Town) -> None:
+    town.house.candidate("old")
+    (town.catalogue / "access.yaml").write_text(
+        'schema: 1\npeople: [{who: "user:nobody-else", roles: [curator], images: ["*"]}]\n'
+    )
+    for arguments in (
+        ("promote", "python:3.13"),
+        ("promote", "python:3.13", "--to", "quarantine", "--why", "x"),
+        ("rollback", "python:3.13"),
+        ("revoke", "python:3.13", "--why", "x"),
+        ("run", "python"),
+    ):
+        refused = town.json(*arguments, code=4)
+        assert refused["error"] == "not-permitted", refused
+        assert "may not" in refused["message"] and "ask user:nobody-else" in refused["hint"]
+    assert "3.13" not in town.sim.tags.get(REPO, {})
+    assert town.json("audit") == []

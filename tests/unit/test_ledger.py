@@ -379,6 +379,13 @@ def test_no_secret_is_ever_written(tmp_path: Path, keys: Keys, text: str, secret
     assert entry.fact == ledger.entries()[0].fact
 
 
+def test_names_of_identities_stay_whatever_they_look_like(tmp_path: Path, keys: Keys) -> None:
+    ledger = book(tmp_path, keys)
+    for who in ("token:ci-python", "oidc:corp:auth0|5f7C8ec7c33c6c004bbaFe82"):
+        assert ledger.append(fact(who=who), keys.verdict, NOW).fact.who == who
+    assert ledger.append(fact(who="token:gs_abcdef_S3cret"), keys.verdict, NOW).fact.who == REDACTED
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,0 +1,67 @@
+"""Who runs a command, and whether they may: the composition root of access."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.settings import Settings
+from builder.store import Store
+from registry.access.identity import Identity
+from registry.access.load import load_access
+from registry.access.roles import Permission, image_of
+from registry.access.rules import Access
+
+if TYPE_CHECKING:
+    from builder.cli.wiring import Workshop
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who runs this command, by the rules of the catalogue."""
+
+    identity: Identity
+    access: Access
+
+    @property
+    def name(self) -> str:
+        """What decisions are recorded under."""
+        return self.identity.name
+
+    def require(self, permission: Permission, repository: str) -> None:
+        """Pass, or raise PolicyDenied; `repository` may be the candidates' of an image."""
+        self.access.require(self.identity, permission, image_of(repository))
+
+
+def caller(settings: Settings, store: Store) -> Caller:
+    """Who runs this command: the user as the system knows it. Raises DefinitionError."""
+    access = load_access(settings.catalogue)
+    return Caller(access.local(_user(), _owns(store)), access)
+
+
+def may_publish(workshop: Workshop, refs: Sequence[str]) -> None:
+    """Pass, or raise PolicyDenied: images of the catalogue (without `refs` all) and their parents."""
+    catalogue = workshop.catalogue
+    wanted = [catalogue.find(ref) for ref in refs] or list(catalogue.targets())
+    names = {one.definition.name for target in wanted for one in (target, *catalogue.ancestors(target))}
+    who = caller(workshop.settings, workshop.store)
+    for name in sorted(names):
+        who.require(Permission.PUBLISH, name)
+
+
+def _user() -> str:
+    """The name of the user, not what the environment claims."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid-{os.geteuid()}"
+
+
+def _owns(store: Store) -> bool:
+    try:
+        return store.root.stat().st_uid == os.geteuid()
+    except FileNotFoundError:  # who makes it owns it
+        return True
