@@ -14,6 +14,8 @@ from pathlib import Path
 
 from builder.errors import UsageError
 
+KEY_ROLES = ("root", "builder", "verdict", "approver")
+
 _CATALOGUE_DEPTH_MAX = 32  # folders looked at upwards
 
 # What a child process may see of our environment: nothing that changes what it prints.
@@ -85,7 +87,7 @@ class Settings:
             hadolint_binary=env.get("GOLDSMITH_HADOLINT") or None,
             key_uris={
                 role: env[f"GOLDSMITH_{role.upper()}_KEY"]
-                for role in ("builder", "verdict")
+                for role in KEY_ROLES
                 if env.get(f"GOLDSMITH_{role.upper()}_KEY")
             },
             passphrase=env.get("GOLDSMITH_KEY_PASSPHRASE") or None,

@@ -60,6 +60,14 @@ VARIABLES = {
         "`keys/verdict.key`",
         "Signer URI of the verdict's key. See [keys](../guide/keys.md).",
     ),
+    "GOLDSMITH_APPROVER_KEY": (
+        "`keys/approver.key`",
+        "Signer URI of the approvers' key. See [keys](../guide/keys.md).",
+    ),
+    "GOLDSMITH_ROOT_KEY": (
+        "`keys/root.key`",
+        "Signer URI of the key that signs the trust file. See [keys](../guide/keys.md).",
+    ),
     "GOLDSMITH_KEY_PASSPHRASE": (
         "`keys/passphrase`",
         "The passphrase of the key files, and the secret that a signer URI asks for; at least 12 characters.",

@@ -20,7 +20,8 @@ from builder.oci.client import RegistryClient
 from builder.oci.manifest import Manifest, parse_manifest
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
-from builder.signing.keys import Keys, Trust
+from builder.signing.keys import Keys
+from builder.signing.trust import Trust
 from builder.store import StateBusy
 from registry.ledger import Entry, Fact, Ledger, LedgerBroken
 from registry.records import put_record, read_record

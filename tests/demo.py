@@ -23,7 +23,8 @@ from builder.model.outcome import ImageOutcome
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.report import Reporter, emit, for_people
-from builder.signing.keys import Trust, create_keys
+from builder.signing.keys import create_keys
+from builder.signing.trust import Trust
 from builder.signing.verify import verify
 from builder.store import write_atomically
 from builder.tools import process

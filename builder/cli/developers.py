@@ -12,7 +12,7 @@ from builder.errors import UsageError
 
 if TYPE_CHECKING:
     from builder.settings import Settings
-    from builder.signing.keys import Trust
+    from builder.signing.trust import Trust
     from registry.devcheck.check import Outcome
     from registry.devcheck.known import Known
 
@@ -126,7 +126,7 @@ def export(
 
 def _surroundings(trust: Path | None) -> tuple[Settings, Trust]:
     from builder.settings import Settings
-    from builder.signing.keys import Trust
+    from builder.signing.trust import Trust
     from builder.store import Store
 
     settings = Settings.load(needs_catalogue=False)

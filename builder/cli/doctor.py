@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from builder.errors import GoldsmithError
-from builder.settings import Settings
+from builder.settings import KEY_ROLES, Settings
 from builder.store import Store
 from builder.tools import process
 
@@ -162,14 +162,15 @@ def _surroundings(settings: Settings, store: Store) -> Iterator[Item]:
         " ".join(isolation) or "the kernel refuses it",
         "takes the network from scanner and linter",
     )
-    keys = sorted(p.name for p in store.keys.glob("*.pub")) if store.keys.is_dir() else []
+    missing = [role for role in KEY_ROLES if not (store.keys / f"{role}.pub").exists()]
+    held = [f"{role}.pub" for role in KEY_ROLES if role not in missing]
     yield Item(
         "signing keys",
-        bool(keys or settings.key_uris),
+        not missing,
         False,
-        ", ".join([*keys, *settings.key_uris.values()]) or "none yet",
-        "sign images and verdicts",
-        "" if keys or settings.key_uris else "goldsmith init",
+        ", ".join([*held, *settings.key_uris.values()]) or "none yet",
+        "sign images, decisions, approvals and the trust file",
+        f"goldsmith init: it makes what is missing ({', '.join(missing)})" if missing else "",
     )
     existing = next(p for p in (settings.state, *settings.state.parents) if p.exists())
     free = shutil.disk_usage(existing).free

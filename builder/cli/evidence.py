@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from builder.model.reference import Reference
     from builder.model.verdict import Verdict
     from builder.settings import Settings
-    from builder.signing.keys import Trust
+    from builder.signing.trust import Trust
     from builder.signing.verify import Verification
     from builder.store import Store
 
@@ -65,13 +65,14 @@ def init(as_json: AsJson = False) -> None:
         )
         return
     for s in states:
-        emit(f"{s.role:<8} {'made' if s.created else 'is there'}: {s.private}, public key {s.public}")
+        found = "made" if s.created else "is there" if s.private else "is kept"
+        emit(f"{s.role:<8} {found}: {s.private or 'elsewhere'}, public key {s.public}")
     if generated:
         emit(
             f"passphrase made: {secret}\n"
             "  It lies beside the keys, which is for one machine only. In production give\n"
-            "  GOLDSMITH_KEY_PASSPHRASE, or name a KMS or HSM key in GOLDSMITH_BUILDER_KEY and\n"
-            "  GOLDSMITH_VERDICT_KEY. Verifiers need nothing but the two .pub files."
+            "  GOLDSMITH_KEY_PASSPHRASE, or name KMS or HSM keys in GOLDSMITH_BUILDER_KEY and so on,\n"
+            "  and keep root.key where nothing is built. Verifiers need nothing but the .pub files."
         )
 
 
@@ -135,7 +136,7 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
 def _surroundings(trust: Path | None) -> tuple[Settings, Store, Trust]:
     """Settings, state and trusted keys; with `--trust`, no catalogue is needed."""
     from builder.settings import Settings
-    from builder.signing.keys import Trust
+    from builder.signing.trust import Trust
     from builder.store import Store
 
     settings = Settings.load(needs_catalogue=trust is None)

@@ -22,7 +22,8 @@ from builder.pipeline.release import Tools
 from builder.pipeline.run import Failure, Runner
 from builder.policy.schema import Policy
 from builder.report import Reporter
-from builder.signing.keys import Keys, Trust, load_keys
+from builder.signing.keys import Keys, load_keys
+from builder.signing.trust import Trust
 from builder.store import file_digest
 from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy

@@ -67,7 +67,7 @@ def serve(
     """Serve approved images to everybody, read-only, until it is stopped; logs JSON lines."""
     from builder.report import log_line
     from builder.settings import Settings, wall_clock
-    from builder.signing.keys import Trust
+    from builder.signing.trust import Trust
     from builder.store import Store
     from registry.gate.server import Configuration, Service
     from registry.gate.watch import Names

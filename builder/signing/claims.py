@@ -14,7 +14,7 @@ from builder.model.digest import Digest, canonical_json
 from builder.model.verdict import Verdict
 from builder.signing import channels, predicates, verdicts
 from builder.signing.collect import BUNDLES, Attached, PromisedEnvelope, SignedPayload
-from builder.signing.keys import BUILDER, ROLES, Trust
+from builder.signing.keys import APPROVER, BUILDER, VERDICT
 from builder.signing.predicates import (
     CHANNEL_TYPE,
     ROLE_OF,
@@ -26,6 +26,7 @@ from builder.signing.predicates import (
 )
 from builder.signing.refusal import EvidenceRefused, quoted, refuse
 from builder.signing.statements import Statement, parse_simple_signing, parse_statement
+from builder.signing.trust import Trust
 
 _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     predicates.PROVENANCE_TYPE: predicates.parse_provenance,
@@ -150,8 +151,9 @@ def _check_statement(promised: PromisedEnvelope, subject: Digest, trust: Trust) 
 def _check_key(role: str, signature: bytes, data: bytes, trust: Trust, what: str) -> None:
     if trust.of(role).verifies(signature, data):
         return
-    for other in ROLES:
-        if other != role and trust.of(other).verifies(signature, data):
+    others = {BUILDER: trust.builder, VERDICT: trust.verdict, APPROVER: trust.approver}
+    for other, key in others.items():
+        if other != role and key is not None and key.verifies(signature, data):
             refuse("wrong-role", f"the {other} key signed what only the {role} key may sign", context=what)
     refuse(
         "signature-invalid",

@@ -1,4 +1,7 @@
-"""Signing keys, one per role, and the public keys that verification trusts.
+"""Signing keys, one per role.
+
+`builder` signs images and evidence, `verdict` decisions, `approver` approvals by people, `root`
+nothing but the trust file, which names the keys of the others.
 
 A role's private key is a PEM file (PKCS8, encrypted) made by `goldsmith init`, or whatever a
 securesystemslib signer URI in the settings names (`awskms:`, `gcpkms:`, `hsm:`, …). Its public
@@ -13,13 +16,9 @@ give the passphrase in the environment, or use a KMS or HSM.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import os
-import secrets
-import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,15 +28,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from builder.errors import ToolError, UsageError
+from builder.signing import keyfiles
 from builder.store import write_atomically
 
-BUILDER, VERDICT = "builder", "verdict"
-ROLES = (BUILDER, VERDICT)
-
-_PASSPHRASE_FILE = "passphrase"  # noqa: S105 - a file's name
-_PASSPHRASE_BYTES = 32
-_PASSPHRASE_MIN = 12  # characters of one that a person chose
-_KEY_FILE_MAX = 16 << 10  # bytes
+ROOT, BUILDER, VERDICT, APPROVER = "root", "builder", "verdict", "approver"
+ROLES = (ROOT, BUILDER, VERDICT, APPROVER)
+_ELSEWHERE = (ROOT, APPROVER)  # roles whose private key need not be on the machine that publishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,33 +121,13 @@ class RoleSigner:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """One signer per role; raises UsageError when two roles share a key."""
+    """The signers that publishing needs; raises UsageError when two roles share a key."""
 
     builder: RoleSigner
     verdict: RoleSigner
 
     def __post_init__(self) -> None:
-        _distinct((self.builder.public, self.verdict.public))
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """The public keys that verification believes, one per role; raises UsageError when shared."""
-
-    builder: PublicKey
-    verdict: PublicKey
-
-    def __post_init__(self) -> None:
-        _distinct((self.builder, self.verdict))
-
-    @classmethod
-    def load(cls, folder: Path) -> Trust:
-        """Read `builder.pub` and `verdict.pub`; raises UsageError when one is missing or unusable."""
-        return cls(*(load_public(folder, role) for role in ROLES))
-
-    def of(self, role: str) -> PublicKey:
-        """The key of a role."""
-        return {BUILDER: self.builder, VERDICT: self.verdict}[role]
+        distinct((self.builder.public, self.verdict.public))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +135,7 @@ class KeyState:
     """What `init` found or made for a role: where the private key is, and the public key's file."""
 
     role: str
-    private: str
+    private: str  # a path or a URI; empty when it is kept elsewhere
     public: Path
     created: bool
 
@@ -169,19 +145,14 @@ def create_keys(
 ) -> tuple[tuple[KeyState, ...], bool]:
     """Make what is missing of one key per role; existing files are never changed.
 
-    Returns the state of each role, and whether a passphrase was generated. Raises UsageError when
-    existing keys cannot be opened, ToolError when the folder cannot be written.
+    Where there is the public key of root or of approver without its private key, that one is kept
+    elsewhere and none is made. Returns the state of each role, and whether a passphrase was
+    generated. Raises UsageError when existing keys cannot be opened, ToolError when the folder
+    cannot be written.
     """
-    _private_folder(folder)
+    keyfiles.private_folder(folder)
     local = [role for role in ROLES if role not in key_uris]
-    generated = False
-    if local and passphrase is None and not (folder / _PASSPHRASE_FILE).exists():
-        if any((folder / f"{role}.key").exists() for role in local):
-            raise UsageError(
-                f"there are keys in {folder}, but no passphrase for them",
-                hint="set GOLDSMITH_KEY_PASSPHRASE to the one they were made with",
-            )
-        generated = _create(folder / _PASSPHRASE_FILE, secrets.token_urlsafe(_PASSPHRASE_BYTES).encode())
+    generated = keyfiles.ensure_passphrase(folder, passphrase, local)
     states = [
         KeyState(role, key_uris[role], folder / f"{role}.pub", created=False)
         if role in key_uris
@@ -194,24 +165,39 @@ def create_keys(
                 f"the public key of the role {role!r} is missing: {folder / f'{role}.pub'}",
                 hint=f"write the public key of {key_uris[role]} there, as PEM",
             )
-    Trust.load(folder)
+    distinct(load_public(folder, role) for role in ROLES)
     return tuple(states), generated
 
 
 def load_keys(folder: Path, key_uris: Mapping[str, str], passphrase: str | None) -> Keys:
-    """Open the signer of each role.
+    """Open the signers that publishing needs; neither root nor approver has to be there.
 
     Raises UsageError when a key is missing, open to other users, or the passphrase is wrong, and
     ToolError when a KMS or HSM cannot be reached.
     """
     turn = threading.Lock()
-    return Keys(*(_open(folder, role, key_uris.get(role), passphrase, turn) for role in ROLES))
+    return Keys(*(_open(folder, role, key_uris.get(role), passphrase, turn) for role in (BUILDER, VERDICT)))
+
+
+def open_signer(folder: Path, role: str, key_uris: Mapping[str, str], passphrase: str | None) -> RoleSigner:
+    """Open the signer of one role, for what that role alone does; raises as `load_keys` does."""
+    return _open(folder, role, key_uris.get(role), passphrase, threading.Lock())
 
 
 def load_public(folder: Path, role: str) -> PublicKey:
     """Read `ROLE.pub`; raises UsageError when it is missing or unusable."""
     path = folder / f"{role}.pub"
-    return PublicKey.parse(role, _read(path), str(path))
+    return PublicKey.parse(role, keyfiles.read(path), str(path))
+
+
+def distinct(keys: Iterable[PublicKey]) -> None:
+    """Raises UsageError when two roles share a key."""
+    pems = [key.pem for key in keys]
+    if len(set(pems)) != len(pems):
+        raise UsageError(
+            "two roles share one key",
+            hint="one key per role: who builds must not be able to approve",
+        )
 
 
 def _open(
@@ -225,7 +211,7 @@ def _open(
     known = SSlibKey.from_crypto(public.key)
     try:
         if uri is None:
-            backend: Backend = _file_signer(_load_private(folder, role, passphrase), known)
+            backend: Backend = _file_signer(keyfiles.load_private(folder, role, passphrase), known)
         else:
             backend = Signer.from_priv_key_uri(uri, known, lambda name: _secret(name, role, passphrase))
     except UsageError:
@@ -266,77 +252,22 @@ def _file_signer(private: ec.EllipticCurvePrivateKey, known: Any) -> Backend:
     return DeterministicSigner(private, known)
 
 
-def _load_private(folder: Path, role: str, passphrase: str | None) -> ec.EllipticCurvePrivateKey:
-    path = folder / f"{role}.key"
-    pem = _read(path)
-    _refuse_open_file(path)
-    try:
-        key = serialization.load_pem_private_key(pem, _passphrase(folder, passphrase))
-    except TypeError:
-        raise UsageError(
-            f"the private key is not encrypted: {path}",
-            hint="remove it and make new keys with `goldsmith init`, or encrypt it with openssl pkcs8",
-        ) from None
-    except ValueError:
-        raise UsageError(
-            f"the passphrase does not open {path}",
-            hint="set GOLDSMITH_KEY_PASSPHRASE to the one the key was made with",
-        ) from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UsageError(f"not an ECDSA key: {path}")
-    return key
-
-
 def _create_key(folder: Path, role: str, passphrase: str | None) -> KeyState:
     path, public = folder / f"{role}.key", folder / f"{role}.pub"
     created = False
     if not path.exists():
+        if public.exists() and role in _ELSEWHERE:
+            return KeyState(role, "", public, created=False)
         if public.exists():
             raise UsageError(
                 f"{public} has no private key beside it",
                 hint=f"remove it to make a new pair, or name its key in GOLDSMITH_{role.upper()}_KEY",
             )
-        secret = serialization.BestAvailableEncryption(_passphrase(folder, passphrase))
-        pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret
-        )
-        created = _create(path, pem)
-    private = _load_private(folder, role, passphrase)
+        created = keyfiles.create(path, keyfiles.new_private(folder, passphrase))
+    private = keyfiles.load_private(folder, role, passphrase)
     if not public.exists():
         write_atomically(public, _public_pem(private.public_key()))
     return KeyState(role, str(path), public, created)
-
-
-def _create(path: Path, data: bytes) -> bool:
-    """Write a new private file, whole or not at all; False when it is there already."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    write_atomically(temporary, data, mode=0o600)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links; only one `init` runs at a time
-        if path.exists():
-            return False
-        try:
-            temporary.rename(path)
-        except OSError as error:
-            raise ToolError(f"cannot write {path}", context=str(error)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return True
-
-
-def _passphrase(folder: Path, passphrase: str | None) -> bytes:
-    if passphrase is not None:
-        if len(passphrase) < _PASSPHRASE_MIN:
-            raise UsageError(f"GOLDSMITH_KEY_PASSPHRASE is shorter than {_PASSPHRASE_MIN} characters")
-        return passphrase.encode()
-    path = folder / _PASSPHRASE_FILE
-    data = _read(path).strip()
-    _refuse_open_file(path)
-    return data
 
 
 def _secret(name: str, role: str, passphrase: str | None) -> str:
@@ -347,38 +278,5 @@ def _secret(name: str, role: str, passphrase: str | None) -> str:
     return passphrase
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(_KEY_FILE_MAX)
-    except OSError as error:
-        raise UsageError(
-            f"there is no usable {path.name} in {path.parent}",
-            context=error.strerror or str(error),
-            hint="`goldsmith init` makes the keys",
-        ) from None
-
-
-def _refuse_open_file(path: Path) -> None:
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise UsageError(f"other users may read {path}", hint=f"chmod 600 {path}")
-
-
-def _private_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-    except OSError as error:
-        raise ToolError(f"cannot make the key folder {folder}", context=str(error)) from None
-
-
 def _public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _distinct(keys: tuple[PublicKey, ...]) -> None:
-    if len({key.pem for key in keys}) != len(keys):
-        raise UsageError(
-            "two roles share one key",
-            hint="one key per role: who builds must not be able to approve",
-        )

@@ -51,9 +51,9 @@ from builder.oci.manifest import Manifest
 from builder.signing import channels, verdicts
 from builder.signing.claims import Claims, believe
 from builder.signing.collect import Registry, collect, manifest_at
-from builder.signing.keys import Trust
 from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, Provenance, timestamp
 from builder.signing.refusal import refuse
+from builder.signing.trust import Trust
 
 SKEW = dt.timedelta(minutes=5)  # how far the clocks of signer and verifier may differ
 _IMMUTABLE_TAG = re.compile(r".+-[0-9a-f]{12}")

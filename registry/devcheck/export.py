@@ -23,7 +23,7 @@ from builder.oci.manifest import parse_json
 from builder.signing import channels, predicates
 from builder.signing.claims import believed
 from builder.signing.collect import Registry, collect, manifest_at
-from builder.signing.keys import Trust
+from builder.signing.trust import Trust
 from builder.signing.verify import verify
 from registry.devcheck.approval import channel_of, for_developers
 from registry.devcheck.known import Build, Image, Known, Severity, Vulnerability

@@ -48,10 +48,10 @@ from builder.signing.cosign_formats import (
     carrier_config,
     signature_tag,
 )
-from builder.signing.keys import Trust
 from builder.signing.predicates import ROLE_OF, VERDICT_TYPE, timestamp
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
+from builder.signing.trust import Trust
 from builder.signing.verdicts import decode
 from builder.signing.verify import Verification, published_verdict, verify
 from registry.channels import SERVED

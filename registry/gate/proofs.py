@@ -17,7 +17,7 @@ from typing import Any
 from builder.errors import ToolError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
-from builder.signing.keys import Trust
+from builder.signing.trust import Trust
 from builder.store import write_atomically
 from registry.gate.admission import prove_again
 from registry.gate.decision import Approved, Held

@@ -15,7 +15,7 @@ import uvloop
 
 from builder.oci.client import RegistryClient
 from builder.oci.transport import Limits
-from builder.signing.keys import Trust
+from builder.signing.trust import Trust
 from registry.gate.answers import Answers
 from registry.gate.app import Bounds, Gate
 from registry.gate.approved import ApprovedSet

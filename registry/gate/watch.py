@@ -20,7 +20,7 @@ from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.signing.collect import Registry
-from builder.signing.keys import Trust
+from builder.signing.trust import Trust
 from registry.gate.admission import admit
 from registry.gate.approved import ApprovedSet, RepositoryState, View, compile_view
 from registry.gate.clock import SteadyClock

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """An image with all its evidence, approved today, published in a docker-registry."""
-    from builder.signing.keys import Trust
+    from builder.signing.trust import Trust
     from builder.stages.sign import sign
 
     tool("docker-registry")

@@ -75,8 +75,8 @@ def test_init_makes_keys_once(state: Store, capsys: pytest.CaptureFixture[str]) 
     first = _json(capsys, "init")
     before = {p.name: p.read_bytes() for p in state.keys.iterdir()}
     second = _json(capsys, "init")
-    assert [k["created"] for k in first["keys"]] == [True, True]  # type: ignore[attr-defined, index]
-    assert [k["created"] for k in second["keys"]] == [False, False]  # type: ignore[attr-defined, index]
+    assert [k["created"] for k in first["keys"]] == [True] * 4  # type: ignore[attr-defined, index]
+    assert [k["created"] for k in second["keys"]] == [False] * 4  # type: ignore[attr-defined, index]
     assert (first["passphrase_generated"], second["passphrase_generated"]) == (True, False)
     assert {p.name: p.read_bytes() for p in state.keys.iterdir()} == before
     load_keys(state.keys, {}, None)

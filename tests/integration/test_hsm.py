@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from builder.errors import ToolError
-from builder.signing.keys import ROLES, Trust, load_keys
+from builder.signing.keys import load_keys
+from builder.signing.trust import Trust
 from tests.integration.conftest import ROOT
 from tests.support import hsm
 from tests.support.catalogue import image, write
 
 pytestmark = pytest.mark.integration
-URIS = {"builder": "hsm:2?label=goldsmith+test", "verdict": "hsm:3?label=goldsmith+test"}
+NUMBERS = {"root": 1, "builder": 2, "verdict": 3, "approver": 4}
+URIS = {role: f"hsm:{number}?label=goldsmith+test" for role, number in NUMBERS.items()}
+PUBLISHING = ("builder", "verdict")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of the public keys, as `goldsmith init` wants it."""
     keys = tmp_path_factory.mktemp("state") / "keys"
     keys.mkdir(mode=0o700)
-    with hsm.token(tmp_path_factory.mktemp("token"), {"builder": 2, "verdict": 3}) as public:
+    with hsm.token(tmp_path_factory.mktemp("token"), NUMBERS) as public:
         for role, pem in public.items():
             (keys / f"{role}.pub").write_bytes(pem)
         yield keys
@@ -35,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_each_role_signs_with_its_own_key_of_the_token(folder: Path) -> None:
     keys, trust = load_keys(folder, URIS, hsm.PIN), Trust.load(folder)
-    for role, other in (ROLES, reversed(ROLES)):
+    for role, other in (PUBLISHING, reversed(PUBLISHING)):
         signature = getattr(keys, role).sign(b"something")
         assert trust.of(role).verifies(signature, b"something")
         assert not trust.of(role).verifies(signature, b"something else")
@@ -45,7 +48,7 @@ def test_each_role_signs_with_its_own_key_of_the_token(folder: Path) -> None:
 def test_several_images_are_signed_at_a_time(folder: Path) -> None:
     """A token knows one login of a process, whatever the number of sessions."""
     keys = load_keys(folder, URIS, hsm.PIN)
-    work = [(getattr(keys, role), f"{role} {n}".encode()) for n in range(8) for role in ROLES]
+    work = [(getattr(keys, role), f"{role} {n}".encode()) for n in range(8) for role in PUBLISHING]
     with ThreadPoolExecutor(4) as threads:
         signatures = list(threads.map(lambda item: item[0].sign(item[1]), work))
     for (signer, data), signature in zip(work, signatures, strict=True):
@@ -63,9 +66,7 @@ def test_init_accepts_the_setting_and_makes_no_file(folder: Path, tmp_path: Path
         check=True,
         timeout=60,
     )
-    assert {URIS["builder"], URIS["verdict"]} <= {
-        value for key in json.loads(done.stdout)["keys"] for value in key.values()
-    }
+    assert set(URIS.values()) <= {value for key in json.loads(done.stdout)["keys"] for value in key.values()}
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -26,8 +26,9 @@ from builder.model.evidence import (
 from builder.model.image import BuiltImage, PlatformImage
 from builder.model.release import SignedImage
 from builder.model.verdict import RuleResult, Verdict
-from builder.signing.keys import Keys, Trust, create_keys, load_keys
+from builder.signing.keys import Keys, create_keys, load_keys
 from builder.signing.predicates import package_url, provenance
+from builder.signing.trust import Trust
 from builder.stages.sign import sign
 from tests.support.images import NOW, built_image
 

@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from builder.signing.keys import Trust
+from builder.signing.trust import Trust
 from registry.gate.server import Configuration, Service
 from tests.support.images import NOW
 

@@ -12,7 +12,8 @@ from builder.model.digest import Digest
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.policy.schema import Policy
-from builder.signing.keys import Keys, Trust
+from builder.signing.keys import Keys
+from builder.signing.trust import Trust
 from builder.stages.judge import load_policy
 from builder.stages.publish import publish
 from registry.ledger import Ledger

@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from builder.errors import ToolError, UsageError
-from builder.signing.keys import PublicKey, RoleSigner, Trust, create_keys, load_keys
+from builder.settings import KEY_ROLES
+from builder.signing.keys import ROLES, PublicKey, RoleSigner, create_keys, load_keys, open_signer
+from builder.signing.trust import Trust
 from tests.support.evidence import PASSPHRASE
 
 
@@ -44,8 +46,8 @@ def test_a_second_init_changes_nothing(tmp_path: Path) -> None:
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     second, again = create_keys(tmp_path, {}, None)
     assert (generated, again) == (True, False)
-    assert [s.created for s in first] == [True, True]
-    assert [s.created for s in second] == [False, False]
+    assert [s.created for s in first] == [True] * 4
+    assert [s.created for s in second] == [False] * 4
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
@@ -213,6 +215,57 @@ def test_the_hint_is_the_hash_of_the_der_key() -> None:
     )
     key = PublicKey.parse("builder", pem, "test")
     assert key.hint == "XNJS+wzokyQ2+vjM0QQJgbie5K1rn+niorfnGqyyfNM="
+
+
+@pytest.mark.parametrize("role", ["root", "builder", "verdict", "approver"])
+def test_each_role_has_a_key_of_its_own(tmp_path: Path, role: str) -> None:
+    create_keys(tmp_path, {}, PASSPHRASE)
+    signer = open_signer(tmp_path, role, {}, PASSPHRASE)
+    signature = signer.sign(b"data")
+    assert signer.role == role
+    pems = [(tmp_path / f"{r}.pub").read_bytes() for r in ROLES]
+    assert len(set(pems)) == len(ROLES)
+    assert [PublicKey.parse(role, pem, role).verifies(signature, b"data") for pem in pems] == [
+        r == role for r in ROLES
+    ]
+
+
+def test_each_role_can_be_named_in_the_settings() -> None:
+    assert KEY_ROLES == ROLES
+
+
+def test_publishing_needs_neither_root_nor_approver(tmp_path: Path) -> None:
+    create_keys(tmp_path, {}, PASSPHRASE)
+    for name in ("root.key", "root.pub", "approver.key", "approver.pub"):
+        (tmp_path / name).unlink()
+    load_keys(tmp_path, {}, PASSPHRASE)
+    Trust.load(tmp_path)
+    with pytest.raises(UsageError, match=r"no usable root\.pub"):
+        open_signer(tmp_path, "root", {}, PASSPHRASE)
+
+
+def test_a_folder_of_two_roles_gets_the_other_two(tmp_path: Path) -> None:
+    create_keys(tmp_path, {}, PASSPHRASE)
+    for role in ("root", "approver"):
+        (tmp_path / f"{role}.key").unlink()
+        (tmp_path / f"{role}.pub").unlink()
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    states, _ = create_keys(tmp_path, {}, PASSPHRASE)
+    assert {s.role: s.created for s in states} == {
+        "root": True,
+        "builder": False,
+        "verdict": False,
+        "approver": True,
+    }
+    assert before.items() <= {p.name: p.read_bytes() for p in tmp_path.iterdir()}.items()
+
+
+def test_a_root_key_that_is_kept_elsewhere_stays_there(tmp_path: Path) -> None:
+    create_keys(tmp_path, {}, PASSPHRASE)
+    (tmp_path / "root.key").unlink()
+    states, _ = create_keys(tmp_path, {}, PASSPHRASE)
+    assert [(s.private, s.created) for s in states if s.role == "root"] == [("", False)]
+    assert not (tmp_path / "root.key").exists()
 
 
 def test_keys_are_made_where_hard_links_are_not_allowed(

@@ -22,9 +22,9 @@ from builder.model.verdict import RuleResult
 from builder.signing import predicates as p
 from builder.signing import verdicts
 from builder.signing.cosign_formats import bundle_referrer, signature_manifest
-from builder.signing.keys import Trust
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.statements import simple_signing
+from builder.signing.trust import Trust
 from builder.signing.verify import published_verdict, verify
 from tests.support.evidence import DATABASE, World, approval, evidence, new_keys, world
 from tests.support.forge import Change, Draft, Item, draft
