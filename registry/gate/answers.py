@@ -24,11 +24,12 @@ _KINDS = (*MANIFEST_TYPES, *INDEX_TYPES)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer; `said` is what a refusal's body says, for who asks without a body (HEAD)."""
 
     status: int
     headers: Headers
     body: bytes
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def failure(
     body = denials.error_body(code, message, detail)
     more: Headers = ((b"retry-after", str(retry).encode()),) if retry is not None else ()
     length = (b"content-length", str(len(body)).encode())
-    return Answer(status, (_JSON, length, API_VERSION, *headers, *more), body)
+    return Answer(status, (_JSON, length, API_VERSION, *headers, *more), body, message)
 
 
 class Answers:

@@ -13,7 +13,7 @@ from builder.errors import GoldsmithError
 from registry.gate.answers import Answer, Answers, Stream, failure
 from registry.gate.approved import ApprovedSet
 from registry.gate.blobs import WrongBytes
-from registry.gate.denials import HELP, RETRY_SECONDS
+from registry.gate.denials import HELP, RETRY_SECONDS, warning
 from registry.gate.journal import Journal, Metrics
 from registry.gate.names import Refused, read_path
 from registry.gate.upstream import StorageAway
@@ -74,7 +74,10 @@ class Gate:
                 sent = await self._stream(found, number, receive, send)
             else:
                 status, sent = found.status, len(found.body)
-                await send(_start(found.status, found.headers, number))
+                headers = found.headers
+                if found.said and scope["method"] == "HEAD":  # some clients ask nothing else
+                    headers = (*headers, (b"warning", warning(found.said)))
+                await send(_start(found.status, headers, number))
                 await send({"type": "http.response.body", "body": found.body})
         except WrongBytes as error:
             self._metrics.wrong_bytes.inc()

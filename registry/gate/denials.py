@@ -81,7 +81,7 @@ def stamp(when: dt.datetime) -> str:
 
 def warning(text: str) -> bytes:
     """A `Warning` header (RFC 7234, section 5.5: code 299, "miscellaneous persistent warning")."""
-    quoted = _line(text, _CAUSE_MAX).replace("\\", "").replace('"', "'")
+    quoted = _line(text, _MESSAGE_MAX).replace("\\", "").replace('"', "'")
     return f'299 - "{quoted}"'.encode("ascii", "replace")
 
 

@@ -184,7 +184,10 @@ def test_what_the_storage_has_but_nobody_approved_is_denied(
     sim.tags[REPO]["9"] = other.digest
     reply, _ = gate.until(f"/v2/{REPO}/manifests/9", lambda r: r.status == 403)
     assert reply.error["detail"]["name"] == "unsigned"
-    assert gate.ask("HEAD", f"/v2/{REPO}/manifests/9").status == 403
+    head = gate.ask("HEAD", f"/v2/{REPO}/manifests/9")
+    assert (head.status, head.body) == (403, b"")
+    assert head.headers["warning"] == f'299 - "{reply.error["message"]}"'
+    assert "warning" not in reply.headers
     platform = other.platforms[0].manifest.digest
     sim.put(REPO, (other.layout / "blobs" / "sha256" / platform.hex).read_bytes(), INDEX_TYPE)
     assert gate.get(f"/v2/{REPO}/manifests/{platform}").status == 403

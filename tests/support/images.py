@@ -136,11 +136,12 @@ def built_image(
     platforms: Sequence[Platform] = (AMD64,),
     version: str = "3.13.5",
     input_hash: Digest | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> BuiltImage:
     """A whole canonical image in a new layout at `folder`, one layer for each of `files`."""
     layout = create_layout(folder)
     layers = [add_layer(layout, content, f"group-{n}") for n, content in enumerate(files)]
-    images = tuple(platform_image(layout, layers, platform) for platform in platforms)
+    images = tuple(platform_image(layout, layers, platform, labels=labels) for platform in platforms)
     index = index_bytes([x.manifest for x in images])
     descriptor = Descriptor(INDEX_TYPE, write_blob(layout, index), len(index))
     write_layout_index(layout, [descriptor])
