@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import registry
 from builder.errors import DefinitionError, Problem
 from builder.tools.strict_model import read_model
 from registry.access.roles import Roles, RolesFile, table
 from registry.access.rules import Access, AccessFile
 
-ACCESS_FILE, ROLES_FILE = "access.yaml", "policies/roles.yaml"
+ACCESS_FILE, ROLES_FILE = "access.yaml", "roles.yaml"
 
 
 def load_access(catalogue: Path, file: Path | None = None) -> Access:
@@ -23,7 +22,7 @@ def load_access(catalogue: Path, file: Path | None = None) -> Access:
     """
     problems: list[Problem] = []
     own = os.path.lexists(catalogue / ROLES_FILE)
-    root = catalogue if own else Path(registry.__file__).parent
+    root = catalogue if own else Path(__file__).parent
     roles = read_model(root, ROLES_FILE, RolesFile, problems)
     access = None
     if file is not None:

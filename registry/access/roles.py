@@ -19,7 +19,7 @@ _CANDIDATES = "candidate/"
 
 
 class Permission(StrEnum):
-    """What can be allowed on images; `registry/policies/roles.yaml` says what each means."""
+    """What can be allowed on images; `registry/access/roles.yaml` says what each means."""
 
     SEE = "see"
     PULL = "pull"

@@ -199,8 +199,7 @@ def test_what_is_no_word_for_anonymous(tmp_path: Path, value: str) -> None:
 
 
 def test_a_catalogue_can_have_its_own_roles(tmp_path: Path) -> None:
-    (tmp_path / "policies").mkdir()
-    own = tmp_path / "policies" / "roles.yaml"
+    own = tmp_path / "roles.yaml"
     own.write_text("schema: 1\nroles: {reader: {title: Reads, may: [pull]}}\n")
     assert access(tmp_path, None).roles == {"reader": frozenset({P.PULL})}
     own.write_text("schema: 1\nroles: {reader: {title: Reads, may: [pul]}}\n")
