@@ -2,12 +2,17 @@
 
 A Closure answers verification from what was read of one repository in one go, several requests at a
 time; what it has not read, it asks the registry for. Every byte was hashed by the client.
+
+What an earlier reading found elsewhere can be told to the next one (`Brought`): content is what its
+digest says wherever it lies, so a blob that was hashed there is only looked for here. Tags, listings
+and manifests are always read anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +40,25 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What is known when an image is read where it was copied to: `blobs` are hashed bytes by digest.
+
+    `placed` are the blobs, with their sizes, that the registry confirmed to have there in this run.
+    """
+
+    blobs: Mapping[Digest, bytes] = field(default_factory=dict)
+    placed: Mapping[Digest, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy wrote: how many manifests, and the blobs that are there since, with their sizes."""
+
+    manifests: int = 0
+    placed: Mapping[Digest, int] = field(default_factory=dict)
+
+
 class Closure:
     """What was read of one image in one repository; on the interface that verification uses."""
 
@@ -47,9 +71,12 @@ class Closure:
         self.listed: dict[Digest, tuple[Descriptor, ...]] = {}
         self.blobs: dict[Digest, bytes] = {}
         self._sizes: dict[Digest, int] = {}
+        self._parsed: dict[Digest, Manifest] = {}
 
     @classmethod
-    def read(cls, client: RegistryClient, repo: str, image: Digest) -> Closure:
+    def read(
+        cls, client: RegistryClient, repo: str, image: Digest, brought: Brought | None = None
+    ) -> Closure:
         """Read an image (its index digest) with all that is attached; raises RegistryError."""
         here = cls(client, repo, image)
         here._fetch(image)
@@ -71,11 +98,15 @@ class Closure:
             }
             _all(pool, [lambda d=d: here._fetch(d) for d in sorted(bundles)[:REFERRERS_MAX]])  # type: ignore[misc]
             content = here._blobs_of(here.subjects)
-            small = [b for b in here._blobs_of(here.carriers) if b.size <= _BLOB_AHEAD_MAX][: 4 * _AHEAD_MAX]
+            if brought:  # of the image itself every blob is looked for, of its evidence what is in doubt
+                evidence = {b.digest for b in here._blobs_of(here.carriers)} - {b.digest for b in content}
+                here._sizes = {d: n for d, n in brought.placed.items() if d in evidence}
+            said = {b.digest: b for d in here.carriers for b in here.manifest(d).layers}.values()
+            small = [b for b in said if b.size <= _BLOB_AHEAD_MAX][: 4 * _AHEAD_MAX]
             _all(
                 pool,
                 [
-                    *(lambda b=b: here._fetch_blob(b) for b in small),
+                    *(lambda b=b: here._fetch_blob(b, brought) for b in small),
                     *(lambda b=b: here._look_for(b) for b in content[: 4 * _AHEAD_MAX]),
                 ],
             )
@@ -93,7 +124,9 @@ class Closure:
 
     def manifest(self, digest: Digest) -> Manifest:
         """A manifest that was read."""
-        return parse_manifest(*self.manifests[digest])
+        if digest not in self._parsed:
+            self._parsed[digest] = parse_manifest(*self.manifests[digest])
+        return self._parsed[digest]
 
     def descriptor(self, digest: Digest) -> Descriptor:
         """A manifest that was read, as its listing says it."""
@@ -178,7 +211,11 @@ class Closure:
     def _list(self, subject: Digest) -> None:
         self.listed[subject] = self.client.referrers(self.repo, subject)
 
-    def _fetch_blob(self, blob: Descriptor) -> None:
+    def _fetch_blob(self, blob: Descriptor, brought: Brought | None) -> None:
+        known = brought.blobs.get(blob.digest) if brought else None
+        if known is not None and self.has_blob(self.repo, blob.digest, len(known)):
+            self.blobs[blob.digest] = known
+            return
         self.blobs[blob.digest] = self.client.get_blob_bytes(self.repo, blob, _BLOB_AHEAD_MAX)
 
     def _look_for(self, blob: Descriptor) -> None:
@@ -190,36 +227,41 @@ class Closure:
         return list(blobs.values())
 
 
-def copy(closure: Closure, repo: str, work: Path) -> int:
-    """Copy an image with its attestations to another repository; returns how many manifests were written.
+def copy(closure: Closure, repo: str, work: Path) -> Copied:
+    """Copy an image with its attestations to another repository.
 
     By digest, and of blobs only links, where the registry can: nothing visible changes but the
     evidence. The signature tags are not copied: they name the repository. Raises RegistryError.
     """
     client = closure.client
     subjects, bundles = closure.subjects, {s: closure.bundles(s) for s in closure.subjects}
-    tags = {attestation_tag(s): closure.tags.get(attestation_tag(s)) for s in subjects}
-    carried = [*(d for found in bundles.values() for d in found), *(d for d in tags.values() if d)]
+    carried = [d for found in bundles.values() for d in found]
+    tags = {t: d for s in subjects if (d := closure.tags.get(t := attestation_tag(s)))}
 
     def is_missing(digest: Digest) -> bool:
         return client.head_manifest(client.reference(repo, digest=digest)) is None
 
+    def points_elsewhere(tag: str) -> bool:
+        there = client.head_manifest(client.reference(repo, tag))
+        return there is None or there.digest != tags[tag]
+
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="copy") as pool:
         wanted = list(dict.fromkeys((*subjects, *carried)))
-        if is_missing(closure.image):
-            missing = set(wanted)
-        else:
+        missing, moving = set(wanted), list(tags)
+        if not is_missing(closure.image):
             missing = {d for d, gone in zip(wanted, pool.map(is_missing, wanted), strict=True) if gone}
-        blobs = closure._blobs_of(d for d in wanted if d in missing)
+            moving = [t for t, other in zip(tags, pool.map(points_elsewhere, tags), strict=True) if other]
+        blobs = closure._blobs_of([*(d for d in wanted if d in missing), *(tags[t] for t in moving)])
         _each(pool, lambda blob: _link(closure, repo, blob, work), blobs)
         _each(pool, lambda d: _put(closure, repo, d), [d for d in subjects[1:] if d in missing])
         if closure.image in missing:
             _put(closure, repo, closure.image)
         _each(pool, lambda d: _put(closure, repo, d), [d for d in carried if d in missing])
-        moved = sum(_each(pool, lambda t: _put_tag(closure, repo, t[0], t[1]), tags.items()))
+        _each(pool, lambda t: _put(closure, repo, tags[t], t), moving)
+        written = len(missing) + len(moving)
         if not client.supports_referrers(repo):
-            moved += sum(_each(pool, lambda s: _list_anew(closure, repo, s, bundles[s]), subjects))
-    return len(missing) + moved
+            written += sum(_each(pool, lambda s: _list_anew(closure, repo, s, bundles[s]), subjects))
+    return Copied(written, {b.digest: b.size for b in blobs})
 
 
 def _link(closure: Closure, repo: str, blob: Descriptor, work: Path) -> None:
@@ -237,18 +279,10 @@ def _link(closure: Closure, repo: str, blob: Descriptor, work: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _put(closure: Closure, repo: str, digest: Digest) -> None:
+def _put(closure: Closure, repo: str, digest: Digest, tag: str | None = None) -> None:
     data, media_type = closure.manifests[digest]
-    closure.client.put_manifest(closure.client.reference(repo, digest=digest), data, media_type)
-
-
-def _put_tag(closure: Closure, repo: str, tag: str, digest: Digest | None) -> bool:
-    ref = closure.client.reference(repo, tag)
-    there = closure.client.head_manifest(ref)
-    if digest is None or (there is not None and there.digest == digest):
-        return False
-    closure.client.put_manifest(ref, *closure.manifests[digest])
-    return True
+    where = closure.client.reference(repo, tag, None if tag else digest)
+    closure.client.put_manifest(where, data, media_type)
 
 
 def _list_anew(closure: Closure, repo: str, subject: Digest, bundles: tuple[Digest, ...]) -> bool:
@@ -258,7 +292,7 @@ def _list_anew(closure: Closure, repo: str, subject: Digest, bundles: tuple[Dige
     if known == set(bundles):
         return False
     entries = [closure.descriptor(d) for d in bundles]
-    closure.client.put_referrers_fallback(repo, subject, entries, replace_same_kind=True)
+    closure.client.put_referrers_fallback(repo, subject, entries, replace_same_kind=True, listed=listed)
     return True
 
 

@@ -16,6 +16,7 @@ from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
+from builder.model.release import SignedManifest
 from builder.oci.client import RegistryClient
 from builder.oci.manifest import Manifest, parse_manifest
 from builder.policy.schema import Policy
@@ -24,7 +25,7 @@ from builder.signing.keys import Keys
 from builder.signing.trust import Trust
 from builder.store import StateBusy
 from registry.ledger import Entry, Fact, Ledger, LedgerBroken
-from registry.records import put_record, read_record
+from registry.records import attach, put_content, read_record, signed_record
 
 _THREADS = 8
 CANDIDATES = "candidate"  # the prefix under which images are published
@@ -186,33 +187,44 @@ def publish_record(
     """Attach a record to platforms and index in a repository, and read it back; whether it was news.
 
     The index comes last: what it says, its platforms say already. `known` answers for what was
-    there before, in the place of the client. Raises RegistryError when it cannot be read back.
+    there just before, in the place of the client. Raises RegistryError when it cannot be read back.
     """
-    index = office.client.reference(repo, digest=subject.digest)
-    before: Registry = known or office.client
-    data, media_type, _ = before.get_manifest(index)
+    client, index = office.client, office.client.reference(repo, digest=subject.digest)
+    data, media_type, _ = (known or client).get_manifest(index)
+    platforms = parse_manifest(data, media_type).manifests
 
-    def attach(one: Descriptor) -> bool:
+    def says_it(one: Descriptor, registry: Registry) -> bool:
         where, key = index.with_digest(one.digest), office.trust.verdict
-        if read_record(before, where, subject.digest, key, one.digest) == record:
-            return False
-        put_record(office.client, repo, record, one, office.keys.verdict)
-        if read_record(office.client, where, subject.digest, key, one.digest) != record:
-            raise _vanished(str(where))
-        return True
+        return read_record(registry, where, subject.digest, key, one.digest) == record
+
+    def upload(one: Descriptor) -> SignedManifest:
+        item = signed_record(record, one, office.keys.verdict)
+        put_content(client, repo, item, known)
+        return item
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="records") as pool:
-        news = list(pool.map(attach, parse_manifest(data, media_type).manifests))
-    return attach(Descriptor(media_type, subject.digest, len(data))) or any(news)
+        carriers = (*platforms, Descriptor(media_type, subject.digest, len(data)))
+        there = list(pool.map(lambda one: says_it(one, known or client), carriers))
+        wanted = [one for one, said in zip(carriers, there, strict=True) if not said]
+        items = dict(zip((one.digest for one in wanted), pool.map(upload, wanted), strict=True))
+        last = items.pop(subject.digest, None)
+        list(pool.map(lambda one: attach(client, repo, one[1], one[0], known), items.items()))
+        if last is not None:
+            attach(client, repo, last, subject.digest, known)
+        for one, said in zip(wanted, pool.map(lambda one: says_it(one, client), wanted), strict=True):
+            if not said:
+                raise _vanished(str(index.with_digest(one.digest)))
+    return bool(wanted)
 
 
 def move_tag(office: Office, repo: str, tag: str, digest: Digest, known: Registry | None = None) -> bool:
-    """Let a tag point to an image that is there; whether it did not before. Read back."""
-    client = office.client
-    ref = client.reference(repo, tag)
-    there = client.head_manifest(ref)
-    if there is not None and there.digest == digest:
+    """Let a tag point to an image that is there; whether it did not before. Read back.
+
+    `known` answers for the image's manifest.
+    """
+    if points_to(office, repo, tag) == digest:
         return False
+    client, ref = office.client, office.client.reference(repo, tag)
     data, media_type, _ = (known or client).get_manifest(client.reference(repo, digest=digest))
     client.put_manifest(ref, data, media_type)
     if client.get_manifest(ref)[2] != digest:

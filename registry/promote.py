@@ -9,7 +9,8 @@ The procedure; the numbers stand in the code:
     remembers tags that are gone (a tombstone).
  5. The closure is copied by digest; blobs are linked. The signature is made anew, for the name
     under which it is pulled from now on.
- 6. It is verified at its destination, with nothing of what was read before.
+ 6. It is verified at its destination: tags, listings and manifests are read anew, there. A blob whose
+    bytes were hashed in step 1 is looked for by its digest, unless the registry linked it just now.
  7. The decision enters the ledger.
  8. The channel record, with number and hash of that entry, is attached to platforms and index.
  9. The immutable tag, then the floating tag.
@@ -34,7 +35,7 @@ from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import simple_signing
 from builder.signing.verify import Verification, resolve, verify
 from registry.channels import move
-from registry.closure import Closure, copy
+from registry.closure import Brought, Closure, Copied, copy
 from registry.ledger import Action, Entry, Fact
 from registry.office import (
     CANDIDATES,
@@ -92,12 +93,13 @@ def promote(
     # 4. its immutable tag
     _refuse_taken(office, subject, state)
     # 5. copy
-    written = 0 if at_home else copy(source, subject.repo, office.work)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
-        written += sum(pool.map(lambda one: _sign_name(office, subject.repo, one), source.subjects))
+        signing = pool.map(lambda one: _sign_name(office, subject.repo, one), source.subjects)
+        copied = Copied() if at_home else copy(source, subject.repo, office.work)
+        written = copied.manifests + sum(signing)
     # 6. the consumer's eyes
     home = office.client.reference(subject.repo, digest=digest)
-    arrived = Closure.read(office.client, subject.repo, digest)
+    arrived = Closure.read(office.client, subject.repo, digest, Brought(source.blobs, copied.placed))
     _verified(office, home, arrived)
     # 7. the ledger
     previous = points_to(office, subject.repo, subject.tag)

@@ -49,12 +49,27 @@ def put_record(
     An earlier record gives way in a listing that is ours to write.
     """
     item = signed_record(record, subject, key)
+    put_content(client, repo, item)
+    attach(client, repo, item, subject.digest)
+
+
+def put_content(
+    client: RegistryClient, repo: str, item: SignedManifest, known: Registry | None = None
+) -> None:
+    """Upload what a record consists of; nobody sees it yet. `known` tells which blobs are there."""
     for digest, data in item.blobs.items():
         # The empty configuration is there as soon as there is any bundle.
-        if data != EMPTY or not client.has_blob(repo, digest, len(data)):
+        if data != EMPTY or not (known or client).has_blob(repo, digest, len(data)):
             client.put_blob(repo, data, digest)
+
+
+def attach(
+    client: RegistryClient, repo: str, item: SignedManifest, subject: Digest, known: Registry | None = None
+) -> None:
+    """Let a record that was uploaded be seen; `known` tells what was listed just before."""
     if not client.put_referrer(repo, item.manifest, item.media_type):
-        client.put_referrers_fallback(repo, subject.digest, [listing(item)], replace_same_kind=True)
+        listed = known.referrers(repo, subject) if known else None
+        client.put_referrers_fallback(repo, subject, [listing(item)], replace_same_kind=True, listed=listed)
 
 
 def listing(item: SignedManifest) -> Descriptor:

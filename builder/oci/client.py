@@ -274,16 +274,19 @@ class RegistryClient:
         descriptors: Sequence[Descriptor],
         *,
         replace_same_kind: bool = False,
+        listed: tuple[Descriptor, ...] | None = None,
     ) -> None:
         """List referrers under the fallback tag `sha256-HEX`, all in one write.
 
-        Entries of others stay. With `replace_same_kind`, entries of the same artifact type and
-        annotations' predicate type give way to the new ones. What was written is read back:
-        registries take the last of two writers, so a lost write is repeated.
+        `listed` is what was listed just now, when the caller has read it. Entries of others stay.
+        With `replace_same_kind`, entries of the same artifact type and annotations' predicate type
+        give way to the new ones. What was written is read back: registries take the last of two
+        writers, so a lost write is repeated.
         """
         ref = self.reference(repo, tag=f"sha256-{subject.hex}")
         for _ in range(_MERGE_ATTEMPTS):
-            old = self._fallback_index(repo, subject)
+            old = self._fallback_index(repo, subject) if listed is None else listed
+            listed = None
             kinds = {_kind(d) for d in descriptors} if replace_same_kind else set()
             new = {d.digest for d in descriptors}
             kept = [d for d in old if d.digest not in new and _kind(d) not in kinds]

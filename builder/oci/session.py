@@ -1,4 +1,4 @@
-"""The HTTP session to a registry, with a deadline for a whole reply, however slowly it drips.
+"""The HTTP connections to a registry, with a deadline for a whole reply, however slowly it drips.
 
 A socket's timeout holds for one receive only: a peer that sends a byte now and then is never
 late. Here each receive gets what is left until the deadline.
@@ -10,10 +10,11 @@ import http.client
 import io
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import requests
+    from urllib3 import PoolManager
 
 
 class DeadlineReader(io.RawIOBase):
@@ -56,19 +57,15 @@ def deadline_response(local: threading.local, pause: float) -> type[http.client.
     return Response
 
 
-def bounded_session(local: threading.local, read_seconds: float) -> requests.Session:
-    """A session like the one of oras, held to our limits.
+def bounded_session(local: threading.local, read_seconds: float, ca_bundle: Path | None) -> PoolManager:
+    """Kept connections to few hosts, held to our limits; safe in threads.
 
     `local.ends` is the deadline of the calling thread's request. Nothing is taken from the
-    environment, nothing is followed or repeated, cookies are refused. It is made here and not
-    by `oras.provider`, whose import (a JSON schema library) takes longer than an unchanged run
-    may spend on it.
+    environment, nothing is followed or repeated, cookies are unknown. It is urllib3 alone, without
+    `requests` around it: that costs as much time for a small request as everything else together.
     """
-    from http.cookiejar import DefaultCookiePolicy
-
-    from requests import Session
-    from requests.adapters import HTTPAdapter
-    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+    import certifi
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
     reply_class = deadline_response(local, read_seconds)
@@ -85,17 +82,7 @@ def bounded_session(local: threading.local, read_seconds: float) -> requests.Ses
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
 
-    session = Session()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.trust_env = False  # no proxies, netrc or CA bundles
-    # Even when it does not follow a redirect, requests would read its body without limit.
-    session.get_redirect_target = _no_target  # type: ignore[method-assign]
-    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=16, max_retries=0)
-    adapter.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-def _no_target(resp: requests.Response) -> str | None:
-    return None
+    bundle = str(ca_bundle) if ca_bundle else certifi.where()
+    pools = PoolManager(num_pools=4, maxsize=16, cert_reqs="CERT_REQUIRED", ca_certs=bundle)
+    pools.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    return pools

@@ -25,8 +25,8 @@ from builder.oci.auth import Credentials, Keyring, host_name, is_loopback, parse
 from builder.oci.faults import RegistryRefused, Temporary, foreign, redacted, unreadable, why
 
 if TYPE_CHECKING:
-    import requests
     from oras.container import Container
+    from urllib3 import BaseHTTPResponse, PoolManager
 
 T = TypeVar("T")
 
@@ -34,6 +34,8 @@ _TEMPORARY = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_MAX = 3
 _CHUNK = 1 << 18  # bytes
+_AGENT = "goldsmith"
+_PLACES_MAX = 10_000  # repositories whose addresses are kept
 _ERROR_BODY_MAX = 64 << 10  # bytes of an error's body that are read
 _TOKEN_BODY_MAX = 256 << 10  # bytes
 _REST_MAX = 64 << 10  # bytes of an unwanted body that are read to keep the connection
@@ -92,11 +94,11 @@ class Body:
 class Reply:
     """An answer whose body is read at most once, in pieces, within the deadline."""
 
-    def __init__(self, response: requests.Response, where: str) -> None:
+    def __init__(self, response: BaseHTTPResponse, where: str, url: str) -> None:
         self._response = response
         self.where = where
-        self.status = response.status_code
-        self.url = response.url
+        self.status = response.status
+        self.url = url
         self.headers: Mapping[str, str] = response.headers
 
     def __enter__(self) -> Reply:
@@ -113,13 +115,12 @@ class Reply:
 
     def chunks(self) -> Iterator[bytes]:
         """The body in pieces; raises Temporary when it is cut or too slow."""
-        import requests
         from urllib3.exceptions import HTTPError
 
         try:
-            while chunk := self._response.raw.read(_CHUNK, decode_content=False):
+            while chunk := self._response.read(_CHUNK, decode_content=False):
                 yield chunk
-        except (HTTPError, requests.RequestException, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise Temporary("the connection to the registry broke", f"{self.where}: {why(error)}") from None
 
     def read(self, limit: int) -> bytes:
@@ -159,9 +160,10 @@ class Transport:
         self._redirect_hosts = redirect_hosts
         self._ca_bundle = ca_bundle
         self._sleep: Callable[[float], object] = sleep or threading.Event().wait
-        self._made: requests.Session | None = None
+        self._made: PoolManager | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._places: dict[str, Container] = {}
 
     @property
     def root(self) -> str:
@@ -170,6 +172,8 @@ class Transport:
 
     def place(self, repo: str) -> Container:
         """The addresses of a repository, from oras; raises RegistryError for a malformed name."""
+        if repo in self._places:
+            return self._places[repo]
         from oras.container import Container
 
         try:
@@ -180,6 +184,8 @@ class Transport:
         place = Container(f"{self.host}/{name}")
         if (place.registry, place.api_prefix) != (self.host, name):  # its grammar is looser than ours
             raise RegistryError(f"not a registry with a port or a domain: {self.host}")
+        if len(self._places) < _PLACES_MAX:
+            self._places[repo] = place
         return place
 
     def retrying(self, action: Callable[[float], T], size: int = 0) -> T:
@@ -295,47 +301,52 @@ class Transport:
 
     def _once(self, ends: float, method: str, url: str, headers: dict[str, str], body: Body | None) -> Reply:
         """One exchange, nothing followed or repeated; raises Temporary."""
-        import requests
-        from urllib3.exceptions import HTTPError
+        from urllib3 import Timeout
+        from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
+        from urllib3.exceptions import TimeoutError as TooLate
 
         where = f"{method} {redacted(url)}"
         left = ends - time.monotonic()
         if left <= 0:
             raise Temporary("the registry did not answer in time", where)
         self._local.ends = ends
+        sent = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": _AGENT, **headers}
         if body is not None:
             body.ends = ends
-        timeout = (min(self.limits.connect_seconds, left), min(self.limits.read_seconds, left))
+            sent["Content-Length"] = str(body.size)
+        limits = self.limits
+        timeout = Timeout(min(limits.connect_seconds, left), min(limits.read_seconds, left))
         try:
-            response = self._session().request(
+            response = self._session().urlopen(
                 method,
                 url,
-                data=(body if body.size else b"") if body is not None else None,
-                headers={"Accept-Encoding": "identity", **headers},
+                body=(body if body.size else b"") if body is not None else None,
+                headers=sent,
                 timeout=timeout,
-                stream=True,
-                allow_redirects=False,
-                verify=str(self._ca_bundle) if self._ca_bundle else True,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
             )
-        except requests.exceptions.SSLError as error:
+        except SSLError as error:
             raise RegistryError(
                 "the registry's certificate is not trusted",
                 context=f"{where}: {why(error)}",
                 hint="give the CA certificate of the registry",
             ) from None
-        except (requests.RequestException, HTTPError, OSError) as error:
-            message = "the registry did not answer in time"
-            if not isinstance(error, requests.Timeout | TimeoutError):
-                message = "the registry cannot be reached"
+        except (HTTPError, OSError) as error:
+            # A refused connection is a kind of "too late" to urllib3.
+            late = isinstance(error, TooLate | TimeoutError) and not isinstance(error, NewConnectionError)
+            message = f"the registry {'did not answer in time' if late else 'cannot be reached'}"
             raise Temporary(message, f"{where}: {why(error)}") from None
-        return Reply(response, where)
+        return Reply(response, where, url)
 
-    def _session(self) -> requests.Session:
+    def _session(self) -> PoolManager:
         with self._lock:
             if self._made is None:
                 from builder.oci.session import bounded_session
 
-                self._made = bounded_session(self._local, self.limits.read_seconds)
+                self._made = bounded_session(self._local, self.limits.read_seconds, self._ca_bundle)
             return self._made
 
     def _refusal(self, reply: Reply, method: str) -> RegistryError:

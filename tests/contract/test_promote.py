@@ -106,6 +106,20 @@ def test_a_promotion_copies_everything_and_moves_the_tags_last(
     assert entry.fact.after["tagDigest"] == here.image.digest
 
 
+def test_a_promotion_asks_for_little(sim: Simulator, house: House) -> None:
+    here = house.candidate()
+    sim.requests.clear()
+    house.promote(here)
+    # Evidence that was hashed at its source is not fetched again where it was linked to: what is
+    # read there are the payloads and records that were written just now.
+    assert sim.count("GET", rf"/v2/{REPO}/blobs/") <= 2 * len(here.image.platforms) + 2
+    assert sim.count("HEAD", rf"/v2/{REPO}/blobs/") <= 4  # every blob of the image itself
+    # ... and every manifest by its digest once, in each of the two repositories.
+    manifests = [s.path for s in sim.requests if s.method == "GET" and "/manifests/sha256:" in s.path]
+    assert len(manifests) == len(set(manifests))
+    assert len(sim.requests) <= 180
+
+
 def test_the_record_names_the_ledgers_entry(house: House) -> None:
     here = house.candidate()
     done = house.promote(here)
