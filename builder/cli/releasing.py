@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.cli.wiring import Workshop
+from builder.model.digest import Digest
 from builder.model.evidence import Evidence, LintReport, NotDone, Sboms, ScanReport
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.outcome import ImageOutcome
@@ -100,21 +101,37 @@ class ReleaseTools:
             provenance=self._provenance,
             sign=self._sign,
             publish=self._publish,
-            identity={
-                "policy": self.policy.digest,
-                "database": self.database.identity.digest,
-                "scanner": self._scanner_stamp(),
-                "keys": [self.trust.builder.hint, self.trust.verdict.hint],
-                "registry": self.workshop.settings.registry,
-                "goldsmith": version(),
-            },
+            identity=self.identity(str(self.database.identity.digest)),
         )
+
+    def identity(self, database: str | None) -> dict[str, Any]:
+        """Everything that a verdict depends on beside the image; another part asks for a new verdict."""
+        return {
+            "policy": self.policy.digest,
+            "database": database,
+            "scanner": self._scanner_stamp(),
+            "keys": [self.trust.builder.hint, self.trust.verdict.hint],
+            "registry": self.workshop.settings.registry,
+            "goldsmith": version(),
+        }
+
+    def last_identity(self) -> dict[str, Any]:
+        """The same with the database that was opened last; nothing is fetched."""
+        from builder.tools.trivy_db import current_digest
+
+        return self.identity(current_digest(self.workshop.store, self.database_source))
 
     def still_published(self, image: BuiltImage) -> bool:
         """Whether the registry's tags still point to this image."""
         from builder.stages.publish import find_published
 
         return find_published(self.client, image.target, image.immutable_tag) == image.digest
+
+    def in_place(self, prepared: Prepared, digest: Digest) -> bool:
+        """The same, of an image that is known by its input and its digest."""
+        from builder.stages.publish import find_published
+
+        return find_published(self.client, prepared.target, prepared.immutable_tag) == digest
 
     def _scanner_stamp(self) -> list[object]:
         """Which scanner it is, without reading 150 MB of it in each run."""

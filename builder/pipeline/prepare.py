@@ -11,7 +11,7 @@ from builder.model.assembly import ASSEMBLY_VERSION
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, Target
-from builder.model.lock import LockedPackage, LockSection
+from builder.model.lock import ImageLock, LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.oci.compress import COMPRESSOR
 from builder.stages.lock import locked_section
@@ -28,6 +28,13 @@ class Prepared:
     packages: Mapping[Platform, tuple[LockedPackage, ...]]
     input_hash: Digest
     version: str
+    # The input hash of the image below.
+    parent: Digest | None = None
+
+    @property
+    def immutable_tag(self) -> str:
+        """As the finished image's: one tag for each input."""
+        return f"{self.version}-{self.input_hash.short}"
 
     @property
     def locks(self) -> dict[Platform, LockSection]:
@@ -35,31 +42,40 @@ class Prepared:
         return {platform: context.lock for platform, context in self.contexts.items()}
 
 
-def prepare(catalogue: Catalogue, target: Target, known: dict[str, Prepared] | None = None) -> Prepared:
+def prepare(
+    catalogue: Catalogue,
+    target: Target,
+    known: dict[str, Prepared] | None = None,
+    locks: dict[str, ImageLock] | None = None,
+) -> Prepared:
     """Read the lock and render: everything that decides the digest, before anything is built.
 
-    `known` collects what was prepared in this run, so that a parent is prepared once.
+    `known` collects what was prepared in this run, so that a parent is prepared once, and `locks`
+    the locks that were read.
     Raises LockError when the lock is stale, DefinitionError when a template cannot be rendered.
     """
     known = {} if known is None else known
     if target.ref in known:
         return known[target.ref]
     parent = catalogue.parent(target)
-    above = prepare(catalogue, parent, known) if parent else None
+    locks = {} if locks is None else locks
+    above = prepare(catalogue, parent, known, locks) if parent else None
     inherited = _environment(catalogue, parent) if parent else {}
     depth = len(catalogue.ancestors(target))
     contexts: dict[Platform, BuildContext] = {}
     packages: dict[Platform, tuple[LockedPackage, ...]] = {}
     for platform in target.platforms:
-        lock = locked_section(catalogue, target, platform)
+        lock = locked_section(catalogue, target, platform, locks)
         contexts[platform] = render(target, platform, lock, catalogue.root / "templates", inherited, depth)
         packages[platform] = tuple(sorted((*(above.packages[platform] if above else ()), *lock.packages)))
-    key = {
+    key: dict[str, Any] = {
         "parent": above.input_hash if above else None,
         "versions": [ASSEMBLY_VERSION, layering.LAYERING_VERSION, NORMALISE_VERSION, COMPRESSOR],
         "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
     }
-    prepared = Prepared(target, contexts, packages, Digest.of_json(key), _version(target, packages))
+    prepared = Prepared(
+        target, contexts, packages, Digest.of_json(key), _version(target, packages), key["parent"]
+    )
     known[target.ref] = prepared
     return prepared
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,18 @@ from builder.model.verdict import Verdict
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
 from builder.store import Store, disk_faults
+
+# What is recorded of a release; a record without one of these is not whole.
+_RECORDED = {
+    "approved",
+    "verdict",
+    "sample",
+    "issued_at",
+    "expires_at",
+    "findings",
+    "reference",
+    "explanation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +70,24 @@ class Release:
 
 def release_key(image: BuiltImage, tools: Tools) -> Digest:
     """The content key of a release: the image, its checks, and everything that judges it."""
-    checks = image.target.checks.model_dump(mode="json", by_alias=True)
-    return Digest.of_json(
-        {"image": image.digest, "ref": image.target.ref, "checks": checks, **tools.identity}
-    )
+    return release_key_of(image.digest, image.target, tools.identity)
+
+
+def release_key_of(digest: Digest, target: Target, identity: Mapping[str, Any]) -> Digest:
+    """The same, of an image that is known by its digest."""
+    checks = target.checks.model_dump(mode="json", by_alias=True)
+    return Digest.of_json({"image": digest, "ref": target.ref, "checks": checks, **identity})
+
+
+def verdict_holds(record: Mapping[str, Any], now: dt.datetime) -> bool:
+    """Whether a release's record is whole, and the verdict still good for at least half of its time."""
+    if not record.keys() >= _RECORDED:
+        return False
+    try:
+        issued, expires = (dt.datetime.fromisoformat(str(record[k])) for k in ("issued_at", "expires_at"))
+        return issued <= now < issued + (expires - issued) / 2
+    except (ValueError, TypeError):
+        return False
 
 
 def release(

@@ -7,29 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from builder.errors import GoldsmithError, PolicyDenied
+from builder.errors import GoldsmithError, PolicyDenied, RegistryError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuiltImage
 from builder.model.outcome import ImageOutcome
 from builder.pipeline.build import Builder
+from builder.pipeline.history import Components, history_of, keep_history, release_identity
 from builder.pipeline.prepare import Prepared, prepare
-from builder.pipeline.release import Release, Tools, release, release_key
+from builder.pipeline.release import Release, Tools, release, release_key, verdict_holds
 from builder.pipeline.timing import Stages
 from builder.policy.explain import explain
 from builder.report import Reporter
 from builder.store import Store
 
-_RECORDED = {
-    "approved",
-    "verdict",
-    "sample",
-    "issued_at",
-    "expires_at",
-    "findings",
-    "reference",
-    "explanation",
-}
+# Failures that pass by themselves, and say nothing about the input.
+_PASSING = frozenset({"disk-full", "system-refused", "no-database", "database-changed", "mirror-unreachable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +69,10 @@ class Runner:
                     found = self.builder.reuse(item)
                     built[ref] = found or self.builder.build(item, below, stages)
                 except GoldsmithError as error:
+                    self._note_failure(item, error)
                     failures[ref] = Failure(ref, error)
                     continue
+                self._note_build(item, built[ref].digest)
                 before = outcomes[parent.ref] if parent else None
                 outcomes[ref] = threads.submit(
                     self._release, item, built[ref], below, stages, before, found is None
@@ -116,21 +111,29 @@ class Runner:
             )
         key = release_key(image, self.tools)
         record = self.store.record("released", key)
-        if record and self._holds(record) and self.still_published(image):
+        if record and verdict_holds(record, self.now) and self.still_published(image):
             return _outcome(image, record, stages, anew, self.builder.names)
         result = release(prepared, image, parent, self.tools, self.store, stages)
         record = _record(image, result)
         self.store.remember("verdicts", Digest.of(image.target.ref.encode()), record)
         if result.published:
             self.store.remember("released", key, record)
+        history = history_of(self.store, image.target.ref)
+        keep_history(self.store, history.released(release_identity(image.target, self.tools.identity)))
         return _outcome(image, record, stages, anew, self.builder.names)
 
-    def _holds(self, record: Mapping[str, object]) -> bool:
-        """Whether the record is whole, and the verdict still good for at least half of its time."""
-        if not record.keys() >= _RECORDED:
-            return False
-        issued, expires = (dt.datetime.fromisoformat(str(record[k])) for k in ("issued_at", "expires_at"))
-        return issued <= self.now < issued + (expires - issued) / 2
+    def _note_build(self, prepared: Prepared, digest: Digest) -> None:
+        """Keep what the image was built of, so that the next plan can say what changed."""
+        history = history_of(self.store, prepared.target.ref)
+        if (history.input_hash, history.digest) != (prepared.input_hash, digest):
+            parts = Components(self.catalogue.root).of(prepared)
+            keep_history(self.store, history.built(self.now, prepared.input_hash, digest, parts))
+
+    def _note_failure(self, prepared: Prepared, error: GoldsmithError) -> None:
+        """Count a failure against its input, unless it was the surroundings' doing."""
+        if not isinstance(error, RegistryError) and error.reference not in _PASSING:
+            history = history_of(self.store, prepared.target.ref)
+            keep_history(self.store, history.failed(self.now, prepared.input_hash, error.message))
 
 
 def _record(image: BuiltImage, result: Release) -> dict[str, object]:

@@ -134,16 +134,19 @@ def write(path: Path, lock: ImageLock) -> bool:
     return True
 
 
-def locked_section(catalogue: Catalogue, target: Target, platform: Platform) -> LockSection:
-    """The reviewed section that a target is built of; offline.
+def locked_section(
+    catalogue: Catalogue, target: Target, platform: Platform, known: dict[str, ImageLock] | None = None
+) -> LockSection:
+    """The reviewed section that a target is built of; offline. `known` collects the locks that were read.
 
     Raises LockError when it is missing, when the definition asks for something else by now, or
     when the parent's section is another one than this was resolved against.
     """
     shown = f"images/{target.definition.name}/image.lock"
-    lock = read(lock_path(catalogue, target.definition.name), shown)
+    known = {} if known is None else known
+    lock = _read_once(catalogue, target.definition.name, known)
     section = _section(lock, shown, target.stream_name, target.variant, platform)
-    why = _stale(section, target.stream.suite, intent(target), _pin(catalogue, target, platform))
+    why = _stale(section, target.stream.suite, intent(target), _pin(catalogue, target, platform, known))
     if why:
         raise LockError(
             f"{shown} [{section.label}] is stale: {why[0]}",
@@ -264,14 +267,20 @@ def _pin_in(
     return ParentPin(f"{parent.definition.name}:{parent.stream_name}", parent.variant, section.digest)
 
 
-def _pin(catalogue: Catalogue, target: Target, platform: Platform) -> ParentPin | None:
+def _pin(
+    catalogue: Catalogue, target: Target, platform: Platform, known: dict[str, ImageLock]
+) -> ParentPin | None:
     parent = catalogue.parent(target)
     if parent is None:
         return None
-    name = parent.definition.name
-    return _pin_in(
-        catalogue, target, platform, {name: read(lock_path(catalogue, name), f"images/{name}/image.lock")}
-    )
+    _read_once(catalogue, parent.definition.name, known)
+    return _pin_in(catalogue, target, platform, known)
+
+
+def _read_once(catalogue: Catalogue, name: str, known: dict[str, ImageLock]) -> ImageLock:
+    if name not in known:
+        known[name] = read(lock_path(catalogue, name), f"images/{name}/image.lock")
+    return known[name]
 
 
 def _section(lock: ImageLock, shown: str, stream: str, variant: str, platform: Platform) -> LockSection:

@@ -150,6 +150,7 @@ def _from_mirror(
                 f"package {package.name} {package.version} cannot be downloaded",
                 context=problem,
                 hint="see whether the mirror is up and whether a proxy is needed, then run again",
+                reference="mirror-unreachable",
             )
     raise LockError(
         f"package {package.name} {package.version} {problem}", context=package.path, hint=_LOCK_AGAIN

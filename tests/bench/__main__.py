@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from builder.errors import GoldsmithError
 from builder.report import emit, table
 from builder.store import write_atomically
-from tests.bench import checking, cold, gate, normalising, promoting, signing, unchanged
+from tests.bench import checking, cold, gate, normalising, planning, promoting, signing, unchanged
 from tests.bench.scene import Scene
 
 
@@ -40,6 +40,7 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "gate_manifest_get": ("ratio at least 3", lambda r: r.ratio >= 3),
     "gate_manifest_p99": ("under 10 ms", lambda r: r.value < 10),
     "gate_blob": ("ratio at least 0.8", lambda r: r.ratio >= 0.8),
+    "plan_1000": ("under 5 s", lambda r: r.value < 5),
     "gate_start_10000": ("under 5 s", lambda r: r.value < 5),
 }
 
@@ -55,6 +56,7 @@ def main() -> int:
         "normalise": normalising.measure,
         "check_1000": checking.measure,
         "gate": gate.measure,
+        "plan_1000": planning.measure,
     }
     results: list[Result] = []
     try:

@@ -99,6 +99,7 @@ class _Prepared:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.contexts = _Anything()
+        self.input_hash, self.parent = Digest.of(target.ref.encode()), None
 
 
 class _Anything(dict):

@@ -1,0 +1,104 @@
+"""Commands about what is due: plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builder.cli.releasing import ReleaseTools
+    from builder.model.plan import Plan, PlannedImage
+    from builder.pipeline.guard import Limits
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", help="direct or docker; as for `goldsmith run`. Default: direct."),
+]
+PolicyName = Annotated[str | None, typer.Option(help="The policy that judges. Default: baseline.")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Hold nothing back: neither loops nor more builds than --most.")
+]
+Most = Annotated[
+    int, typer.Option("--most", min=1, help="The most builds in 24 hours; what is less urgent is held.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    app.command("plan")(plan_command)
+
+
+def plan_command(
+    engine: Engines = None,
+    policy: PolicyName = None,
+    everything: Everything = False,
+    most: Most = 1000,
+    registry: Annotated[
+        bool, typer.Option("--registry", help="Also ask the registry whether the tags are in place.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say for each image what the next run would do, and why; nothing is built."""
+    from builder.cli.releasing import ReleaseTools
+    from builder.cli.wiring import Workshop
+    from builder.pipeline.guard import Limits
+    from builder.report import emit_json
+
+    workshop = Workshop.open()
+    settings = workshop.settings
+    tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
+    limits = Limits(builds_max=most, everything=everything)
+    plan = make_plan(tools, engine or ["direct"], limits, ask_registry=registry)
+    if as_json:
+        emit_json(plan.as_dict())
+    else:
+        show(plan)
+
+
+def make_plan(
+    tools: ReleaseTools, engines: Sequence[str], limits: Limits, *, ask_registry: bool = False
+) -> Plan:
+    """The plan for the whole catalogue; raises what stands in the way of all images."""
+    from builder.model.plan import Plan
+    from builder.pipeline.plan import decide, survey
+    from builder.rebuilds import waiting_rebuilds
+
+    workshop = tools.workshop
+    now = workshop.settings.now
+    surveyed = survey(
+        workshop.catalogue,
+        workshop.store,
+        tools.last_identity(),
+        engines,
+        now,
+        tools.in_place if ask_registry else None,
+    )
+    return Plan(decide(surveyed, waiting_rebuilds(workshop.store), limits, now))
+
+
+def show(plan: Plan) -> None:
+    """Print what is due, in order, and how many images are not."""
+    from builder.model.plan import Action
+    from builder.report import emit, table
+
+    rows = [_row(image) for image in plan.images if image.action is not Action.NOTHING]
+    if rows:
+        table("Plan", ("image", "action", "why", "since", "consumers"), rows)
+    counts = [f"{count} {action.value}" for action, count in plan.counts.items() if count]
+    emit(", ".join(counts) or "the catalogue is empty")
+
+
+def _row(image: PlannedImage) -> tuple[str, ...]:
+    why = [*([image.held] if image.held else []), *map(str, image.reasons)]
+    urgent = " (known exploited)" if image.exploited else ""
+    return (
+        image.ref,
+        image.action.value + urgent,
+        "; ".join(why),
+        image.since.strftime("%Y-%m-%d %H:%M") if image.since else "-",
+        str(image.consumers),
+    )

@@ -1,0 +1,79 @@
+"""What was built of what: the parts of each content key, kept so that a plan can name what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from builder.model import layers as layering
+from builder.model.assembly import ASSEMBLY_VERSION
+from builder.model.digest import Digest
+from builder.model.history import History
+from builder.model.image import Target
+from builder.oci.compress import COMPRESSOR
+from builder.pipeline.prepare import Prepared
+from builder.stages.normalise import NORMALISE_VERSION
+from builder.store import Store, file_digest
+
+_KIND = "history"
+
+
+class Components:
+    """Takes content keys apart; it reads each template once."""
+
+    def __init__(self, catalogue: Path) -> None:
+        self._folder = catalogue / "templates"
+
+    @cached_property
+    def _templates(self) -> dict[str, Digest]:
+        return {str(p.relative_to(self._folder)): file_digest(p) for p in sorted(self._folder.rglob("*.j2"))}
+
+    def of(self, prepared: Prepared) -> dict[str, Any]:
+        """The parts of an input hash, as JSON data."""
+        target = prepared.target
+        own = f"{target.definition.template}.Dockerfile.j2"
+        return {
+            "definition": definition_digest(target),
+            "templates": {n: d for n, d in self._templates.items() if n == own or n.startswith("_partials/")},
+            "packages": {
+                str(platform): {p.name: [p.version, p.sha256] for p in context.lock.packages}
+                for platform, context in prepared.contexts.items()
+            },
+            "base": prepared.parent,
+            "tool": tool_versions(),
+        }
+
+
+def tool_versions() -> dict[str, Any]:
+    """The versions of our own steps that decide a digest."""
+    return {
+        "assembly": ASSEMBLY_VERSION,
+        "layering": layering.LAYERING_VERSION,
+        "normaliser": NORMALISE_VERSION,
+        "compressor": COMPRESSOR,
+    }
+
+
+def definition_digest(target: Target) -> Digest:
+    """What a person wrote of one stream: the image's own keys, and the stream's."""
+    definition = target.definition.model_dump(mode="json", by_alias=True, exclude={"streams", "variants"})
+    stream = target.stream.model_dump(mode="json", by_alias=True)
+    return Digest.of_json([definition, stream, target.variant])
+
+
+def release_identity(target: Target, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a release key, without the image's digest."""
+    checks = target.checks.model_dump(mode="json", by_alias=True)
+    return {**identity, "checks": Digest.of_json(checks)}
+
+
+def history_of(store: Store, ref: str) -> History:
+    """What was done with an image before."""
+    return History.parse(ref, store.record(_KIND, Digest.of(ref.encode())))
+
+
+def keep_history(store: Store, history: History) -> None:
+    """Keep what was done with an image; one file an image, written whole."""
+    store.remember(_KIND, Digest.of(history.ref.encode()), history.as_dict())
