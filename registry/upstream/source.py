@@ -62,7 +62,9 @@ class RegistrySource:
         where = self._client.reference(self._repo, digest=descriptor.digest)
         data, media_type, _ = self._client.get_manifest(where)
         if (media_type, len(data)) != (descriptor.media_type, descriptor.size):
-            refuse("manifest-refused", "the index describes a manifest otherwise than it is", context=str(where))
+            refuse(
+                "manifest-refused", "the index describes a manifest otherwise than it is", context=str(where)
+            )
         return data
 
     def fetch(self, descriptor: Descriptor, layout: Path) -> None:

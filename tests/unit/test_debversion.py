@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from builder.model.debversion import DebianVersion
@@ -13,7 +15,7 @@ ORDER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("older", "newer"), list(zip(ORDER, ORDER[1:], strict=False)))
+@pytest.mark.parametrize(("older", "newer"), list(itertools.pairwise(ORDER)))
 def test_the_order(older: str, newer: str) -> None:
     assert DebianVersion(older) < DebianVersion(newer)
     assert not DebianVersion(newer) <= DebianVersion(older)
