@@ -79,6 +79,7 @@ BESIDE = {
     "registry": ("registry/storage.py", "the data of the storage registry"),
     "gate": ("builder/cli/serve.py", "what `goldsmith serve` has approved, for its next start"),
     "ledger": ("builder/cli/audit.py", "who decided what: the entries, the signed head, locks"),
+    "index": ("builder/cli/knowledge.py", "the index of the registry: rebuilt by `goldsmith reindex`"),
     "assembler": (
         "builder/engines/assembler.py",
         "the root in which Docker assembles images, by its lock's digest",

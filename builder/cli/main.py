@@ -42,6 +42,7 @@ _GROUPS = (
     "serve",
     "promotion",
     "audit",
+    "knowledge",
 )
 
 app = typer.Typer(

@@ -25,7 +25,7 @@ from builder.policy.schema import Policy
 from builder.report import Reporter
 from builder.signing.keys import Keys, load_keys
 from builder.signing.trust import Trust
-from builder.store import file_digest
+from builder.store import Store, file_digest, write_atomically
 from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
@@ -203,4 +203,13 @@ def run_images(
             workshop.settings.now,
             reporter,
         )
-        return runner.run(refs)
+        outcomes, failures = runner.run(refs)
+    if any(o.outcome != "unchanged" for o in outcomes):
+        note_publication(workshop.store)
+    return outcomes, failures
+
+
+def note_publication(store: Store) -> None:
+    """The index of what is in the registry, where there is one, is behind from now on."""
+    if (store.root / "index").is_dir():
+        write_atomically(store.root / "index" / "stale", b"images were published")

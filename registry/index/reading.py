@@ -1,0 +1,331 @@
+"""Reads an image from its registry for the index: everything that is taken was verified.
+
+The procedure; the numbers stand in the code:
+
+ 1. The index manifest is fetched by its digest and hashed; it lists image manifests of platforms.
+ 2. The attestations that the index needs (verdict, provenance, SBOM, vulnerability report) are
+    read in one form: the tag `.att` where there is one, otherwise the bundles. Each is signed by
+    the key of its role, is of this manifest, and of the type that its carrier promises.
+ 3. The newest verdict is of this image and of exactly its platforms, and the repository has the
+    name that it was given for.
+ 4. Each platform's SBOM is the one that the verdict names, and names what the provenance says
+    was put in.
+ 5. Each platform's vulnerability report is of that platform and lists the packages of the SBOM.
+    Of several, the one with the newest database counts.
+ 6. The newest channel record, by the verdict's key.
+
+Whether the image may be used today is not asked here: expired, denied and withdrawn images are
+known to the index, too. `builder.signing.verify` asks that, and compares both forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from builder.model.channel import ChannelRecord
+from builder.model.digest import Digest, canonical_json
+from builder.model.image import Descriptor
+from builder.model.platform import Platform
+from builder.model.reference import Reference
+from builder.model.verdict import Verdict
+from builder.oci.manifest import Manifest, parse_manifest
+from builder.signing import cosign_parse, verdicts
+from builder.signing.claims import believed
+from builder.signing.collect import BUNDLES, TAGS, Attached, PromisedEnvelope, Registry, manifest_at
+from builder.signing.cosign_formats import BUNDLE_PREDICATE_ANNOTATION, BUNDLE_TYPE, attestation_tag
+from builder.signing.trust import Trust
+from builder.signing.predicates import (
+    CHANNEL_TYPE,
+    CYCLONEDX_TYPE,
+    PROVENANCE_TYPE,
+    VERDICT_TYPE,
+    VULNERABILITY_TYPE,
+    Provenance,
+    items,
+    mapping,
+    parse_cyclonedx,
+    parse_provenance,
+    parse_vulnerabilities,
+    text,
+)
+from builder.signing.refusal import quoted, refuse
+from builder.signing.statements import ENVELOPE_MAX, Statement
+from registry.records import read_record
+
+_ON_IMAGE = frozenset({VERDICT_TYPE, PROVENANCE_TYPE})
+_ON_PLATFORM = frozenset({CYCLONEDX_TYPE, VULNERABILITY_TYPE})
+_PLATFORMS_MAX = 16
+_ENVELOPES_BYTES = 128 << 20  # of one manifest
+_TEXT_MAX = 300  # characters
+# What tells the scanner's packages apart, and what it matches them by.
+SCANNER_FACTS = ("PkgType", "SrcName", "SrcEpoch", "SrcVersion", "SrcRelease", "FilePath")
+_PREFIX = "aquasecurity:trivy:"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Package:
+    """A package as the scanner tells it apart; `facts` are its properties, empty when it has none.
+
+    `purl` is without the distribution; `release` is `debian 13`.
+    """
+
+    release: str
+    purl: str
+    facts: str
+    name: str
+    version: str
+    architecture: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What a report says of a package: a vulnerability, and how bad it is there."""
+
+    id: str
+    severity: str
+    status: str
+    fixed_version: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformFacts:
+    """One platform: its packages, and what the newest report found in each of them."""
+
+    digest: Digest
+    platform: str
+    release: str
+    point_release: str
+    packages: Mapping[Package, tuple[Flaw, ...]]
+    database: str
+    database_updated: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What trusted keys say of an image in one repository; `mark` is the state of its evidence."""
+
+    repository: str
+    digest: Digest
+    immutable_tag: str
+    verdict: Verdict
+    platforms: tuple[PlatformFacts, ...]
+    record: ChannelRecord | None
+    mark: str
+
+
+def read_image(registry: Registry, where: Reference, trust: Trust, listed: Collection[str]) -> ImageFacts:
+    """Carry out the procedure above; `where` has the digest, `listed` are the repository's tags.
+
+    Raises EvidenceRefused with the first flaw, RegistryError when something cannot be had.
+    """
+    # 1. the image
+    root, digest, _ = manifest_at(registry, where)
+    children = _platforms(root)
+    # 2. what is said of it
+    mark = evidence_mark(registry, where, digest, listed)
+    alone = len(children) == 1
+    said = _said(registry, where, digest, trust, listed, _ON_IMAGE | (_ON_PLATFORM if alone else frozenset()))
+    # 3. the verdict and the name
+    verdict = _newest_verdict(said)
+    provenances = tuple(parse_provenance(s.predicate) for s in said if s.predicate_type == PROVENANCE_TYPE)
+    _check_names(where, digest, children, verdict, provenances)
+    platforms = []
+    for child in children:
+        about = said if alone else _said(registry, where, child.digest, trust, listed, _ON_PLATFORM)
+        platforms.append(_platform_facts(child, about, verdict, provenances))
+    # 6. what was decided
+    record = read_record(registry, where, digest, trust.verdict)
+    return ImageFacts(
+        where.name, digest, provenances[0].immutable_tag, verdict, tuple(platforms), record, mark
+    )
+
+
+def evidence_mark(
+    registry: Registry, where: Reference, subject: Digest, listed: Collection[str] | None = None
+) -> str:
+    """The state of what is attached to an image: it is another one when anything was added or renewed."""
+    tag = attestation_tag(subject)
+    found = registry.head_manifest(where.with_tag(tag)) if listed is None or tag in listed else None
+    bundles = sorted({d.digest for d in registry.referrers(where.name, subject, BUNDLE_TYPE)})
+    return Digest.of_json([found.digest if found else "", *bundles])
+
+
+def _platforms(root: Manifest) -> tuple[Descriptor, ...]:
+    children = root.manifests
+    known = root.is_index and 1 <= len(children) <= _PLATFORMS_MAX and all(c.platform for c in children)
+    if not known or len({c.digest for c in children}) != len(children):
+        refuse("index-malformed", "not an index of image manifests of known platforms")
+    return children
+
+
+def _said(
+    registry: Registry,
+    where: Reference,
+    subject: Digest,
+    trust: Trust,
+    listed: Collection[str],
+    kinds: frozenset[str],
+) -> tuple[Statement, ...]:
+    """2. the statements of `kinds` about a manifest; at least one of each."""
+    tag = attestation_tag(subject)
+    if tag in listed:
+        data, media_type, _ = registry.get_manifest(where.with_tag(tag))
+        form, parse = TAGS, cosign_parse.parse_attestation
+        parts = cosign_parse.attestation_layers(parse_manifest(data, media_type))
+    else:
+        form, parse = BUNDLES, cosign_parse.parse_bundle
+        parts = tuple(_bundles(registry, where, subject, kinds))
+    wanted = [p for p in parts if p.predicate_type is None or p.predicate_type in kinds]
+    if sum(p.blob.size for p in wanted) > _ENVELOPES_BYTES:
+        refuse("too-large", f"more than {_ENVELOPES_BYTES} bytes are attached to one manifest")
+    envelopes = tuple(
+        PromisedEnvelope(
+            parse(registry.get_blob_bytes(where.name, p.blob, ENVELOPE_MAX + 4096)), p.predicate_type
+        )
+        for p in wanted
+    )
+    found = believed(Attached(form, (), envelopes), subject, trust)
+    if missing := sorted(kinds - {s.predicate_type for s in found}):
+        refuse("attestation-missing", f"attestations are missing on {subject}", context="\n".join(missing))
+    return found
+
+
+def _bundles(
+    registry: Registry, where: Reference, subject: Digest, kinds: frozenset[str]
+) -> Iterable[cosign_parse.StatementBlob]:
+    listed = registry.referrers(where.name, subject, BUNDLE_TYPE)
+    if len(listed) > cosign_parse.REFERRERS_MAX:
+        refuse("too-many", f"more than {cosign_parse.REFERRERS_MAX} referrers on one manifest")
+    for one in {d.digest: d for d in listed}.values():
+        if one.annotations.get(BUNDLE_PREDICATE_ANNOTATION, CHANNEL_TYPE) in kinds:
+            manifest, _, _ = manifest_at(registry, where.with_digest(one.digest))
+            yield cosign_parse.bundle_layer(manifest, subject)
+
+
+def _newest_verdict(said: Iterable[Statement]) -> Verdict:
+    found = [verdicts.decode(s.predicate) for s in said if s.predicate_type == VERDICT_TYPE]
+    return max(found, key=lambda v: v.issued_at)
+
+
+def _check_names(
+    where: Reference,
+    digest: Digest,
+    children: tuple[Descriptor, ...],
+    verdict: Verdict,
+    provenances: tuple[Provenance, ...],
+) -> None:
+    """3. the verdict is of this image under this name."""
+    if verdict.digest != digest or set(verdict.sboms) != {str(c.digest) for c in children}:
+        refuse("subject-mismatch", "the verdict is of another image or of other platforms")
+    name = verdict.ref.partition(":")[0]
+    if where.name.rpartition("/")[2] != name or any(p.ref != verdict.ref for p in provenances):
+        refuse("other-name", f"what is there is {verdict.ref}", context=str(where))
+
+
+def _platform_facts(
+    child: Descriptor, about: Iterable[Statement], verdict: Verdict, provenances: tuple[Provenance, ...]
+) -> PlatformFacts:
+    about = tuple(about)
+    # 4. the SBOM
+    sbom = _sbom(child.digest, about, verdict)
+    named = parse_cyclonedx(sbom)
+    for provenance in provenances:
+        if missing := sorted(provenance.packages_of(child.platform) - named):
+            refuse("sbom-incomplete", "the SBOM lacks packages of the image", context=", ".join(missing[:20]))
+    # 5. the report
+    scanner = max(
+        (_scanner(s, child.digest) for s in about if s.predicate_type == VULNERABILITY_TYPE),
+        key=lambda s: str(s["db"].get("lastUpdate")),
+    )
+    result, database = scanner["result"], scanner["db"]
+    system = mapping(result, "os", "vulnerability report")
+    point = _short(system.get("version"))
+    release = f"{_short(system.get('family'))} {point.partition('.')[0]}"
+    packages = {p.name + "=" + p.version: p for p in _packages(sbom, release, child.platform)}
+    if sorted(packages) != sorted(result.get("packages") or ()):
+        refuse("sbom-mismatch", "the vulnerability report lists other packages than the SBOM")
+    flaws: dict[Package, list[Flaw]] = {p: [] for p in packages.values()}
+    for row in result["findings"]:
+        package = packages.get(f"{row.get('package')}={row.get('installedVersion')}")
+        if package is None:
+            refuse("sbom-mismatch", "a finding is of a package that is not there", context=quoted(row))
+        flaws[package].append(_flaw(row))
+    return PlatformFacts(
+        child.digest,
+        str(child.platform),
+        release,
+        point,
+        {p: tuple(found) for p, found in flaws.items()},
+        f"sha256:{database['digest']['sha256']}",
+        _short(database.get("lastUpdate")),
+    )
+
+
+def _sbom(digest: Digest, about: Iterable[Statement], verdict: Verdict) -> Mapping[str, Any]:
+    wanted = verdict.sboms[str(digest)]
+    for one in about:
+        if one.predicate_type == CYCLONEDX_TYPE and Digest.of(canonical_json(one.predicate)) == wanted:
+            return one.predicate
+    refuse("sbom-mismatch", "the attested SBOM is not the one that was judged", context=str(digest))
+
+
+def _scanner(statement: Statement, digest: Digest) -> Mapping[str, Any]:
+    parse_vulnerabilities(statement.predicate)
+    scanner: Mapping[str, Any] = statement.predicate["scanner"]
+    if scanner["result"].get("digest") != str(digest):
+        refuse("subject-mismatch", "a vulnerability report is of another platform", context=str(digest))
+    return scanner
+
+
+def _packages(sbom: Mapping[str, Any], release: str, platform: Platform | None) -> Iterable[Package]:
+    for component in items(sbom, "components", "SBOM", 1_000_000):
+        if component.get("type") != "operating-system":
+            yield _package(component, release, platform)
+
+
+def _package(component: Mapping[str, Any], release: str, platform: Platform | None) -> Package:
+    purl, rest = _split(text(component, "purl", "SBOM"))
+    listed = component.get("properties")
+    properties = {
+        p["name"].removeprefix(_PREFIX): _short(p.get("value"))
+        for p in (listed if isinstance(listed, list) else ())
+        if isinstance(p, dict) and isinstance(p.get("name"), str) and p["name"].startswith(_PREFIX)
+    }
+    facts = {k: properties[k] for k in SCANNER_FACTS if k in properties}
+    name = _short(text(component, "name", "SBOM"))
+    return Package(
+        release=release,
+        purl=purl,
+        facts=canonical_json(facts).decode() if facts else "",
+        name=name,
+        version=_short(text(component, "version", "SBOM")),
+        architecture=rest.get("arch", platform.debian if platform else ""),
+        source=facts.get("SrcName", ""),
+    )
+
+
+def _split(purl: str) -> tuple[str, dict[str, str]]:
+    """A purl without its distribution, and its qualifiers."""
+    base, _, query = _short(purl).partition("?")
+    kept = "&".join(sorted(q for q in query.split("&") if q and not q.startswith("distro=")))
+    return base + (f"?{kept}" if kept else ""), dict(parse_qsl(query))
+
+
+def _flaw(row: Mapping[str, Any]) -> Flaw:
+    texts: Callable[[str], str] = lambda key: _short(row.get(key))  # noqa: E731
+    return Flaw(
+        text(row, "id", "vulnerability report")[:100],
+        texts("severity"),
+        texts("status"),
+        texts("fixedVersion"),
+        texts("title"),
+    )
+
+
+def _short(value: object) -> str:
+    return value[:_TEXT_MAX] if isinstance(value, str) else ""

@@ -1,0 +1,193 @@
+"""Makes the index from the registry: every image that a tag names, read and verified.
+
+A new generation starts as a copy of the one before where that was made with the same keys from
+the same registry: an image whose evidence is the same is not read again, since it was verified
+already and its digest says that nothing of it has changed. Everything else is read several
+images at a time. What cannot be verified is counted and named among the problems. When the
+registry goes away meanwhile, the index stays as it was.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Connection, delete, insert
+from sqlalchemy.exc import DBAPIError
+
+from builder.errors import GoldsmithError, RegistryError, ToolError
+from builder.model.digest import Digest
+from builder.model.reference import Reference
+from builder.signing.collect import Registry
+from builder.signing.keys import BUILDER, VERDICT
+from builder.signing.trust import Trust
+from builder.signing.predicates import timestamp
+from builder.signing.refusal import EvidenceRefused
+from registry.index import schema
+from registry.index.reading import ImageFacts, evidence_mark, read_image
+from registry.index.writing import Problem, Writer
+
+_THREADS = 8
+_AHEAD = 4 * _THREADS  # images that are read and not yet written
+_COSIGN_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.sig|\.att|\.sbom)?")
+
+
+class ListingRegistry(Registry, Protocol):
+    """What a rebuild asks of a registry."""
+
+    def repositories(self) -> tuple[str, ...]:
+        """The names of all repositories."""
+
+    def tags(self, repo: str) -> tuple[str, ...]:
+        """All tags of a repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild did: the file, images in it, those that were read anew, and what is missing."""
+
+    path: Path
+    images: int
+    read: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """A repository with all its tags, and the tags of each image."""
+
+    name: str
+    listed: frozenset[str]
+    pointers: Mapping[str, Digest]
+
+    @property
+    def images(self) -> dict[Digest, tuple[str, ...]]:
+        found: dict[Digest, tuple[str, ...]] = {}
+        for tag, digest in self.pointers.items():
+            found[digest] = (*found.get(digest, ()), tag)
+        return found
+
+
+def reindex(
+    place: schema.Place,
+    host: str,
+    registry: ListingRegistry,
+    trust: Trust,
+    now: dt.datetime,
+    *,
+    afresh: bool = False,
+    ledger_entries: int = 0,
+) -> Rebuilt:
+    """Make the next generation of the index and put it in place; `afresh` forgets the one before.
+
+    `ledger_entries` is the ledger's length now: by it the index is known to be behind later. Raises
+    RegistryError when the registry cannot be read, ToolError when the file cannot be written.
+    """
+    identity = {"registry": host, "keys": _keys(trust)}
+    old = None if afresh else place.current()
+    path = place.new()
+    try:
+        if old is not None and identity.items() <= schema.facts_of(old).items():
+            _copy(old, path)
+        engine = schema.engine(path, create=True)
+        with engine.begin() as connection:
+            rebuilt = _fill(connection, path, host, registry, trust)
+            said = {
+                **identity,
+                "version": schema.VERSION,
+                "made_at": timestamp(now),
+                "ledger_entries": str(ledger_entries),
+            }
+            connection.execute(delete(schema.facts))
+            connection.execute(insert(schema.facts), [{"name": k, "value": v} for k, v in said.items()])
+        engine.dispose()
+    except (sqlite3.Error, DBAPIError) as error:
+        raise ToolError("the index cannot be written", context=str(error)[:500]) from None
+    place.publish(path)
+    return rebuilt
+
+
+def _fill(connection: Connection, path: Path, host: str, registry: ListingRegistry, trust: Trust) -> Rebuilt:
+    writer = Writer(connection)
+    known = writer.marks()
+    problems: list[Problem] = []
+    seen: set[tuple[str, str]] = set()
+    read = 0
+
+    def look(here: _Repository, digest: Digest) -> ImageFacts | GoldsmithError | None:
+        """What an image says; None when the index knows it already."""
+        where = Reference(host, here.name, None, digest)
+        mark = known.get((here.name, digest))
+        try:
+            if mark is not None and mark == evidence_mark(registry, where, digest, here.listed):
+                return None
+            return read_image(registry, where, trust, here.listed)
+        except (EvidenceRefused, RegistryError) as error:
+            return error
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="reindex") as pool:
+        for here in _repositories(host, registry, pool):
+            for digest, first in _ahead(pool, lambda d, r=here: look(r, d), here.images):  # type: ignore[misc]
+                found = first
+                if isinstance(first, RegistryError):
+                    registry.repositories()  # raises when all of it is away
+                    found = look(here, digest)
+                seen.add((here.name, digest))
+                if isinstance(found, ImageFacts):
+                    writer.add(found)
+                    read += 1
+                elif found is not None:
+                    writer.drop(here.name, digest)
+                    problems.append(Problem.of(here.name, digest, here.images[digest], found))
+            writer.point(here.name, here.pointers)
+    for repository, digest_text in set(known) - seen:
+        writer.drop(repository, digest_text)
+    writer.finish(problems)
+    return Rebuilt(path, writer.count(), read, tuple(problems))
+
+
+def _repositories(host: str, registry: ListingRegistry, pool: ThreadPoolExecutor) -> Iterator[_Repository]:
+    for name in registry.repositories():
+        listed = frozenset(registry.tags(name))
+        names = sorted(t for t in listed if not _COSIGN_TAG.fullmatch(t))
+        found = pool.map(lambda t, n=name: registry.head_manifest(Reference(host, n, t)), names)
+        pointers = {t: d.digest for t, d in zip(names, found, strict=True) if d is not None}
+        yield _Repository(name, listed, pointers)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    action: Callable[[Digest], ImageFacts | GoldsmithError | None],
+    digests: Iterable[Digest],
+) -> Iterator[tuple[Digest, ImageFacts | GoldsmithError | None]]:
+    """The results in order, with a bounded number of them in memory."""
+    waiting: deque[tuple[Digest, Future[ImageFacts | GoldsmithError | None]]] = deque()
+    for digest in digests:
+        waiting.append((digest, pool.submit(action, digest)))
+        if len(waiting) >= _AHEAD:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
+
+
+def _keys(trust: Trust) -> str:
+    """Which keys are believed: with others, nothing is taken over that was verified before."""
+    return Digest.of_json([trust.of(role).hint for role in (BUILDER, VERDICT)])
+
+
+def _copy(old: Path, new: Path) -> None:
+    source = sqlite3.connect(old)
+    target = sqlite3.connect(new)
+    try:
+        source.backup(target)
+    finally:
+        source.close()
+        target.close()
