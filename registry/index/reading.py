@@ -36,7 +36,6 @@ from builder.signing import cosign_parse, verdicts
 from builder.signing.claims import believed
 from builder.signing.collect import BUNDLES, TAGS, Attached, PromisedEnvelope, Registry, manifest_at
 from builder.signing.cosign_formats import BUNDLE_PREDICATE_ANNOTATION, BUNDLE_TYPE, attestation_tag
-from builder.signing.trust import Trust
 from builder.signing.predicates import (
     CHANNEL_TYPE,
     CYCLONEDX_TYPE,
@@ -53,6 +52,7 @@ from builder.signing.predicates import (
 )
 from builder.signing.refusal import quoted, refuse
 from builder.signing.statements import ENVELOPE_MAX, Statement
+from builder.signing.trust import Trust
 from registry.records import read_record
 
 _ON_IMAGE = frozenset({VERDICT_TYPE, PROVENANCE_TYPE})

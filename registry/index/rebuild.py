@@ -27,9 +27,9 @@ from builder.model.digest import Digest
 from builder.model.reference import Reference
 from builder.signing.collect import Registry
 from builder.signing.keys import BUILDER, VERDICT
-from builder.signing.trust import Trust
 from builder.signing.predicates import timestamp
 from builder.signing.refusal import EvidenceRefused
+from builder.signing.trust import Trust
 from registry.index import schema
 from registry.index.reading import ImageFacts, evidence_mark, read_image
 from registry.index.writing import Problem, Writer
