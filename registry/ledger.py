@@ -49,6 +49,8 @@ class Action(StrEnum):
     DEPRECATE = "deprecate"
     QUARANTINE = "quarantine"
     RELEASE = "release"
+    CREATE_TOKEN = "create-token"  # noqa: S105 - an action's name
+    REVOKE_TOKEN = "revoke-token"  # noqa: S105
 
 
 _TAG, _DIGEST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", r"sha256:[0-9a-f]{64}"
@@ -63,6 +65,11 @@ STATE_FIELDS: Mapping[str, str] = {
     "verdict": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
     "policy": rf"{_NAME}@{_DIGEST}",
     "replacement": rf"{_REF}@{_DIGEST}",
+    "token": r"valid|revoked",
+    "holder": r"[a-z0-9-]{1,64}",
+    "roles": r"[a-z0-9-]+(?: [a-z0-9-]+)*",
+    "images": r"[a-z0-9._/* -]+",
+    "expires": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
 }
 
 

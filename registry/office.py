@@ -135,7 +135,7 @@ def state_of(office: Office, subject: Subject, *registries: Registry) -> State:
             _check_known(record, history)
             records.append(record)
     newest = max(records, key=lambda r: r.sequence, default=None)
-    decided = [e for e in history if e.fact.digest == subject.digest]
+    decided = [e for e in history if e.fact.digest == subject.digest and "channel" in e.fact.after]
     channel = Channel(decided[-1].fact.after["channel"]) if decided else Channel.CANDIDATE
     return State(channel, newest, history)
 

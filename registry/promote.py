@@ -230,7 +230,7 @@ def _before(office: Office, ref: str, now: Digest) -> Digest:
             hint=f"see `goldsmith audit --ref {ref}`; promote the image that you want by its digest",
             reference="unknown-tag",
         )
-    channels = {e.fact.digest: e.fact.after["channel"] for e in history}
+    channels = {e.fact.digest: e.fact.after["channel"] for e in history if "channel" in e.fact.after}
     for digest in reversed(stack[: stack.index(now)]):
         if channels.get(digest) == Channel.STABLE:
             return digest

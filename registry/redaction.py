@@ -29,6 +29,7 @@ _PATTERNS = (
     re.compile(
         r"\b(?:gh[oprsu]_|github_pat_|glpat-|xox[abeoprs]-|sk-|npm_|dckr_pat_|hvs\.)[A-Za-z0-9_-]{8,}"
     ),
+    re.compile(r"\bgs_[a-z2-7]{6,}_[A-Za-z0-9_-]{8,}"),
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}"),
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}(?![0-9a-zA-Z])")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from builder.store import Store
-    from registry.ledger import Ledger
+    from registry.ledger import Fact, Ledger
 
 _FOLDER = "ledger"
 
@@ -59,6 +59,8 @@ def audit(
     if what and what not in list(Action):
         raise UsageError(f"no such action: {what[:50]!r}", context=", ".join(Action))
     first = _day(since)
+    if ledger is None:
+        _require_reader()
     found = [
         e
         for e in _ledger(ledger, trust).entries()
@@ -78,12 +80,12 @@ def audit(
             e.fact.what,
             e.fact.ref,
             e.fact.digest.short,
-            f"{e.fact.before.get('channel', '')} → {e.fact.after.get('channel', '')}",
+            _change(e.fact),
             e.fact.why,
         ]
         for e in found
     ]
-    columns = ("entry", "when (UTC)", "who", "what", "image", "digest", "channel", "why")
+    columns = ("entry", "when (UTC)", "who", "what", "of", "digest", "change", "why")
     table("Ledger", columns, rows) if rows else emit("no entries")
 
 
@@ -121,6 +123,23 @@ def verify(
 def ledger_folder(store: Store) -> Path:
     """Where the ledger of a state directory is."""
     return store.root / _FOLDER
+
+
+def _require_reader() -> None:
+    """Pass, or raise PolicyDenied; a copy of the ledger belongs to whoever has it."""
+    from builder.cli.identity import caller
+    from builder.settings import Settings
+    from builder.store import Store
+    from registry.access.roles import EVERYTHING, Permission
+
+    settings = Settings.load()
+    caller(settings, Store(settings.state)).require(Permission.READ_AUDIT, EVERYTHING)
+
+
+def _change(fact: Fact) -> str:
+    """What changed: the state of an image, or of a token."""
+    kind = "token" if "token" in fact.after else "channel"
+    return f"{fact.before.get(kind, '')} → {fact.after.get(kind, '')}"
 
 
 def _is(name: str, asked: str) -> bool:

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from builder.errors import PolicyDenied
 from builder.settings import Settings
 from builder.store import Store
+from registry.access.authenticate import Authenticator
 from registry.access.identity import Identity
 from registry.access.load import load_access
 from registry.access.roles import Permission, image_of
 from registry.access.rules import Access
+from registry.access.tokens import NotAuthenticated, TokenStore
 
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
@@ -37,9 +40,29 @@ class Caller:
 
 
 def caller(settings: Settings, store: Store) -> Caller:
-    """Who runs this command: the user as the system knows it. Raises DefinitionError."""
+    """Who runs this command: by GOLDSMITH_TOKEN, or else the user as the system knows it.
+
+    Raises DefinitionError, and PolicyDenied for a token that proves nothing.
+    """
     access = load_access(settings.catalogue)
-    return Caller(access.local(_user(), _owns(store)), access)
+    if settings.token is None:
+        return Caller(access.local(_user(), _owns(store)), access)
+    try:
+        known = Authenticator(access, token_store(store).read()).identify(
+            settings.token, settings.now.timestamp()
+        )
+    except NotAuthenticated as error:
+        raise PolicyDenied(
+            f"GOLDSMITH_TOKEN is refused: {error}",
+            hint="set it to a valid token, or unset it to act as yourself",
+            reference="not-authenticated",
+        ) from None
+    return Caller(known.identity, access)
+
+
+def token_store(store: Store) -> TokenStore:
+    """The tokens of a state directory."""
+    return TokenStore(store.root / "access")
 
 
 def may_publish(workshop: Workshop, refs: Sequence[str]) -> None:

@@ -43,6 +43,7 @@ _GROUPS = (
     "promotion",
     "audit",
     "knowledge",
+    "tokens",
 )
 
 app = typer.Typer(

@@ -39,11 +39,18 @@ class Permission(StrEnum):
     MANAGE_KEYS = "manage-keys"
 
 
-def _pattern(value: str) -> str:
+def pattern_problem(value: str) -> str:
+    """What is wrong with a pattern; empty when nothing is."""
     if value.startswith(_CANDIDATES):
-        raise ValueError("write the image's name: it covers the candidates of that name, too")
+        return "write the image's name: it covers the candidates of that name, too"
     if not _PATTERN.fullmatch(value) or "**" in value:
-        raise ValueError("not an image name, or one with * in it (which stands for anything)")
+        return "not an image name, or one with * in it (which stands for anything)"
+    return ""
+
+
+def _pattern(value: str) -> str:
+    if problem := pattern_problem(value):
+        raise ValueError(problem)
     return value
 
 

@@ -171,4 +171,5 @@ def test_who_may_not_is_told_who_may(town: Town) -> None:
         assert refused["error"] == "not-permitted", refused
         assert "may not" in refused["message"] and "ask user:nobody-else" in refused["hint"]
     assert "3.13" not in town.sim.tags.get(REPO, {})
-    assert town.json("audit") == []
+    assert town.json("audit", code=4)["error"] == "not-permitted"
+    assert town.json("audit", "--ledger", str(town.state / "ledger")) == []
