@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.cli.wiring import Workshop
 from builder.model.digest import Digest
@@ -30,6 +30,11 @@ from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
 from builder.version import version
+
+if TYPE_CHECKING:
+    from builder.cli.sources import Historian
+
+_PROVENANCE_VERSION = 2  # 2: it says what an image is made of, and who wrote that
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class ReleaseTools:
             "keys": [self.trust.builder.hint, self.trust.verdict.hint],
             "registry": self.workshop.settings.registry,
             "goldsmith": version(),
+            "provenance": _PROVENANCE_VERSION,
         }
 
     def last_identity(self) -> dict[str, Any]:
@@ -154,6 +160,22 @@ class ReleaseTools:
 
         return judge(image, evidence, self.policy, self.workshop.settings.now)
 
+    @cached_property
+    def historian(self) -> Historian:
+        """Who tells what images are made of, and who wrote that."""
+        from builder.cli.identity import caller
+        from builder.cli.sources import Historian
+
+        workshop = self.workshop
+        return Historian(
+            catalogue=workshop.catalogue,
+            environment=workshop.settings.child_environment,
+            registry=self.client,
+            host=workshop.settings.registry,
+            believes=self.trust.builder.verifies,
+            publisher=caller(workshop.settings, workshop.store).name,
+        )
+
     def _provenance(
         self, prepared: Prepared, image: BuiltImage, parent: BuiltImage | None
     ) -> Mapping[str, Any]:
@@ -167,6 +189,7 @@ class ReleaseTools:
             templates={str(p.relative_to(catalogue)): file_digest(p) for p in templates},
             tools={"goldsmith": version(), "python": platform.python_version(), "compressor": COMPRESSOR},
             parent=(parent.target.ref, parent.digest) if parent else None,
+            made_of=self.historian.sources(image.target, prepared.locks),
         )
 
     def _sign(

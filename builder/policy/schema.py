@@ -84,6 +84,19 @@ class SupportLimits(Strict):
     days_left_min: Annotated[int, Field(ge=0, le=3650)]
 
 
+Approvals = Annotated[int, Field(ge=0, le=10)]
+
+
+class ApprovalLimits(Strict):
+    """How many people, none of whom wrote it, have to approve a change before an image is stable."""
+
+    definition: Approvals = Field(description="What is said in image.yaml and checks.yaml.")
+    template: Approvals = Field(description="The templates, what they include, and builder.yaml.")
+    lock: Approvals = Field(description="The locked packages.")
+    first: Approvals = Field(description="An image that never was stable.")
+    import_: Approvals = Field(alias="import", description="An image from elsewhere.")
+
+
 class PolicyData(Strict):
     """One policy file."""
 
@@ -99,6 +112,7 @@ class PolicyData(Strict):
     checks: CheckLimits
     lint: LintLimits
     support: SupportLimits
+    approvals: ApprovalLimits
 
 
 @dataclass(frozen=True, slots=True)

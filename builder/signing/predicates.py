@@ -22,6 +22,8 @@ from builder.model.evidence import CheckReport, Outcome, ScanReport
 from builder.model.image import BuiltImage
 from builder.model.lock import LockedPackage
 from builder.model.platform import Platform
+from builder.model.sources import Sources
+from builder.signing import sources
 from builder.signing.keys import BUILDER, VERDICT
 from builder.signing.refusal import quoted, refuse
 
@@ -74,6 +76,7 @@ class Provenance:
     immutable_tag: str
     platforms: int
     packages: frozenset[tuple[str, str]]
+    sources: Sources | None = None  # None: it was made before anybody asked for them
 
     def packages_of(self, platform: Platform | None) -> frozenset[str]:
         """NAME=VERSION of every package of a platform; None is the only platform."""
@@ -90,13 +93,15 @@ def provenance(
     templates: Mapping[str, Digest],
     tools: Mapping[str, str],
     parent: tuple[str, Digest] | None = None,
+    made_of: Sources | None = None,
     builder_id: str = BUILDER_ID,
 ) -> dict[str, Any]:
     """The SLSA v1 provenance of an image.
 
     `definition` is the digest of `image.yaml`, `templates` those of the templates by path,
     `tools` the versions by name (the compressor among them), `parent` the parent's catalogue
-    name and index digest. It holds no times: the same input gives the same provenance.
+    name and index digest, `made_of` what it is made of and who wrote that. It holds no times: the
+    same input gives the same provenance.
     """
     packages = {(p.name, p.version, p.architecture): p for i in image.platforms for p in i.packages}
     suite = image.target.stream.suite
@@ -110,6 +115,7 @@ def provenance(
                 "definition": {"sha256": definition.hex},
                 "locks": {str(i.platform): {"sha256": i.lock.digest.hex} for i in image.platforms},
                 "templates": {path: {"sha256": d.hex} for path, d in sorted(templates.items())},
+                **({"sources": sources.encode(made_of)} if made_of else {}),
             },
             "internalParameters": {"inputHash": str(image.input_hash), "tools": dict(sorted(tools.items()))},
             "resolvedDependencies": [
@@ -195,6 +201,7 @@ def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
         immutable_tag=text(external, "immutableTag", "provenance"),
         platforms=len(platforms),
         packages=frozenset((m[3], f"{unquote(m[1])}={unquote(m[2])}") for m in matches if m),
+        sources=sources.decode(mapping(external, "sources", "provenance")) if "sources" in external else None,
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from builder.model.platform import Platform
 
 NONROOT = 65532
 _TEMPLATE_MAX = 1 << 20  # bytes of one rendered file
+_SCRIPT = "_partials/assemble.sh.j2"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -55,8 +57,8 @@ def render(
         "assembly": assembly,
     }
     environment = _environment(templates)
-    dockerfile = _rendered(environment, f"{target.definition.template}.Dockerfile.j2", facts)
-    script = _rendered(environment, "_partials/assemble.sh.j2", facts)
+    dockerfile = _rendered(environment, _dockerfile(target.definition.template), facts)
+    script = _rendered(environment, _SCRIPT, facts)
     files = {
         "Dockerfile": dockerfile,
         "assemble/assemble.sh": script,
@@ -65,6 +67,31 @@ def render(
         **{f"assemble/rootfs{e.path}": e.content for e in entries if e.kind == "file"},
     }
     return BuildContext(target.ref, platform, lock, files, entries, config, depth)
+
+
+def used_templates(templates: Path, names: Iterable[str]) -> tuple[str, ...]:
+    """The templates (paths below `templates`) that images of these templates are rendered from.
+
+    With what they include, and what that includes; one that says only when it is rendered what it
+    includes may include any. Raises DefinitionError when one cannot be parsed.
+    """
+    from jinja2 import meta
+
+    environment = _environment(templates)
+    wanted = [_SCRIPT, *(_dockerfile(name) for name in names)]
+    found: dict[str, None] = {}
+    while wanted:
+        name = wanted.pop()
+        if name in found:
+            continue
+        found[name] = None
+        with _mistakes(name):
+            source, _, _ = environment.loader.get_source(environment, name)
+            included = set(meta.find_referenced_templates(environment.parse(source)))
+        if None in included:
+            return tuple(sorted(environment.list_templates(extensions=["j2"])))
+        wanted += [one for one in included if one is not None]
+    return tuple(sorted(found))
 
 
 def pool_name(package: LockedPackage) -> str:
@@ -158,11 +185,26 @@ def docker_quote(value: str) -> str:
     return f'"{value}"'
 
 
+def _dockerfile(template: str) -> str:
+    return f"{template}.Dockerfile.j2"
+
+
 def _rendered(environment: Any, name: str, facts: dict[str, Any]) -> bytes:
+    with _mistakes(name):
+        text: str = environment.get_template(name).render(**facts)
+    data = text.encode()
+    if len(data) > _TEMPLATE_MAX:
+        raise DefinitionError([Problem(f"templates/{name}", "template", "it renders to more than 1 MiB")])
+    return data
+
+
+@contextmanager
+def _mistakes(name: str) -> Iterator[None]:
+    """What a template can do wrong, as a mistake in the catalogue."""
     from jinja2 import TemplateError, TemplateNotFound
 
     try:
-        text: str = environment.get_template(name).render(**facts)
+        yield
     except TemplateNotFound as error:
         problem = Problem(
             f"templates/{error.name}", "template", "there is no such template", "see the files of templates/"
@@ -182,7 +224,3 @@ def _rendered(environment: Any, name: str, facts: dict[str, Any]) -> bytes:
             f"templates/{name}", f"line {line}" if line else "template", str(error)[:500], "mend the template"
         )
         raise DefinitionError([problem]) from None
-    data = text.encode()
-    if len(data) > _TEMPLATE_MAX:
-        raise DefinitionError([Problem(f"templates/{name}", "template", "it renders to more than 1 MiB")])
-    return data

@@ -39,6 +39,7 @@ class Town:
         policy["name"] = "here"
         policy["checks"] = {"required": ["user"], "required_runtime": []}
         policy["database"]["age_days_max"] = 36500
+        policy["approvals"] = dict.fromkeys(policy["approvals"], 0)
         (self.catalogue / "policies").mkdir()
         (self.catalogue / "policies" / "here.yaml").write_text(yaml.safe_dump(policy))
 

@@ -25,6 +25,7 @@ from builder.model.evidence import (
 )
 from builder.model.image import BuiltImage, PlatformImage
 from builder.model.release import SignedImage
+from builder.model.sources import Origin, Sources, Tree
 from builder.model.verdict import RuleResult, Verdict
 from builder.signing.keys import Keys, create_keys, load_keys
 from builder.signing.predicates import package_url, provenance
@@ -113,7 +114,18 @@ def approval(image: BuiltImage, proofs: tuple[Evidence, ...], now: dt.datetime =
     )
 
 
-def provenance_of(image: BuiltImage) -> dict[str, Any]:
+COMMIT = "1" * 40
+SOURCES = Sources(
+    Digest.of(b"what is said"),
+    Digest.of(b"templates"),
+    Digest.of(b"locked"),
+    Origin(
+        Tree.CLEAN, "ann@host", COMMIT, (), ("Ann Writer <ann@example.org>",), ("Robot <ci@example.org>",)
+    ),
+)
+
+
+def provenance_of(image: BuiltImage, made: Sources | None = SOURCES) -> dict[str, Any]:
     """A provenance of the image."""
     return provenance(
         image,
@@ -121,6 +133,7 @@ def provenance_of(image: BuiltImage) -> dict[str, Any]:
         templates={"debian-runtime.Dockerfile.j2": Digest.of(b"template")},
         tools={"goldsmith": "0.1.0", "zlib-ng": "1.1.0"},
         parent=("base:13", Digest.of(b"parent")),
+        made_of=made,
     )
 
 
@@ -134,6 +147,7 @@ class World:
     keys: Keys
     trust: Trust
     repository: str = "127.0.0.1:5000/candidate/python"
+    made: Sources | None = SOURCES
 
     def signed(self, **changes: Any) -> SignedImage:
         """The signed image; `changes` replace fields of the verdict first."""
@@ -141,7 +155,7 @@ class World:
             self.image,
             self.proofs,
             replace(self.verdict, **changes),
-            provenance_of(self.image),
+            provenance_of(self.image, self.made),
             self.keys,
             self.repository,
         )

@@ -25,11 +25,16 @@ from tests.support.images import AMD64, NOW, built_image, package
 REPO, CANDIDATE = "python", "candidate/python"
 
 
+NOBODY = {"definition": 0, "template": 0, "lock": 0, "first": 0, "import_": 0}
+
+
 def policy(**changes: Any) -> Policy:
-    """The baseline, content with the one check of the tests' evidence."""
+    """The baseline, content with the one check of the tests' evidence, and with nobody's approval."""
     found = load_policy(Path(registry.__file__).parent / "policies" / "baseline.yaml")
     checks = found.data.checks.model_copy(update={"required": ("user",), "required_runtime": ()})
-    return Policy(found.data.model_copy(update={"checks": checks, **changes}), found.digest)
+    nobody = found.data.approvals.model_copy(update=NOBODY)
+    update = {"checks": checks, "approvals": nobody, **changes}
+    return Policy(found.data.model_copy(update=update), found.digest)
 
 
 @dataclass

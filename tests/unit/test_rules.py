@@ -198,13 +198,14 @@ def test_the_demo_policy_accepts_the_sample_and_its_age(image: BuiltImage, proof
     assert set(failures(image, (scanned(database=old)(proof),))) == {"database-fresh", "database-not-sample"}
 
 
-def test_the_demo_policy_is_the_baseline_but_for_the_database() -> None:
+def test_the_demo_policy_is_the_baseline_but_for_database_and_approvals() -> None:
     differing = {
         key
         for key in BASELINE.data.model_dump()
         if BASELINE.data.model_dump()[key] != DEMO.data.model_dump()[key]
     }
-    assert differing == {"name", "title", "database"}
+    assert differing == {"name", "title", "database", "approvals"}
+    assert set(DEMO.data.approvals.model_dump().values()) == {0}
 
 
 def test_without_any_evidence_no_rule_that_needs_some_passes(image: BuiltImage) -> None:
