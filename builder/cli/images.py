@@ -13,6 +13,9 @@ Engines = Annotated[
     list[str] | None,
     typer.Option("--engine", help="direct or docker; several must agree on the digest. Default: direct."),
 ]
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, max=256, help="How many images are built at once, by threads.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -114,27 +117,30 @@ def run(
     ] = None,
     engine: Engines = None,
     policy: Annotated[str | None, typer.Option(help="The policy that judges. Default: baseline.")] = None,
+    jobs: Jobs = 1,
     as_json: AsJson = False,
 ) -> None:
     """Take images from their locks to the registry: build, check, scan, judge, sign, publish."""
     from builder.cli import outcomes as shown
     from builder.cli.identity import may_publish
-    from builder.cli.releasing import ReleaseTools, run_images
+    from builder.cli.releasing import ReleaseTools, run_catalogue
     from builder.cli.wiring import Workshop
+    from builder.pipeline.run import split
     from builder.report import Silent, emit_json, for_people
 
     workshop = Workshop.open()
     settings = workshop.settings
     may_publish(workshop, images or [])
     tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
-    outcomes, failures = run_images(
-        tools, images or [], engine or ["direct"], Silent() if as_json else for_people()
-    )
+    reporter = Silent() if as_json else for_people()
+    ends = run_catalogue(tools, images or [], engine or ["direct"], reporter, jobs)
+    outcomes, failures = split(ends)
     if as_json:
         emit_json(
             {
                 "images": [o.as_dict() for o in outcomes],
                 "failures": [{"ref": f.ref, **f.error.as_dict()} for f in failures],
+                "states": [end.as_dict() for end in ends],
             }
         )
     else:

@@ -13,14 +13,14 @@ from builder.cli.wiring import Workshop
 from builder.model.digest import Digest
 from builder.model.evidence import Evidence, LintReport, NotDone, Sboms, ScanReport
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
-from builder.model.outcome import ImageOutcome
+from builder.model.outcome import ImageEnd, ImageOutcome
 from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.oci.client import RegistryClient
 from builder.oci.compress import COMPRESSOR
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.release import Tools
-from builder.pipeline.run import Failure, Runner
+from builder.pipeline.run import Failure, Runner, split
 from builder.policy.schema import Policy
 from builder.report import Reporter
 from builder.signing.keys import Keys, load_keys
@@ -212,27 +212,45 @@ class ReleaseTools:
 
 
 def run_images(
-    tools: ReleaseTools, refs: Sequence[str], engines: Sequence[str], reporter: Reporter
+    tools: ReleaseTools, refs: Sequence[str], engines: Sequence[str], reporter: Reporter, jobs: int = 1
 ) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
     """Take images to the registry, holding the state directory; see `pipeline.run.Runner`."""
+    return split(run_catalogue(tools, refs, engines, reporter, jobs))
+
+
+def run_catalogue(
+    tools: ReleaseTools,
+    refs: Sequence[str],
+    engines: Sequence[str],
+    reporter: Reporter,
+    jobs: int = 1,
+    held: Mapping[str, str] | None = None,
+) -> tuple[ImageEnd, ...]:
+    """The same; returns how each image ended. What is `held`, with the reason, is not tried."""
     workshop = tools.workshop
     with workshop.store.exclusive("goldsmith run"):
-        runner = Runner(
-            workshop.catalogue,
-            workshop.store,
-            workshop.builder(engines),
-            tools.tools(),
-            tools.still_published,
-            workshop.settings.now,
-            reporter,
-        )
-        outcomes, failures = runner.run(refs)
-    if any(o.outcome != "unchanged" for o in outcomes):
+        ends = runner(tools, engines, reporter, jobs).run_all(refs, held)
+    if any(e.outcome is not None and e.outcome.outcome != "unchanged" for e in ends):
         note_publication(workshop.store)
-    return outcomes, failures
+    return ends
 
 
 def note_publication(store: Store) -> None:
     """The index of what is in the registry, where there is one, is behind from now on."""
     if (store.root / "index").is_dir():
         write_atomically(store.root / "index" / "stale", b"images were published")
+
+
+def runner(tools: ReleaseTools, engines: Sequence[str], reporter: Reporter, jobs: int = 1) -> Runner:
+    """The runner of the whole pipeline; whoever uses it holds the state directory."""
+    workshop = tools.workshop
+    return Runner(
+        workshop.catalogue,
+        workshop.store,
+        workshop.builder(engines),
+        tools.tools(),
+        tools.still_published,
+        workshop.settings.now,
+        reporter,
+        jobs,
+    )

@@ -17,7 +17,7 @@ from builder.errors import LockError, ToolError
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.oci.tarformat import END, TarEntry, header, padding
-from builder.store import Store
+from builder.store import Store, own_mark
 from builder.tools.deb import DebEntry, read_data
 
 _VERSION = 1  # moves when the same lock gives other bytes
@@ -56,7 +56,7 @@ def assembler_tar(section: LockSection, pool: Pool, store: Store) -> Path:
         return path
     pool.fetch(section.packages)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{own_mark()}.tmp")
     try:
         with open(temporary, "wb") as out:
             for package in section.packages:

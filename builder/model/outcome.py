@@ -1,9 +1,12 @@
-"""What became of one image in a run."""
+"""What became of one image in a run: its row in the table, and the state in which it ended."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+from builder.errors import GoldsmithError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +42,32 @@ class ImageOutcome:
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "explanation": list(self.explanation),
         }
+
+
+class ImageState(StrEnum):
+    """How an image ended; there is no image without one."""
+
+    BUILT = "built"
+    UNCHANGED = "unchanged"
+    DENIED = "denied"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEnd:
+    """The end of one image: what it came to, or its error; `because` names what kept it back."""
+
+    ref: str
+    state: ImageState
+    outcome: ImageOutcome | None = None
+    error: GoldsmithError | None = None
+    because: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.ref} {self.state.value}" + (f" because of {self.because}" if self.because else "")
+
+    def as_dict(self) -> dict[str, object]:
+        """The end as JSON data."""
+        return {"ref": self.ref, "state": self.state.value, "because": self.because or None}

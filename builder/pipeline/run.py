@@ -6,21 +6,25 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from builder.errors import GoldsmithError, PolicyDenied, RegistryError
+from builder.fleet import Ended, State, Task, run_graph
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
-from builder.model.image import BuiltImage
-from builder.model.outcome import ImageOutcome
+from builder.model.image import BuiltImage, Target
+from builder.model.outcome import ImageEnd, ImageOutcome, ImageState
 from builder.pipeline.build import Builder
 from builder.pipeline.history import Components, history_of, keep_history, release_identity
 from builder.pipeline.prepare import Prepared, prepare
+from builder.pipeline.progress import Progress
 from builder.pipeline.release import Release, Tools, release, release_key, verdict_holds
 from builder.pipeline.timing import Stages
 from builder.policy.explain import explain
 from builder.report import Reporter
 from builder.store import Store
 
+_PARENT_DENIED = "parent-denied"
 # Failures that pass by themselves, and say nothing about the input.
 _PASSING = frozenset({"disk-full", "system-refused", "no-database", "database-changed", "mirror-unreachable"})
 
@@ -34,8 +38,20 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class _Built:
+    """A finished build on its way to its release."""
+
+    image: BuiltImage
+    anew: bool
+    stages: Stages
+
+
+@dataclass(frozen=True, slots=True)
 class Runner:
-    """Everything a run needs; `still_published` asks the registry for a tag's digest."""
+    """Everything a run needs; `still_published` asks the registry for a tag's digest.
+
+    `jobs` images are built at once, and twice as many are released meanwhile.
+    """
 
     catalogue: Catalogue
     store: Store
@@ -44,70 +60,94 @@ class Runner:
     still_published: Callable[[BuiltImage], bool]
     now: dt.datetime
     reporter: Reporter
+    jobs: int = 1
 
     def run(self, refs: Sequence[str]) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
-        """Take the named images (all of them when none is named) and their parents to the registry.
+        """Take the named images (all of them when none is named) and their parents to the registry."""
+        return split(self.run_all(refs))
 
-        A failure stops only its descendants. Images are built one after the other, and an image
-        is released while the next one is built; a child is released only after its parent was.
+    def run_all(self, refs: Sequence[str], held: Mapping[str, str] | None = None) -> tuple[ImageEnd, ...]:
+        """The same; returns how each image ended, parents first.
+
+        A failure stops only its descendants. An image is released while the next one is built; a
+        child is released only after its parent was. What is `held`, with the reason, is not tried,
+        and neither is what is built on it.
         """
-        prepared = self._prepare(refs)
-        built: dict[str, BuiltImage] = {}
-        outcomes: dict[str, Future[ImageOutcome]] = {}
-        failures: dict[str, Failure] = {}
-        # Parents come first, so that a child that waits for its parent can never block it.
-        with ThreadPoolExecutor(2) as threads:
-            for item in prepared:
-                ref = item.target.ref
-                parent = self.catalogue.parent(item.target)
-                if parent and parent.ref in failures:
-                    failures[ref] = _after(ref, failures[parent.ref])
-                    continue
-                stages = Stages(ref, self.reporter)
-                try:
-                    below = built[parent.ref] if parent else None
-                    found = self.builder.reuse(item)
-                    built[ref] = found or self.builder.build(item, below, stages)
-                except GoldsmithError as error:
-                    self._note_failure(item, error)
-                    failures[ref] = Failure(ref, error)
-                    continue
-                self._note_build(item, built[ref].digest)
-                before = outcomes[parent.ref] if parent else None
-                outcomes[ref] = threads.submit(
-                    self._release, item, built[ref], below, stages, before, found is None
-                )
-        finished = []
-        for ref, future in outcomes.items():
-            try:
-                finished.append(future.result())
-            except GoldsmithError as error:
-                failures[ref] = Failure(ref, error)
-        return tuple(finished), tuple(failures.values())
+        chosen = self._chosen(refs)
+        prepared, ends = self._prepare(chosen, held or {})
+        progress = Progress([t.ref for t in chosen], self.reporter)
+        for end in ends.values():
+            progress.ended(end)
 
-    def _prepare(self, refs: Sequence[str]) -> list[Prepared]:
+        def watch(ended: Ended) -> None:
+            kind, _, ref = ended.name.partition(" ")
+            if ref not in ends and (kind == "release" or ended.state is not State.DONE):
+                ends[ref] = _image_end(ref, ended, ends)
+                progress.ended(ends[ref])
+
+        with _Threads(self, prepared) as threads:
+            run_graph(self._tasks(prepared), threads.submit, watch=watch)
+        return tuple(ends[target.ref] for target in chosen)
+
+    def _tasks(self, prepared: Mapping[str, Prepared]) -> list[Task]:
+        tasks = []
+        for ref, item in prepared.items():
+            parent = self.catalogue.parent(item.target)
+            tasks.append(Task(f"build {ref}", (f"build {parent.ref}",) if parent else ()))
+            before = (f"build {ref}", *((f"build {parent.ref}", f"release {parent.ref}") if parent else ()))
+            tasks.append(Task(f"release {ref}", before))
+        return tasks
+
+    def _chosen(self, refs: Sequence[str]) -> tuple[Target, ...]:
         targets = self.catalogue.targets()
-        if refs:
-            wanted = {t.ref for r in refs for t in (self.catalogue.find(r),)}
-            wanted |= {a.ref for r in list(wanted) for a in self.catalogue.ancestors(self.catalogue.find(r))}
-            targets = tuple(t for t in targets if t.ref in wanted)
+        if not refs:
+            return targets
+        wanted = {self.catalogue.find(r).ref: self.catalogue.find(r) for r in refs}
+        family = {a.ref for t in wanted.values() for a in self.catalogue.ancestors(t)}
+        return tuple(t for t in targets if t.ref in wanted or t.ref in family)
+
+    def _prepare(
+        self, chosen: Sequence[Target], held: Mapping[str, str]
+    ) -> tuple[dict[str, Prepared], dict[str, ImageEnd]]:
+        """What can be built, and how the others end before anything is built."""
         known: dict[str, Prepared] = {}
-        return [prepare(self.catalogue, target, known) for target in targets]
+        prepared: dict[str, Prepared] = {}
+        ends: dict[str, ImageEnd] = {}
+        for target in chosen:
+            ref, parent = target.ref, self.catalogue.parent(target)
+            above = ends.get(parent.ref) if parent else None
+            if ref in held:
+                ends[ref] = ImageEnd(ref, ImageState.HELD, because=held[ref])
+            elif above is not None:
+                ends[ref] = _after(ref, above)
+            else:
+                try:
+                    prepared[ref] = prepare(self.catalogue, target, known)
+                except GoldsmithError as error:
+                    ends[ref] = ImageEnd(ref, ImageState.FAILED, error=error)
+        return prepared, ends
+
+    def _build(self, item: Prepared, parent: BuiltImage | None) -> _Built:
+        stages = Stages(item.target.ref, self.reporter)
+        try:
+            found = self.builder.reuse(item)
+            image = found or self.builder.build(item, parent, stages)
+        except GoldsmithError as error:
+            self._note_failure(item, error)
+            raise
+        self._note_build(item, image.digest)
+        return _Built(image, found is None, stages)
 
     def _release(
-        self,
-        prepared: Prepared,
-        image: BuiltImage,
-        parent: BuiltImage | None,
-        stages: Stages,
-        before: Future[ImageOutcome] | None,
-        anew: bool,
+        self, prepared: Prepared, built: _Built, parent: BuiltImage | None, before: ImageOutcome | None
     ) -> ImageOutcome:
-        if before is not None and not before.result().approved:
+        image, stages, anew = built.image, built.stages, built.anew
+        if before is not None and not before.approved:
             raise PolicyDenied(
                 f"{prepared.target.ref} was not released",
-                context=f"its parent {before.result().ref} was denied",
-                hint=f"goldsmith why {before.result().ref}",
+                context=f"its parent {before.ref} was denied",
+                hint=f"goldsmith why {before.ref}",
+                reference=_PARENT_DENIED,
             )
         key = release_key(image, self.tools)
         record = self.store.record("released", key)
@@ -172,10 +212,71 @@ def _outcome(
     )
 
 
-def _after(ref: str, failure: Failure) -> Failure:
+def split(ends: Sequence[ImageEnd]) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
+    """What the images came to, and the failures, root causes first."""
+    failed = sorted((e for e in ends if e.error is not None), key=lambda e: e.state is ImageState.SKIPPED)
+    outcomes = tuple(e.outcome for e in ends if e.outcome is not None)
+    return outcomes, tuple(Failure(e.ref, e.error) for e in failed if e.error is not None)
+
+
+class _Threads:
+    """Threads that build, and others that release: a build that waits never holds up a release."""
+
+    def __init__(self, runner: Runner, prepared: Mapping[str, Prepared]) -> None:
+        self._runner, self._prepared = runner, prepared
+        self._building = ThreadPoolExecutor(runner.jobs, thread_name_prefix="build")
+        self._releasing = ThreadPoolExecutor(2 * runner.jobs, thread_name_prefix="release")
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for pool in (self._building, self._releasing):
+            pool.shutdown(cancel_futures=kind is not None)
+
+    def submit(self, task: Task, inputs: Mapping[str, Any]) -> Future[Any]:
+        """Start a task of the graph; `inputs` are the results of those before it."""
+        kind, _, ref = task.name.partition(" ")
+        item = self._prepared[ref]
+        above = self._runner.catalogue.parent(item.target)
+        below: _Built | None = inputs.get(f"build {above.ref}") if above else None
+        parent = below.image if below else None
+        if kind == "build":
+            return self._building.submit(self._runner._build, item, parent)
+        before = inputs.get(f"release {above.ref}") if above else None
+        built = inputs[f"build {ref}"]
+        return self._releasing.submit(self._runner._release, item, built, parent, before)
+
+
+def _image_end(ref: str, ended: Ended, ends: Mapping[str, ImageEnd]) -> ImageEnd:
+    """How an image ended, from the last task that was tried for it."""
+    if ended.state is State.DONE:
+        outcome: ImageOutcome = ended.result
+        state = ImageState(outcome.outcome) if outcome.approved else ImageState.DENIED
+        return ImageEnd(ref, state, outcome)
+    if ended.error is not None and ended.error.reference == _PARENT_DENIED:
+        return ImageEnd(ref, ImageState.SKIPPED, error=ended.error, because=ended.error.context)
+    if ended.error is not None:
+        return ImageEnd(ref, ImageState.FAILED, error=ended.error)
+    cause = ends.get(ended.because.partition(" ")[2])
+    if cause is None:
+        return ImageEnd(ref, ImageState.SKIPPED, because=ended.because)
+    return _after(ref, cause)
+
+
+def _after(ref: str, above: ImageEnd) -> ImageEnd:
+    """The end of an image whose parent did not come to a good one."""
+    if above.error is None:
+        return ImageEnd(ref, ImageState.HELD, because=f"{above.ref}, which is {above.state.value}")
+    if above.state is ImageState.SKIPPED:
+        return ImageEnd(ref, ImageState.SKIPPED, error=_not_tried(ref, above.error), because=above.because)
     error = GoldsmithError(
         f"{ref} was not tried",
-        context=f"{failure.ref} failed: {failure.error.message}",
-        hint=failure.error.hint,
+        context=f"{above.ref} failed: {above.error.message}",
+        hint=above.error.hint,
     )
-    return Failure(ref, error)
+    return ImageEnd(ref, ImageState.SKIPPED, error=error, because=above.ref)
+
+
+def _not_tried(ref: str, error: GoldsmithError) -> GoldsmithError:
+    return GoldsmithError(f"{ref} was not tried", context=error.context, hint=error.hint)

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from builder.errors import LockError, ToolError
 from builder.model.lock import LockedPackage
-from builder.store import Store, file_digest
+from builder.store import Store, file_digest, own_mark
 from builder.tools.mirror import Mirror
 from builder.tools.proxy import with_host_proxy
 
@@ -97,7 +97,7 @@ class Pool:
     def _download(
         self, package: LockedPackage, mirror: Mirror, environment: Mapping[str, str], stop: threading.Event
     ) -> None:
-        part = self._store.tmp / f"{package.sha256}.{os.getpid()}.part"
+        part = self._store.tmp / f"{package.sha256}.{own_mark()}.part"
         try:
             with open(part, "wb") as out:
                 _from_mirror(package, mirror, environment, out, stop)

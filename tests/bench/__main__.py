@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from builder.errors import GoldsmithError
 from builder.report import emit, table
 from builder.store import write_atomically
-from tests.bench import checking, cold, gate, normalising, planning, promoting, signing, unchanged
+from tests.bench import checking, cold, fleet, gate, normalising, planning, promoting, signing, unchanged
 from tests.bench.scene import Scene
 
 
@@ -41,6 +41,7 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "gate_manifest_p99": ("under 10 ms", lambda r: r.value < 10),
     "gate_blob": ("ratio at least 0.8", lambda r: r.ratio >= 0.8),
     "plan_1000": ("under 5 s", lambda r: r.value < 5),
+    "dag_overhead": ("under 10 ms", lambda r: r.value < 10),
     "gate_start_10000": ("under 5 s", lambda r: r.value < 5),
 }
 
@@ -57,6 +58,7 @@ def main() -> int:
         "check_1000": checking.measure,
         "gate": gate.measure,
         "plan_1000": planning.measure,
+        "dag_overhead": fleet.measure,
     }
     results: list[Result] = []
     try:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from builder.errors import GoldsmithError, NotReproducible, PolicyDenied, RegistryError, ToolError
+from builder.errors import GoldsmithError, LockError, NotReproducible, PolicyDenied, RegistryError, ToolError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuiltImage, PlatformImage, Target
 from builder.model.release import PublishedImage
 from builder.model.verdict import RuleResult, Verdict
 from builder.pipeline import run as running
+from builder.pipeline.history import history_of
 from builder.pipeline.release import Tools
 from builder.pipeline.run import Runner
 from builder.report import Silent
@@ -62,10 +63,11 @@ class World:
         self.scan: Callable[[Target, PlatformImage, Path], tuple] = lambda *_: ("report", "sboms")
         self.identity = {"database": "one"}
         self.in_registry = True
+        self.reporter = _Told()
         monkeypatch.setattr(running, "prepare", lambda c, target, known=None: _Prepared(target))
 
-    def run(self, *refs: str, now: dt.datetime = NOW):
-        tools = Tools(
+    def tools(self) -> Tools:
+        return Tools(
             check=lambda target, image: "checks",
             scan=self.scan,
             lint=lambda context: "lint",
@@ -75,6 +77,9 @@ class World:
             publish=self._publish,
             identity=self.identity,
         )
+
+    def run(self, *refs: str, now: dt.datetime = NOW):
+        tools = self.tools()
         runner = Runner(
             self.catalogue, self.store, self.builds, tools, lambda image: self.in_registry, now, Silent()
         )
@@ -93,6 +98,16 @@ class World:
         image = signed[0]
         self.published.append(image.target.ref)
         return PublishedImage(f"r/{image.target.ref}@{image.digest}", image.digest, (), 0)
+
+
+class _Told(Silent):
+    """Keeps the lines for people."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
 
 
 class _Prepared:
@@ -187,3 +202,75 @@ def test_a_scan_that_fails_means_no_verdict_and_nothing_published(
 def test_naming_an_image_takes_its_parents_along_and_nothing_else(world: World) -> None:
     outcomes, _ = world.run("python")
     assert set(outcomes) == {"base:1", "python:1"}
+
+
+def ends(world: World, held: dict[str, str] | None = None) -> dict[str, str]:
+    tools = world.tools()
+    runner = Runner(
+        world.catalogue, world.store, world.builds, tools, lambda image: True, NOW, world.reporter
+    )
+    return {e.ref: str(e) for e in runner.run_all([], held)}
+
+
+def test_every_image_ends_in_a_named_state(world: World) -> None:
+    assert set(ends(world).values()) == {"base:1 built", "other:1 built", "python:1 built"}
+    assert set(ends(world).values()) == {"base:1 unchanged", "other:1 unchanged", "python:1 unchanged"}
+    world.builds.images.clear()
+    world.builds.broken = {"base:1"}
+    assert ends(world)["base:1"] == "base:1 failed"
+    assert ends(world)["python:1"] == "python:1 skipped because of base:1"
+
+
+def test_a_denial_and_what_hangs_on_it_are_named(world: World) -> None:
+    world.denied = {"base:1"}
+    found = ends(world)
+    assert found["base:1"] == "base:1 denied"
+    assert found["python:1"].startswith("python:1 skipped because of its parent base:1 was denied")
+
+
+def test_what_is_held_is_not_tried_and_neither_is_what_is_built_on_it(world: World) -> None:
+    found = ends(world, {"base:1": "storm"})
+    assert found["base:1"] == "base:1 held because of storm"
+    assert found["python:1"] == "python:1 held because of base:1, which is held"
+    assert world.builds.built == ["other:1"]
+
+
+def test_an_image_that_cannot_be_prepared_stops_only_its_descendants(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(catalogue, target: Target, known=None) -> _Prepared:
+        if target.ref == "base:1":
+            raise LockError("stale")
+        return _Prepared(target)
+
+    monkeypatch.setattr(running, "prepare", prepare)
+    found = ends(world)
+    assert (found["base:1"], found["other:1"]) == ("base:1 failed", "other:1 built")
+    assert found["python:1"] == "python:1 skipped because of base:1"
+
+
+def test_progress_is_told_line_by_line(world: World) -> None:
+    ends(world)
+    lines = world.reporter.lines
+    assert len(lines) == 3
+    assert "[1/3] base:1 built; 2 to go, about 0 s" in lines[0] or "other:1" in lines[0]
+    assert lines[-1].startswith("  [3/3]")
+    assert "to go" not in lines[-1]
+
+
+def test_an_input_that_failed_is_remembered_and_passing_troubles_are_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.builds.broken = {"base:1"}
+    ends(world)
+    monkeypatch.setattr(world.builds, "build", _raise(ToolError("full", reference="disk-full")))
+    ends(world)
+    attempts = history_of(world.store, "base:1").attempts
+    assert [(a.digest, a.error) for a in attempts] == [(None, "base:1 differs")]
+
+
+def _raise(error: GoldsmithError) -> Callable[..., BuiltImage]:
+    def build(*_: object) -> BuiltImage:
+        raise error
+
+    return build
