@@ -32,23 +32,31 @@ from registry.records import read_record
 from tests.support import registry_simulator as reg
 from tests.support.evidence import World
 from tests.support.images import AMD64, NOW
-from tests.support.promotion import CANDIDATE, REPO, House, policy
+from tests.support.promotion import CANDIDATE, REPO, House, Shelf, policy
 from tests.support.registry_simulator import Simulator, simulator
 
 LIMITS = Limits(connect_seconds=1, read_seconds=1, total_seconds=5, attempts=2)
 DAY = dt.timedelta(days=1)
 
 
-@pytest.fixture(params=[True, False], ids=["referrers-api", "fallback-tag"])
-def sim(request: pytest.FixtureRequest) -> Iterator[Simulator]:
+@pytest.fixture(scope="module", params=[True, False], ids=["referrers-api", "fallback-tag"])
+def shelf(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     with simulator() as sim:
         sim.referrers_api = request.param
-        yield sim
+        yield Shelf(tmp_path_factory.mktemp("shelf"), sim)
 
 
 @pytest.fixture
-def house(sim: Simulator, tmp_path: Path) -> House:
-    return House(tmp_path, RegistryClient(sim.address, limits=LIMITS, sleep=lambda _: None))
+def sim(shelf: Shelf) -> Simulator:
+    """A registry with nothing in it."""
+    shelf.sim.restore()
+    return shelf.sim
+
+
+@pytest.fixture
+def house(shelf: Shelf, sim: Simulator, tmp_path: Path) -> House:
+    client = RegistryClient(sim.address, limits=LIMITS, sleep=lambda _: None)
+    return House(tmp_path, client, shelf)
 
 
 def visible(sim: Simulator, repo: str = REPO) -> dict[str, str]:
@@ -131,7 +139,7 @@ def test_the_record_names_the_ledgers_entry(house: House) -> None:
 
 def test_promoting_again_changes_nothing(sim: Simulator, house: House) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     sim.requests.clear()
     assert not house.promote(here).changed
     assert sim.count("PUT|POST") == 0
@@ -140,7 +148,7 @@ def test_promoting_again_changes_nothing(sim: Simulator, house: House) -> None:
 
 def test_a_newer_verdict_is_brought_along(sim: Simulator, house: House) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     house.now = NOW + 5 * DAY
     newer = house.again(here)
     house.policy = policy(database=house.policy.data.database.model_copy(update={"age_days_max": 9.0}))
@@ -245,7 +253,7 @@ def test_todays_policy_is_asked_on_the_attested_reports(sim: Simulator, house: H
 
 def test_an_immutable_tag_is_never_given_again(sim: Simulator, house: House) -> None:
     first = house.candidate("first", input_hash=Digest.of(b"same input"))
-    house.promote(first)
+    house.promoted(first)
     sim.tags.clear()
     sim.manifests.clear()  # the storage has lost everything
     second = house.candidate("second", input_hash=Digest.of(b"same input"))
@@ -274,7 +282,7 @@ def test_one_platform_is_no_image(house: House) -> None:
 
 def test_a_ledger_that_was_reset_decides_nothing(sim: Simulator, house: House) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     for path in (house.ledger.path, house.ledger.head_path):
         path.unlink()
     with pytest.raises(LedgerBroken) as raised:
@@ -297,15 +305,15 @@ def test_cut_at_any_write_nothing_unapproved_is_visible_and_the_next_run_complet
 ) -> None:
     """As if the process was killed at the n-th write."""
     old, new = house.candidate("old"), house.candidate("new")
-    house.promote(old)
-    published = snapshot(sim)
+    house.promoted(old)
+    published = sim.content()
     ledger = [(p, p.read_bytes()) for p in (house.ledger.path, house.ledger.head_path)]
     sim.requests.clear()
     house.promote(new)
     total = sim.count("PUT|POST")
     assert total > 20
     for n in moments(total):
-        restore(sim, published)
+        sim.restore(published)
         for path, data in ledger:
             path.write_bytes(data)
         seen = sim.fault("PUT|POST", ".*", lambda h: h.serve(), times=n)
@@ -331,25 +339,12 @@ def moments(total: int) -> list[int]:
     return sorted({*range(0, total, 36), *range(max(total - 5, 0), total)})
 
 
-def snapshot(sim: Simulator) -> tuple[dict[str, dict[str, bytes]], ...]:
-    return tuple(
-        {k: dict(v) for k, v in store.items()}  # type: ignore[attr-defined]
-        for store in (sim.blobs, sim.manifests, sim.tags)
-    )
-
-
-def restore(sim: Simulator, taken: tuple[dict[str, dict[str, bytes]], ...]) -> None:
-    sim.blobs, sim.manifests, sim.tags = (  # type: ignore[assignment]
-        {k: dict(v) for k, v in store.items()} for store in taken
-    )
-
-
 @pytest.mark.parametrize("what", ["revoke", "rollback"])
 def test_a_cut_revocation_or_rollback_is_completed(sim: Simulator, house: House, what: str) -> None:
     old, new = house.candidate("old"), house.candidate("new")
-    house.promote(old)
-    house.promote(new)
-    published = snapshot(sim)
+    house.promoted(old)
+    house.promoted(new)
+    published = sim.content()
     ledger = [(p, p.read_bytes()) for p in (house.ledger.path, house.ledger.head_path)]
 
     def act() -> object:
@@ -363,7 +358,7 @@ def test_a_cut_revocation_or_rollback_is_completed(sim: Simulator, house: House,
     total = sim.count("PUT|POST")
     assert total >= 1
     for n in moments(total):
-        restore(sim, published)
+        sim.restore(published)
         for path, data in ledger:
             path.write_bytes(data)
         sim.fault("PUT|POST", ".*", lambda h: h.serve(), times=n)
@@ -424,7 +419,7 @@ def test_a_destination_that_cannot_be_read_gets_no_tag(
 def test_rollback_goes_back_step_by_step_as_the_ledger_knows(sim: Simulator, house: House) -> None:
     images = [house.candidate(name) for name in ("a", "b", "c")]
     for one in images:
-        house.promote(one)
+        house.promoted(one)
     target = images[0].image.target
     done = rollback(house.office(), "python:3.13", target, "c is bad")
     assert (visible(sim)["3.13"], done.previous) == (images[1].image.digest, images[2].image.digest)
@@ -441,7 +436,7 @@ def test_rollback_goes_back_step_by_step_as_the_ledger_knows(sim: Simulator, hou
 def test_rollback_passes_over_what_was_called_back(sim: Simulator, house: House) -> None:
     images = [house.candidate(name) for name in ("a", "b", "c")]
     for one in images:
-        house.promote(one)
+        house.promoted(one)
     change(house.office(), house.at(REPO, digest=images[1].image.digest), Channel.WITHDRAWN, "bad")
     rollback(house.office(), "python:3.13", images[0].image.target, "c too")
     assert visible(sim)["3.13"] == images[0].image.digest
@@ -451,7 +446,7 @@ def test_rollback_of_what_was_never_promoted_is_told(sim: Simulator, house: Hous
     here = house.candidate()
     with pytest.raises(UsageError, match="was not promoted"):
         rollback(house.office(), "python:3.13", here.image.target, "x")
-    house.promote(here)
+    house.promoted(here)
     sim.put(REPO, index_bytes([]), INDEX_TYPE, "3.13")
     with pytest.raises(RegistryError) as raised:
         rollback(house.office(), "python:3.13", here.image.target, "x")
@@ -463,8 +458,8 @@ def test_rollback_of_what_was_never_promoted_is_told(sim: Simulator, house: Hous
 
 def test_a_revocation_is_seen_from_the_registry_alone(sim: Simulator, house: House) -> None:
     old, new = house.candidate("old"), house.candidate("new")
-    house.promote(old)
-    house.promote(new)
+    house.promoted(old)
+    house.promoted(new)
     done = change(
         house.office(), house.at(REPO, "3.13"), Channel.WITHDRAWN, "CVE-2026-1 is exploited",
         f"python:3.13@{old.image.digest}",
@@ -490,7 +485,7 @@ def test_a_revocation_is_seen_from_the_registry_alone(sim: Simulator, house: Hou
 
 def test_a_withdrawn_image_comes_back_the_whole_way_only(sim: Simulator, house: House) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     where = house.at(REPO, digest=here.image.digest)
     change(house.office(), where, Channel.WITHDRAWN, "the wrong one")
     with pytest.raises(IllegalMove):
@@ -505,7 +500,7 @@ def test_a_withdrawn_image_comes_back_the_whole_way_only(sim: Simulator, house: 
 
 def test_a_revocation_is_repeated_without_effect(sim: Simulator, house: House) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     where = house.at(REPO, digest=here.image.digest)
     change(house.office(), where, Channel.WITHDRAWN, "bad")
     sim.requests.clear()
@@ -518,7 +513,7 @@ def test_a_revocation_works_though_the_verdict_has_expired_and_evidence_is_lost(
     sim: Simulator, house: House
 ) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     house.now = NOW + 30 * DAY
     for tag in list(sim.tags[REPO]):
         if tag.endswith((".sig", ".att")):
@@ -539,16 +534,16 @@ def test_a_candidate_in_quarantine_cannot_be_promoted(sim: Simulator, house: Hou
 
 def test_a_hidden_record_does_not_help_as_long_as_the_ledger_is_there(sim: Simulator, house: House) -> None:
     here = house.candidate()
-    before = snapshot(sim)
+    before = sim.content()
     change(house.office(), house.at(CANDIDATE, "3.13"), Channel.QUARANTINE, "a planted file")
-    restore(sim, before)
+    sim.restore(before)
     with pytest.raises(IllegalMove):
         house.promote(here)
 
 
 def test_a_deprecated_image_is_served_on(house: House) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     change(house.office(), house.at(REPO, "3.13"), Channel.DEPRECATED, "3.14 is there")
     found = verify(house.at(REPO, "3.13"), house.client, house.trust, house.now)
     assert found.channel is not None and found.channel.channel is Channel.DEPRECATED
@@ -564,7 +559,7 @@ def test_a_deprecated_image_is_served_on(house: House) -> None:
 )
 def test_a_replacement_has_to_be_a_stable_image(house: House, replacement: str, message: str) -> None:
     here, other = house.candidate("a"), house.candidate("b")
-    house.promote(here)
+    house.promoted(here)
     text = replacement.format(itself=here.image.digest, other=other.image.digest)
     with pytest.raises(UsageError, match=message):
         change(house.office(), house.at(REPO, "3.13"), Channel.WITHDRAWN, "bad", text)
@@ -579,7 +574,7 @@ def test_a_reason_is_needed(house: House) -> None:
 
 def test_a_secret_in_a_reason_reaches_neither_ledger_nor_registry(sim: Simulator, house: House) -> None:
     here = house.candidate()
-    house.promote(here)
+    house.promoted(here)
     change(house.office(), house.at(REPO, "3.13"), Channel.WITHDRAWN, "its password=hunter2 was in a layer")
     assert b"hunter2" not in house.ledger.path.read_bytes()
     assert not any(b"hunter2" in data for blobs in sim.blobs.values() for data in blobs.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from registry.office import Office
 from registry.promote import Promotion, promote
 from tests.support.evidence import World, approval, evidence, new_keys
 from tests.support.images import AMD64, NOW, built_image, package
+from tests.support.registry_simulator import Content, Simulator
 
 REPO, CANDIDATE = "python", "candidate/python"
 
@@ -38,20 +40,44 @@ def policy(**changes: Any) -> Policy:
 
 
 @dataclass
+class Shelf:
+    """What was published and promoted before in one registry, to be had again at once.
+
+    Signatures hold the registry's address, so what lies here is good for this registry alone.
+    """
+
+    folder: Path
+    sim: Simulator
+    keys: Keys = field(init=False)
+    candidates: dict[tuple[object, ...], tuple[World, Content]] = field(default_factory=dict)
+    promotions: dict[tuple[object, ...], tuple[Promotion, Content, Mapping[str, bytes]]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self.keys = new_keys(self.folder / "keys")
+
+
+@dataclass
 class House:
-    """Keys, ledger, and images below `folder`, published to the registry of `client`."""
+    """Keys, ledger, and images below `folder`, published to the registry of `client`.
+
+    With a shelf, candidates and promotions that were made before are taken from it.
+    """
 
     folder: Path
     client: RegistryClient
+    shelf: Shelf | None = None
     keys: Keys = field(init=False)
     trust: Trust = field(init=False)
     policy: Policy = field(default_factory=policy)
     now: dt.datetime = NOW
     made: int = 0
+    past: list[object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.keys = new_keys(self.folder / "keys")
-        self.trust = Trust.load(self.folder / "keys")
+        self.keys = self.shelf.keys if self.shelf else new_keys(self.folder / "keys")
+        self.trust = Trust.load((self.shelf or self).folder / "keys")
         (self.folder / "work").mkdir(exist_ok=True)
 
     @property
@@ -75,11 +101,29 @@ class House:
 
     def candidate(self, content: str = "hello", **options: Any) -> World:
         """A new image with that content, signed and published as a candidate."""
+        key = ("candidate", content, repr(sorted(options.items())), self.now)
+        self.past.append(key)
+        if self.shelf is None:
+            return self._publish(content, options)
+        sim = self.shelf.sim
+        if key not in self.shelf.candidates:
+            before, faults = sim.content(), list(sim.faults)
+            sim.restore()
+            made = self._publish(content, options)
+            self.shelf.candidates[key] = (made, sim.content())
+            sim.restore(before)
+            sim.faults.extend(faults)
+        here, stored = self.shelf.candidates[key]
+        sim.add(stored)
+        return here
+
+    def _publish(self, content: str, options: dict[str, Any]) -> World:
         self.made += 1
+        folder = self.folder
+        if self.shelf is not None:
+            folder, self.made = self.shelf.folder, len(self.shelf.candidates)
         files = ({"etc/os-release": b"base\n"}, {"hello": content.encode()})
-        image = built_image(
-            self.folder / f"image-{self.made}", files=files, **{"platforms": (AMD64,), **options}
-        )
+        image = built_image(folder / f"image-{self.made}", files=files, **{"platforms": (AMD64,), **options})
         # Packages of the platform's own architecture, as a lock has them.
         own = (
             replace(p, packages=(replace(package(), architecture=p.platform.debian),))
@@ -106,3 +150,24 @@ class House:
         """Promote a candidate by its digest."""
         where = self.at(f"candidate/{here.image.target.definition.name}", digest=here.image.digest)
         return promote(self.office(**changes), where, here.image.target, "it passed")
+
+    def promoted(self, here: World) -> Promotion:
+        """The same as what happened before the test begins: taken from the shelf when it lies there.
+
+        Only for a house in which nothing but candidates and such promotions happened.
+        """
+        self.past.append(("promoted", here.image.digest, self.now))
+        if self.shelf is None:
+            return self.promote(here)
+        key, folder, sim = tuple(self.past), self.ledger.path.parent, self.shelf.sim
+        if key not in self.shelf.promotions:
+            done = self.promote(here)
+            files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+            self.shelf.promotions[key] = (done, sim.content(), files)
+            return done
+        done, stored, files = self.shelf.promotions[key]
+        sim.restore(stored)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        return done

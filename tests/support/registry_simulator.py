@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import INDEX_TYPE
 
+_T = TypeVar("_T")
 _ROUTE = re.compile(r"/v2/(?P<repo>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.+)")
 
 
@@ -46,6 +48,19 @@ class Seen:
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a registry stores: blobs, manifests and tags by repository."""
+
+    blobs: dict[str, dict[str, bytes]]
+    manifests: dict[str, dict[str, tuple[bytes, str]]]
+    tags: dict[str, dict[str, str]]
+
+
+def _copied(stored: dict[str, dict[str, _T]]) -> dict[str, dict[str, _T]]:
+    return {repo: dict(found) for repo, found in stored.items()}
 
 
 @dataclass
@@ -77,6 +92,30 @@ class Simulator:
     def count(self, method: str, path: str = "") -> int:
         """How many requests of that kind came."""
         return sum(bool(re.fullmatch(method, s.method) and re.search(path, s.path)) for s in self.requests)
+
+    def content(self) -> Content:
+        """A copy of what is stored."""
+        with self.lock:
+            return Content(_copied(self.blobs), _copied(self.manifests), _copied(self.tags))
+
+    def restore(self, content: Content | None = None) -> None:
+        """Store exactly this again (nothing), and forget faults, requests and uploads."""
+        with self.lock:
+            found = content or Content({}, {}, {})
+            self.blobs, self.manifests = _copied(found.blobs), _copied(found.manifests)
+            self.tags = _copied(found.tags)
+            for one in (self.faults, self.requests, self.uploads):
+                one.clear()
+
+    def add(self, content: Content) -> None:
+        """Store this too, as if it was pushed."""
+        with self.lock:
+            for repo, blobs in content.blobs.items():
+                self.blobs.setdefault(repo, {}).update(blobs)
+            for repo, manifests in content.manifests.items():
+                self.manifests.setdefault(repo, {}).update(manifests)
+            for repo, tags in content.tags.items():
+                self.tags.setdefault(repo, {}).update(tags)
 
     def put(self, repo: str, data: bytes, media_type: str, tag: str | None = None) -> Digest:
         """Put a manifest in, past the API."""
