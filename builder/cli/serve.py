@@ -48,6 +48,13 @@ _Accel = Annotated[
 _Sample = Annotated[
     bool, typer.Option("--accept-sample", help="Accept verdicts given with the sample database.")
 ]
+_Anonymous = Annotated[
+    bool, typer.Option("--anonymous", help="Let everybody pull everything, without a login.")
+]
+_AccessFile = Annotated[
+    Path | None,
+    typer.Option("--access", metavar="FILE", help="Who may pull. Default: access.yaml in the catalogue."),
+]
 _LogRequests = Annotated[
     bool, typer.Option(help="Whether to log each request, not only refusals and faults.")
 ]
@@ -62,13 +69,17 @@ def serve(
     link: _Link = None,
     accel: _Accel = None,
     accept_sample: _Sample = False,
+    access: _AccessFile = None,
+    anonymous: _Anonymous = False,
     log_requests: _LogRequests = True,
 ) -> None:
-    """Serve approved images to everybody, read-only, until it is stopped; logs JSON lines."""
+    """Serve approved images to those who may pull them, read-only, until stopped; logs JSON lines."""
+    from builder.cli.identity import token_store
     from builder.report import log_line
     from builder.settings import Settings, wall_clock
     from builder.signing.trust import Trust
     from builder.store import Store
+    from registry.access.source import Files
     from registry.gate.server import Configuration, Service
     from registry.gate.watch import Names
 
@@ -82,6 +93,7 @@ def serve(
         storage=upstream,
         trust=Trust.load(trust or store.keys),
         link=(link or f"http://{listen}").rstrip("/"),
+        access=Files(settings.catalogue, token_store(store), file=access, anonymous=anonymous),
         names=Names(prefix, strip_prefix),
         accept_sample=accept_sample,
         proofs=store.root / "gate",

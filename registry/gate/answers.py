@@ -100,8 +100,10 @@ class Answers:
             return self._warned(wanted, found, now)
         return self._denied(wanted, found, number) if isinstance(found, Refusal) else None
 
-    async def of(self, wanted: Wanted, scope: Any, number: str) -> Answer | Stream:
-        """Any other answer; raises Refused, StorageAway."""
+    async def of(
+        self, wanted: Wanted, scope: Any, number: str, sees: Callable[[str], bool]
+    ) -> Answer | Stream:
+        """Any other answer; `sees` tells which names the catalogue may say. Raises Refused, StorageAway."""
         if wanted.kind == "manifests":
             return await self._unknown(wanted, number)
         if wanted.kind == "blobs":
@@ -110,7 +112,7 @@ class Answers:
             return _json({})
         query: bytes = scope["query_string"]
         if wanted.kind == "catalog":
-            return self._catalog(query)
+            return self._catalog(query, sees)
         return self._tags(wanted, query) if wanted.kind == "tags" else self._referrers(wanted, query)
 
     def _warned(self, wanted: Wanted, entry: Entry, now: float) -> Answer:
@@ -191,9 +193,9 @@ class Answers:
         )
         return Stream(206, (*common, *more), chunks)
 
-    def _catalog(self, query: bytes) -> Answer:
+    def _catalog(self, query: bytes, sees: Callable[[str], bool]) -> Answer:
         count, last = read_page(query)
-        names, more = self._approved.repositories(count, last)
+        names, more = self._approved.repositories(count, last, sees)
         return _json({"repositories": list(names)}, _next("/v2/_catalog", names, count, more))
 
     def _tags(self, wanted: Wanted, query: bytes) -> Answer:

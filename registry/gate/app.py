@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.errors import GoldsmithError
+from registry.gate import door
 from registry.gate.answers import Answer, Answers, Stream, failure
 from registry.gate.approved import ApprovedSet
 from registry.gate.blobs import WrongBytes
 from registry.gate.denials import HELP, RETRY_SECONDS, warning
+from registry.gate.door import HELP_PATH, Door
 from registry.gate.journal import Journal, Metrics
 from registry.gate.names import Refused, read_path
 from registry.gate.upstream import StorageAway
@@ -50,11 +52,12 @@ class Gate:
         journal: Journal,
         metrics: Metrics,
         *,
+        door: Door,
         ready: Callable[[], bool],
         bounds: Bounds = Bounds(),
     ) -> None:
         self._approved, self._answers, self._journal, self._metrics = approved, answers, journal, metrics
-        self._ready, self._bounds = ready, bounds
+        self._door, self._ready, self._bounds = door, ready, bounds
         self._active = 0
         self._prefix, self._number = secrets.token_hex(4), 0
 
@@ -90,9 +93,12 @@ class Gate:
             self._active -= 1
             seconds = time.monotonic() - began
             self._metrics.answered(kind, status, seconds)
+            who = scope.get("who", "")
+            if who:
+                self._metrics.asked(who)
             if self._journal.requests:
-                client = (scope.get("client") or ("",))[0]
-                self._journal.request(number, scope["method"], _path(scope), status, sent, seconds, client)
+                client, method = (scope.get("client") or ("",))[0], scope["method"]
+                self._journal.request(number, method, _path(scope), status, sent, seconds, client, who)
 
     async def _answer(self, scope: Scope, number: str) -> tuple[str, Answer | Stream]:
         path: bytes = scope["raw_path"]
@@ -107,12 +113,15 @@ class Gate:
                 wanted = read_path(path)
             except Refused as refused:
                 return "refused", failure(refused.status, refused.code, refused.message)
+            visitor = self._door.enter(scope, wanted, number)
+            if isinstance(visitor, Answer):
+                return "door", visitor
             answer = self._answers.at_once(wanted, number)
             if answer is not None:
                 return wanted.kind, answer
             try:
                 async with asyncio.timeout(self._bounds.answer_seconds):
-                    return wanted.kind, await self._answers.of(wanted, scope, number)
+                    return wanted.kind, await self._answers.of(wanted, scope, number, visitor.sees)
             except Refused as refused:
                 return wanted.kind, failure(refused.status, refused.code, refused.message)
             except (StorageAway, TimeoutError) as error:
@@ -126,6 +135,8 @@ class Gate:
             except (GoldsmithError, ValueError, LookupError, TypeError) as error:
                 self._journal.event("bug", id=number, path=_path(scope), cause=repr(error))
                 return wanted.kind, failure(500, "UNKNOWN", f"an error of our own; request {number}")
+        if path == b"/token" and scope["method"] == "GET":
+            return "token", self._door.token(scope, number)
         return "other", self._own(path, scope["method"])
 
     def _own(self, path: bytes, method: str) -> Answer:
@@ -140,6 +151,8 @@ class Gate:
             self._metrics.in_flight.set(self._active)
             body = self._metrics.exposition()
             return Answer(200, _metrics_headers(body), body)
+        if path == HELP_PATH.encode():
+            return _text(200, f"access\n\n{door.HELP}\n")
         for reason, text in HELP.items():
             if path == f"/help/{reason}".encode():
                 return _text(200, f"{reason}\n\n{text}\n")

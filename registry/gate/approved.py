@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from builder.model.digest import Digest
@@ -190,9 +190,11 @@ class ApprovedSet:
         view = self._views.get(name)
         return _page(view.listed, count, last) if view and view.listed else None
 
-    def repositories(self, count: int, last: str) -> tuple[tuple[str, ...], bool]:
-        """A page of the names of repositories with something approved in them."""
-        return _page(self._names, count, last)
+    def repositories(
+        self, count: int, last: str, sees: Callable[[str], bool] = lambda name: True
+    ) -> tuple[tuple[str, ...], bool]:
+        """A page of the names of repositories with something approved in them, of those that are seen."""
+        return _page(tuple(filter(sees, self._names)), count, last)
 
     def _referrers_tag(self, view: View, subject: str, now: float) -> Entry | None:
         """cosign's list under `sha256-HEX`, for clients without the referrers API."""

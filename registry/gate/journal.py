@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _TEXT_MAX = 400  # characters of a hostile text in a line
 _PLAIN = re.compile(r"[A-Za-z0-9/:._@-]{0,400}")  # what JSON need not escape
+_IDENTITIES_MAX = 1000  # that have a counter of their own
 _LINES_MAX = 20_000  # kept between two flushes; what is more is counted and dropped
 
 
@@ -36,7 +37,15 @@ class Journal:
         self._lines.append(json.dumps({"time": self._stamp(), "event": event, **short}))
 
     def request(
-        self, number: str, method: str, path: str, status: int, sent: int, seconds: float, client: str
+        self,
+        number: str,
+        method: str,
+        path: str,
+        status: int,
+        sent: int,
+        seconds: float,
+        client: str,
+        who: str = "",
     ) -> None:
         """Note a request: the same as an event, in the time that there is for it."""
         if _PLAIN.fullmatch(path) is None or not method.isalpha() or len(self._lines) >= _LINES_MAX:
@@ -50,12 +59,13 @@ class Journal:
                 bytes=sent,
                 ms=ms,
                 client=client,
+                who=who,
             )
             return
         self._lines.append(
             f'{{"time": "{self._stamp()}", "event": "request", "id": "{number}", "method": "{method}", '
             f'"path": "{path}", "status": {status}, "bytes": {sent}, "ms": {seconds * 1000:.2f}, '
-            f'"client": "{client}"}}'
+            f'"client": "{client}", "who": "{who}"}}'
         )
 
     def flush(self) -> None:
@@ -109,6 +119,19 @@ class Metrics:
         self.look_seconds = Gauge(
             "goldsmith_gate_look_seconds", "Duration of the last look at the storage", registry=self.registry
         )
+        self.unauthenticated = Counter(
+            "goldsmith_gate_unauthenticated",
+            "Requests without an identity, by cause",
+            ("cause",),
+            registry=self.registry,
+        )
+        self.identities = Counter(
+            "goldsmith_gate_identity_requests",
+            "Requests by identity",
+            ("identity",),
+            registry=self.registry,
+        )
+        self._identities: dict[str, Any] = {}
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -119,6 +142,16 @@ class Metrics:
             self._children[route, status] = child
         child[0].inc()
         child[1].observe(seconds)
+
+    def asked(self, who: str) -> None:
+        """Count one request of an identity; of more than _IDENTITIES_MAX, the others together."""
+        child = self._identities.get(who)
+        if child is None:
+            name = who if len(self._identities) < _IDENTITIES_MAX else "others"
+            child = self.identities.labels(name)
+            if name == who:
+                self._identities[who] = child
+        child.inc()
 
     def exposition(self) -> bytes:
         """All values in Prometheus' text format 0.0.4."""

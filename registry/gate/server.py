@@ -16,11 +16,13 @@ import uvloop
 from builder.oci.client import RegistryClient
 from builder.oci.transport import Limits
 from builder.signing.trust import Trust
+from registry.access.source import Source
 from registry.gate.answers import Answers
 from registry.gate.app import Bounds, Gate
 from registry.gate.approved import ApprovedSet
 from registry.gate.blobs import Blobs
 from registry.gate.clock import SteadyClock
+from registry.gate.door import Door
 from registry.gate.journal import Journal, Metrics
 from registry.gate.proofs import Proofs
 from registry.gate.protocol import BoundedProtocol
@@ -28,6 +30,7 @@ from registry.gate.upstream import Folder, Storage
 from registry.gate.watch import Names, Watch
 
 LOOK_SECONDS = 0.3  # from the end of one look at the storage to the next
+_ACCESS_SECONDS = 0.25  # between two looks at rules and tokens
 _LOOK_SHARE = 2  # the pause is that much longer than the storage was asked for
 _PAUSE_MAX = 30
 _FLUSH_SECONDS = 0.2
@@ -42,7 +45,7 @@ class Configuration:
 
     `link` is its address for people, in refusals. `proofs` is the folder in which approvals
     outlive a restart. `blobs` is the storage's blob folder when that is on this machine, `accel`
-    the internal address that a web server in front hands blobs out from.
+    the internal address that a web server in front hands blobs out from. `access` says who may pull.
     """
 
     host: str
@@ -50,6 +53,7 @@ class Configuration:
     storage: str
     trust: Trust
     link: str
+    access: Source
     names: Names = field(default_factory=Names)
     accept_sample: bool = False
     proofs: Path | None = None
@@ -98,8 +102,15 @@ class Service:
         self._server: uvicorn.Server | None = None
         self._looked = threading.Event()
         self._stop = threading.Event()
+        self.door = Door(config.access, self.journal, self.metrics, now=clock.now, link=config.link)
         self.app = Gate(
-            approved, answers, self.journal, self.metrics, ready=self._looked.is_set, bounds=config.bounds
+            approved,
+            answers,
+            self.journal,
+            self.metrics,
+            door=self.door,
+            ready=self._looked.is_set,
+            bounds=config.bounds,
         )
 
     def run(self) -> None:
@@ -135,8 +146,11 @@ class Service:
         )
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()
+        threading.Thread(target=self._heed_access, name="access", daemon=True).start()
         flusher = asyncio.create_task(self._flush())
         self.journal.event("started", listen=f"{config.host}:{config.port}", storage=config.storage)
+        if self.door.is_open:
+            self.journal.event("anonymous", warning="EVERYBODY MAY PULL EVERYTHING WITHOUT A LOGIN")
         try:
             await server.serve()
         finally:
@@ -170,6 +184,14 @@ class Service:
                 self.journal.event("ready", storage=reachable, seconds=round(self.watch.seconds, 3))
                 self._looked.set()
             self._stop.wait(min(_PAUSE_MAX, max(LOOK_SECONDS, _LOOK_SHARE * self.watch.asking_seconds)))
+
+    def _heed_access(self) -> None:
+        while not self._stop.wait(_ACCESS_SECONDS):
+            try:
+                if self.door.refresh():
+                    self.journal.event("access-changed")
+            except Exception as error:  # noqa: BLE001 - what was in force stays so
+                self.journal.event("bug", cause=repr(error))
 
     async def _flush(self) -> None:
         while True:

@@ -104,7 +104,7 @@ def _gate(
     }
     with Stopwatch() as watch:
         pid = process.start_daemon(
-            [sys.executable, "-m", "builder", "serve", "--listen", address, "--trust", trust],
+            [sys.executable, "-m", "builder", "serve", "--listen", address, "--trust", trust, "--anonymous"],
             environment=environment,
             log=log,
             directory=scene.state,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.signing.trust import Trust
+from registry.access.source import Open
 from registry.gate.server import Configuration, Service
 from tests.support.images import NOW
 
@@ -106,6 +107,7 @@ def running_gate(
         port = int(probe.getsockname()[1])
     time = [NOW.timestamp() if now is None else now]
     lines: list[str] = []
+    options.setdefault("access", Open())
     config = Configuration(
         "127.0.0.1", port, storage, trust, f"http://127.0.0.1:{port}", proofs=proofs, **options
     )
