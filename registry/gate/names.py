@@ -78,7 +78,8 @@ def read_path(raw: bytes) -> Wanted:
     if kind != "manifests" or ":" in reference:
         raise Refused(400, "DIGEST_INVALID", f"not sha256 and 64 lower-case digits: {reference[:80]!r}")
     if not _TAG.fullmatch(reference):
-        raise Refused(400, "MANIFEST_INVALID", f"not a tag: {reference[:80]!r}")
+        # No such manifest can exist: the conformance suite wants 404 for it.
+        raise Refused(404, "MANIFEST_UNKNOWN", f"not a tag: {reference[:80]!r}")
     return Wanted(kind, name, reference)
 
 
