@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def recheck(found: Verification, target: Target, policy: Policy, now: dt.datetim
     platforms = [m for m in found.manifests if m.platform is not None]
     evidence = tuple(_evidence(m, found) for m in platforms)
     image = _image(found, platforms, target)
-    results = evaluate(Case(image, evidence, policy.data, now), _RULES)
+    results = evaluate(Case(image, evidence, policy.data, now, policy.exploited), _RULES)
     failed = [r for r in results if not r.passed]
     if failed:
         raise PolicyDenied(
@@ -142,11 +143,14 @@ def _image(found: Verification, proofs: list[ManifestProof], target: Target) -> 
         platform = _platform(proof)
         packages = tuple(_package(p, platform) for p in sorted(_packages(proof, platform)))
         section = LockSection(
-            target.stream_name, target.variant, platform, target.stream.suite, proof.digest, None, packages
+            target.stream_name, target.variant, platform, target.stream.suite, proof.digest, None, ()
         )
         part = Descriptor("", proof.digest, 0, platform=platform)
         images.append(PlatformImage(platform, nowhere, part, part, (), section, packages))
     index = Descriptor("", found.digest, 0)
+    # Which packages came with the parent was known when the verdict was given: it names what it used.
+    waivers = tuple(w for w in target.waivers if not w.inherited or w.id in found.verdict.waivers)
+    target = replace(target, waivers=waivers)
     return BuiltImage(target, nowhere, index, tuple(images), found.digest, "")
 
 

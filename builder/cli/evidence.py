@@ -89,8 +89,8 @@ def verify(
     from builder.report import emit_json
     from builder.signing.verify import verify as verify_image
 
-    settings, store, keys = _surroundings(trust)
-    reference = _reference(ref, settings)
+    settings, store, keys = surroundings(trust)
+    reference = reference_of(ref, settings)
     found = verify_image(
         reference,
         RegistryClient(reference.host),
@@ -123,8 +123,8 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
         if record:
             emit_json(record) if as_json else emit("\n".join(map(str, record.get("explanation", ()))))
             return
-    settings, _, keys = _surroundings(trust)
-    reference = _reference(ref, settings)
+    settings, _, keys = surroundings(trust)
+    reference = reference_of(ref, settings)
     verdict = published_verdict(reference, RegistryClient(reference.host), keys)
     lines = explain(verdict, settings.now)
     if as_json:
@@ -133,7 +133,7 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
         emit("\n".join(lines))
 
 
-def _surroundings(trust: Path | None) -> tuple[Settings, Store, Trust]:
+def surroundings(trust: Path | None) -> tuple[Settings, Store, Trust]:
     """Settings, state and trusted keys; with `--trust`, no catalogue is needed."""
     from builder.settings import Settings
     from builder.signing.trust import Trust
@@ -144,7 +144,8 @@ def _surroundings(trust: Path | None) -> tuple[Settings, Store, Trust]:
     return settings, store, Trust.load(trust or store.keys)
 
 
-def _reference(text: str, settings: Settings) -> Reference:
+def reference_of(text: str, settings: Settings) -> Reference:
+    """What a command means by REF; without a registry, the candidate here. Raises UsageError."""
     from builder.model.reference import Reference
     from builder.stages.publish import CANDIDATE
 

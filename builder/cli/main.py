@@ -44,6 +44,7 @@ _GROUPS = (
     "audit",
     "knowledge",
     "tokens",
+    "waivers",
 )
 
 app = typer.Typer(

@@ -113,6 +113,7 @@ class ReleaseTools:
         """Everything that a verdict depends on beside the image; another part asks for a new verdict."""
         return {
             "policy": self.policy.digest,
+            "exploited": self.policy.exploited.digest if self.policy.exploited else None,
             "database": database,
             "scanner": self._scanner_stamp(),
             "keys": [self.trust.builder.hint, self.trust.verdict.hint],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from builder.errors import UsageError
 from builder.model.definition import BuilderDefinition, ChecksDefinition, ImageDefinition
 from builder.model.image import Target
+from builder.model.waiver import Waiver, WaiversDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Catalogue:
     definitions: Mapping[str, ImageDefinition]
     checks: Mapping[str, ChecksDefinition]
     builder: BuilderDefinition | None = None
+    waivers: Mapping[str, WaiversDefinition] = field(default_factory=dict)
 
     def targets(self) -> tuple[Target, ...]:
         """Every image to build, parents before children, otherwise by name."""
@@ -72,7 +74,23 @@ class Catalogue:
         return self.root / "images" / name
 
     def _target(self, name: str, stream: str, variant: str) -> Target:
-        return Target(self.definitions[name], self.checks[name], self.directory(name), stream, variant)
+        target = Target(self.definitions[name], self.checks[name], self.directory(name), stream, variant)
+        return replace(target, waivers=self._waivers(target)) if self.waivers else target
+
+    def _waivers(self, target: Target) -> tuple[Waiver, ...]:
+        """The image's own waivers, then those of its parents."""
+        name, parent = target.definition.name, self.parent(target)
+        own = self.waivers[name].waivers if name in self.waivers else ()
+        inherited = parent.waivers if parent else ()
+        return (
+            *(
+                Waiver(name, entry, inherited=False)
+                for entry in own
+                if (not entry.streams or target.stream_name in entry.streams)
+                and (not entry.variants or target.variant in entry.variants)
+            ),
+            *(replace(waiver, inherited=True) for waiver in inherited),
+        )
 
 
 def parent_stream(definitions: Mapping[str, ImageDefinition], reference: str, suite: str) -> tuple[str, str]:

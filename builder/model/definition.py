@@ -37,7 +37,8 @@ def _absolute(value: str) -> str:
     return value
 
 
-def _text(value: str) -> str:
+def plain_text(value: str) -> str:
+    """The value itself; raises ValueError when it holds control characters."""
     if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
         raise ValueError("control characters are not allowed")
     return value
@@ -46,7 +47,7 @@ def _text(value: str) -> str:
 def _environment_value(value: str) -> str:
     if len(value.encode()) > _ENVIRONMENT_VALUE_MAX:
         raise ValueError(f"longer than {_ENVIRONMENT_VALUE_MAX} bytes")
-    return _text(value)
+    return plain_text(value)
 
 
 def _platform(value: str) -> str:
@@ -58,7 +59,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 StreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.]*$", max_length=32)]
 PackageName = Annotated[str, AfterValidator(_package)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute), Field(max_length=1024)]
-PlainText = Annotated[str, AfterValidator(_text), Field(min_length=1, max_length=500)]
+PlainText = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(plain_text)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 EnvironmentValue = Annotated[str, AfterValidator(_environment_value)]
 PlatformText = Annotated[str, AfterValidator(_platform)]

@@ -11,6 +11,7 @@ from builder.model.definition import ChecksDefinition, ImageDefinition, Stream
 from builder.model.digest import Digest
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
+from builder.model.waiver import Waiver
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -20,13 +21,17 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One image to build: a stream and a variant of a definition, on all its platforms."""
+    """One image to build: a stream and a variant of a definition, on all its platforms.
+
+    `waivers` are those that concern it, its own and its parents'.
+    """
 
     definition: ImageDefinition
     checks: ChecksDefinition
     directory: Path
     stream_name: str
     variant: str
+    waivers: tuple[Waiver, ...] = ()
 
     @property
     def stream(self) -> Stream:

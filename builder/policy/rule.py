@@ -13,9 +13,14 @@ from typing import Literal
 
 from builder.model.evidence import CheckReport, Evidence, Finding, LintReport, NotDone, ScanReport
 from builder.model.image import BuiltImage
+from builder.model.waiver import Waiver
+from builder.policy.exploited import KnownExploited
 from builder.policy.schema import PolicyData, Thresholds
+from builder.policy.waivers import Decision, Terms, decide
 
 _SHOWN = 5  # items of a list in one failure
+# Trivy also lists what the distribution has found not to be affected.
+NOT_AFFECTED = "not_affected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +31,35 @@ class Case:
     evidence: tuple[Evidence, ...]
     policy: PolicyData
     now: dt.datetime
+    exploited: KnownExploited | None = None
 
     @property
     def scans(self) -> Iterator[ScanReport]:
         """The scans that were done."""
         return (e.scan for e in self.evidence if isinstance(e.scan, ScanReport))
+
+    def waived(self, scan: ScanReport) -> Iterator[tuple[Finding, Waiver]]:
+        """The findings of a scan that are waived, and by what."""
+        for finding in scan.findings:
+            if finding.status != NOT_AFFECTED and (found := self.decision(scan, finding).waiver):
+                yield finding, found
+
+    def counted(self, scan: ScanReport) -> Iterator[Finding]:
+        """The findings that count: neither waived, nor found not to affect the distribution."""
+        for finding in scan.findings:
+            if finding.status != NOT_AFFECTED and self.decision(scan, finding).waiver is None:
+                yield finding
+
+    def decision(self, scan: ScanReport, finding: Finding) -> Decision:
+        """What the image's waivers say of a finding."""
+        waivers = self.image.target.waivers
+        if not waivers:
+            return Decision()
+        added = {
+            p.name for one in self.image.platforms if one.platform == scan.platform for p in one.lock.packages
+        }
+        exploited = self.exploited.ids if self.exploited else frozenset()
+        return decide(finding, waivers, Terms(added, exploited, self.policy.waivers.days_max, self.now))
 
     @property
     def checks(self) -> Iterator[CheckReport]:
@@ -80,7 +109,7 @@ def listed(items: Sequence[str]) -> str:
 
 
 def over_limits(
-    scan: ScanReport, findings: Sequence[Finding], limits: Thresholds
+    case: Case, scan: ScanReport, findings: Sequence[Finding], limits: Thresholds
 ) -> Iterator[dict[str, object]]:
     """One entry for each severity with more findings than allowed, worst first."""
     by_severity: dict[object, list[Finding]] = {}
@@ -94,11 +123,12 @@ def over_limits(
                 "count": len(found),
                 "severity": severity,
                 "allowed": allowed,
-                "list": listed(
-                    [
-                        f"{f.id} in {f.package} {f.installed_version}"
-                        + (f" (fixed in {f.fixed_version})" if f.fixable else f" ({f.status})")
-                        for f in found
-                    ]
-                ),
+                "list": listed([described(f, case.decision(scan, f)) for f in found]),
             }
+
+
+def described(finding: Finding, decision: Decision) -> str:
+    """A finding in words, with what became of its waiver."""
+    state = f"fixed in {finding.fixed_version}" if finding.fixable else finding.status
+    lapsed = f"; {decision.lapsed}" if decision.lapsed else ""
+    return f"{finding.id} in {finding.package} {finding.installed_version} ({state}{lapsed})"

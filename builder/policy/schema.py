@@ -15,6 +15,7 @@ from builder.errors import DefinitionError, Problem
 from builder.model.definition import Name, PlainText, Strict
 from builder.model.digest import Digest
 from builder.model.evidence import Severity
+from builder.policy.exploited import KnownExploited
 
 _WHOLE = "(whole file)"
 _HINT = "registry/policies/baseline.yaml shows every key and what it means"
@@ -97,6 +98,21 @@ class ApprovalLimits(Strict):
     import_: Approvals = Field(alias="import", description="An image from elsewhere.")
 
 
+class ExploitedLimits(Strict):
+    """Findings that are known to be exploited, by the list `known-exploited.json` beside the policies."""
+
+    allowed: Limit
+    list: Literal["required", "optional"] = Field(
+        description="Whether nothing is approved where there is no list."
+    )
+
+
+class WaiverLimits(Strict):
+    """For how many days a waiver may be given."""
+
+    days_max: Annotated[int, Field(ge=0, le=3650)]
+
+
 class PolicyData(Strict):
     """One policy file."""
 
@@ -105,6 +121,8 @@ class PolicyData(Strict):
     title: PlainText
     verdict_days_valid: Annotated[int, Field(ge=1, le=90)]
     vulnerabilities: Vulnerabilities
+    known_exploited: ExploitedLimits
+    waivers: WaiverLimits
     secrets_max: Annotated[int, Field(ge=0)]
     licences: LicenceLimits
     database: DatabaseLimits
@@ -117,10 +135,11 @@ class PolicyData(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy and the digest of its text, which a verdict names."""
+    """A policy, the digest of its text, which a verdict names, and the list that lies beside it."""
 
     data: PolicyData
     digest: Digest
+    exploited: KnownExploited | None = None
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from builder.signing.predicates import (
     SIGNATURE_TYPE,
     TEST_RESULT_TYPE,
     VERDICT_TYPE,
+    VEX_TYPE,
     VULNERABILITY_TYPE,
     Provenance,
 )
@@ -36,8 +37,9 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     predicates.TEST_RESULT_TYPE: predicates.parse_test_result,
     VERDICT_TYPE: verdicts.decode,
     CHANNEL_TYPE: channels.decode,
+    VEX_TYPE: predicates.parse_openvex,
 }
-_REPORTS = (VULNERABILITY_TYPE, TEST_RESULT_TYPE)
+_REPORTS = (VULNERABILITY_TYPE, TEST_RESULT_TYPE, VEX_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Claims:
 
     `cyclonedx` maps the digest of each SBOM as canonical JSON to what it names (NAME=VERSION).
     `verdict` is the newest one. `channels` are the records of decisions on the image; `reports`
-    are the vulnerability and check reports with their predicate types.
+    are the vulnerability and check reports, and OpenVEX documents, with their predicate types.
     """
 
     form: str

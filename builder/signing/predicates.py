@@ -35,6 +35,7 @@ VULNERABILITY_TYPE = "https://cosign.sigstore.dev/attestation/vuln/v1"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 VERDICT_TYPE = "https://goldsmith.dev/attestations/verdict/v1"
 CHANNEL_TYPE = "https://goldsmith.dev/attestations/channel/v1"
+VEX_TYPE = "https://openvex.dev/ns"
 
 # Which role may say what. A type that is not here says nothing to us.
 ROLE_OF: Mapping[str, str] = {
@@ -46,6 +47,7 @@ ROLE_OF: Mapping[str, str] = {
     TEST_RESULT_TYPE: BUILDER,
     VERDICT_TYPE: VERDICT,
     CHANNEL_TYPE: VERDICT,
+    VEX_TYPE: VERDICT,
 }
 SHORT_NAMES: Mapping[str, str] = {
     SIGNATURE_TYPE: "signature",
@@ -56,10 +58,11 @@ SHORT_NAMES: Mapping[str, str] = {
     TEST_RESULT_TYPE: "checks",
     VERDICT_TYPE: "verdict",
     CHANNEL_TYPE: "channel",
+    VEX_TYPE: "OpenVEX",
 }
 # What an index of several platforms carries, and what a platform (or an index of one) carries.
 IMAGE_TYPES = frozenset({PROVENANCE_TYPE, VERDICT_TYPE})
-PLATFORM_TYPES = frozenset(ROLE_OF) - {SIGNATURE_TYPE, CHANNEL_TYPE}
+PLATFORM_TYPES = frozenset(ROLE_OF) - {SIGNATURE_TYPE, CHANNEL_TYPE, VEX_TYPE}
 
 BUILDER_ID = "https://goldsmith.dev/builder/v1"
 BUILD_TYPE = "https://goldsmith.dev/build/v1"
@@ -240,6 +243,15 @@ def parse_spdx(predicate: Mapping[str, Any]) -> None:
     if not str(predicate.get("spdxVersion", "")).startswith("SPDX-2."):
         refuse("predicate-malformed", "not an SPDX 2 document")
     items(predicate, "packages", "SPDX document", 1_000_000)
+
+
+def parse_openvex(predicate: Mapping[str, Any]) -> None:
+    """Check an OpenVEX document (0.2.0): its context, and statements with a status each."""
+    what = "OpenVEX document"
+    if not text(predicate, "@context", what).startswith("https://openvex.dev/ns"):
+        refuse("predicate-malformed", f"not an {what}")
+    for statement in items(predicate, "statements", what, 100_000):
+        text(statement, "status", what)
 
 
 def timestamp(at: dt.datetime) -> str:

@@ -16,6 +16,7 @@ from builder.model.catalogue import Catalogue, parent_stream
 from builder.model.definition import BuilderDefinition, ChecksDefinition, ImageDefinition, Stream
 from builder.model.image import Target
 from builder.model.layers import BUDGETS
+from builder.model.waiver import WaiversDefinition
 from builder.tools.strict_model import is_within, read_model
 
 __all__ = ["Catalogue", "end_of_life_problem", "json_schemas", "load_catalogue"]
@@ -29,10 +30,17 @@ def load_catalogue(root: Path) -> Catalogue:
     problems: list[Problem] = []
     definitions: dict[str, ImageDefinition] = {}
     checks: dict[str, ChecksDefinition] = {}
+    waivers: dict[str, WaiversDefinition] = {}
     for folder in _folders(root, problems):
         shown = f"images/{folder.name}"
         definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems)
         own_checks = read_model(root, f"{shown}/checks.yaml", ChecksDefinition, problems)
+        if (root / shown / "waivers.yaml").exists():
+            own_waivers = read_model(root, f"{shown}/waivers.yaml", WaiversDefinition, problems)
+            if own_waivers is not None:
+                waivers[folder.name] = own_waivers
+                if definition is not None:
+                    problems += _waiver_problems(folder.name, definition, own_waivers)
         if definition is None or own_checks is None:
             continue
         problems += _own_problems(root, folder.name, definition, own_checks)
@@ -45,7 +53,7 @@ def load_catalogue(root: Path) -> Catalogue:
         problems += _cross_problems(name, definition, definitions, broken)
     if problems:
         raise DefinitionError(sorted(problems, key=lambda p: (p.file, p.path)))
-    return Catalogue(root, definitions, checks, builder)
+    return Catalogue(root, definitions, checks, builder, waivers)
 
 
 def end_of_life_problem(target: Target, today: dt.date) -> Problem | None:
@@ -70,6 +78,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         for name, model in (
             ("image.yaml", ImageDefinition),
             ("checks.yaml", ChecksDefinition),
+            ("waivers.yaml", WaiversDefinition),
             ("builder.yaml", BuilderDefinition),
         )
     }
@@ -120,6 +129,18 @@ def _own_problems(
         yield from _stream_problems(file, f"streams.{name}", name, stream)
         if "dev" not in definition.variants and stream.dev.packages:
             yield Problem(file, f"streams.{name}.dev", "the image has no variant dev", "add it to `variants`")
+
+
+def _waiver_problems(
+    folder: str, definition: ImageDefinition, waivers: WaiversDefinition
+) -> Iterator[Problem]:
+    file = f"images/{folder}/waivers.yaml"
+    for number, entry in enumerate(waivers.waivers):
+        for field, known in (("streams", [*definition.streams]), ("variants", [*definition.variants])):
+            for name in getattr(entry, field):
+                if name not in known:
+                    hint = f"there are: {', '.join(known)}"
+                    yield Problem(file, f"waivers.{number}.{field}", f"the image has no {name!r}", hint)
 
 
 def _stream_problems(file: str, path: str, name: str, stream: Stream) -> Iterator[Problem]:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from builder.errors import DefinitionError, Problem, UsageError
+from builder.errors import DefinitionError, Problem, ToolError, UsageError
 from builder.model.digest import Digest
 from builder.model.evidence import Evidence, Sboms, ScanReport
 from builder.model.image import BuiltImage
 from builder.model.verdict import Verdict
 from builder.policy.engine import evaluate
+from builder.policy.exploited import FILE, KnownExploited, parse_exploited
 from builder.policy.rule import Case
 from builder.policy.schema import Policy, parse_policy
 from builder.store import read_file
 from builder.tools import strict_yaml
+from builder.tools.strict_json import parse_object
+
+_EXPLOITED_MAX = 32 << 20  # bytes
 
 
 def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now: dt.datetime) -> Verdict:
-    """The verdict on an image: every rule's result, valid from `now` for the policy's time."""
-    results = evaluate(Case(image, evidence, policy.data, now))
+    """The verdict on an image: every rule's result, and the waivers that were used.
+
+    Valid from `now` for the policy's time, but no longer than any waiver that was used.
+    """
+    case = Case(image, evidence, policy.data, now, policy.exploited)
+    results = evaluate(case)
     scans = [e.scan for e in evidence if isinstance(e.scan, ScanReport)]
+    used = {waiver.id: waiver.ends_at for scan in scans for _, waiver in case.waived(scan)}
+    expires_at = now + dt.timedelta(days=policy.data.verdict_days_valid)
     return Verdict(
         digest=image.digest,
         ref=image.target.ref,
@@ -29,12 +40,13 @@ def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now
         policy=policy.name,
         policy_digest=policy.digest,
         issued_at=now,
-        expires_at=now + dt.timedelta(days=policy.data.verdict_days_valid),
+        expires_at=min([expires_at, *used.values()]),
         database=scans[0].database if scans else None,
         sboms={
             str(e.digest): str(Digest.of(e.sboms.cyclonedx)) for e in evidence if isinstance(e.sboms, Sboms)
         },
         rules=results,
+        waivers=tuple(sorted(used)),
     )
 
 
@@ -58,7 +70,10 @@ def load_policy(path: Path) -> Policy:
 
 
 def find_policy(name: str, folders: Sequence[Path]) -> Policy:
-    """The policy called `name` in the first of the folders that has it; raises as `load_policy`."""
+    """The policy called `name` in the first of the folders that has it; raises as `load_policy`.
+
+    With it comes the list of known exploited vulnerabilities of the first folder that has one.
+    """
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     for folder in folders:
         path = folder / f"{name}.yaml"
@@ -66,9 +81,34 @@ def find_policy(name: str, folders: Sequence[Path]) -> Policy:
             policy = load_policy(path)
             if policy.name != name:
                 raise UsageError(f"{path} calls itself {policy.name!r}", hint="file and name must agree")
-            return policy
+            return replace(policy, exploited=_exploited(folders))
     raise UsageError(
         f"there is no policy called {name!r}",
         context=f"known: {', '.join(known) or 'none'}",
         hint="GOLDSMITH_POLICY names a file in the catalogue's policies/ or one that comes with goldsmith",
     )
+
+
+def _exploited(folders: Sequence[Path]) -> KnownExploited | None:
+    for folder in folders:
+        if (folder / FILE).exists():
+            return _load_exploited(folder / FILE)
+    return None
+
+
+def _load_exploited(path: Path) -> KnownExploited:
+    try:
+        text = read_file(path, _EXPLOITED_MAX)
+        value = parse_object(text, size_max=_EXPLOITED_MAX, what=path.name)
+        return parse_exploited(value, Digest.of(text))
+    except (OSError, ToolError, ValueError) as error:
+        raise DefinitionError(
+            [
+                Problem(
+                    path.name,
+                    "(whole file)",
+                    f"not a list of known exploited vulnerabilities: {error}",
+                    "take CISA's JSON file, or remove it",
+                )
+            ]
+        ) from None

@@ -2,7 +2,7 @@
 
 Who says what: the builder key signs the image signature, the provenance, the SBOMs, and the
 vulnerability and check reports; the verdict key signs decisions (the verdict; later, channel
-records) and nothing else. So no statement of the builder can stand for an approval. cosign 3
+records, OpenVEX) and nothing else. So no statement of the builder can stand for an approval. cosign 3
 takes any bundle of a key for a signature of that key, and is content when one of several bundles
 verifies (seen with 3.1): with the builder's key it always finds the builder's own bundles,
 whatever the verdict key adds. With the verdict's key it is content too; who wants to know that an
@@ -26,6 +26,7 @@ from builder.model.evidence import CheckReport, Evidence, NotDone, Sboms, ScanRe
 from builder.model.image import BuiltImage, Descriptor
 from builder.model.release import SignedImage, SignedManifest
 from builder.model.verdict import Verdict
+from builder.policy.vex import openvex
 from builder.signing import predicates, verdicts
 from builder.signing.cosign_formats import (
     SignedStatement,
@@ -68,6 +69,7 @@ def sign(
     shared = {
         predicates.PROVENANCE_TYPE: canonical_json(provenance),
         VERDICT_TYPE: verdicts.encode(verdict),
+        **({predicates.VEX_TYPE: openvex(image, verdict.waivers)} if verdict.waivers else {}),
     }
     on_index = documents[image.platforms[0].manifest.digest] if len(image.platforms) == 1 else {}
     subjects: list[tuple[Descriptor, dict[str, bytes]]] = [(image.index, {**shared, **on_index})]

@@ -25,6 +25,13 @@ class Checkout:
     state: Path
     environment: Mapping[str, str]
 
+    def copy(self, folder: Path, environment: Mapping[str, str]) -> Checkout:
+        """The same catalogue in another folder, with another state, and the same packages at hand."""
+        copy = _checkout(folder, self.catalogue, environment)
+        if (self.state / "pool").is_dir():
+            shutil.copytree(self.state / "pool", copy.state / "pool", copy_function=os.link)
+        return copy
+
     def goldsmith(
         self, *arguments: str, ok: bool = True, prefix: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
@@ -67,9 +74,7 @@ def another_checkout(
     made: list[Checkout] = []
 
     def make(name: str, folder: Path = tmp_path, **environment: str) -> Checkout:
-        checkout = _checkout(folder / name, today.catalogue, {**clean_environment, **environment})
-        if (today.state / "pool").is_dir():
-            shutil.copytree(today.state / "pool", checkout.state / "pool", copy_function=os.link)
+        checkout = today.copy(folder / name, {**clean_environment, **environment})
         made.append(checkout)
         return checkout
 

@@ -114,11 +114,14 @@ def test_a_newer_verdict_governs(good: World) -> None:
     assert verify(TAG, registry, good.trust, later).verdict.issued_at == later
 
 
+_OTHER = "https://example.org/opinion/v1"
+
+
 def test_statements_of_other_kinds_count_for_nothing(good: World) -> None:
     registry = _published(good)
     stranger = new_keys(good.image.layout.parent / "stranger").builder
-    vex = Item("https://openvex.dev/ns", b"{}", stranger, good.image.digest, "https://openvex.dev/ns")
-    registry.store(REPO, bundle_referrer(good.image.index, vex.signed("bundles", ""), "hint"))
+    opinion = Item(_OTHER, b"{}", stranger, good.image.digest, _OTHER)
+    registry.store(REPO, bundle_referrer(good.image.index, opinion.signed("bundles", ""), "hint"))
     assert verify(TAG, registry, good.trust, NOW).manifests[0].ignored == 1
 
 

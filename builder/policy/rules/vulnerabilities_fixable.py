@@ -9,9 +9,8 @@ from builder.policy.rule import Case, Rule, Seen, over_limits
 
 def _check(case: Case) -> Iterator[Seen]:
     for scan in case.scans:
-        # Trivy also lists what the distribution has found not to be affected.
-        counted = [f for f in scan.findings if f.fixable and f.status != "not_affected"]
-        yield from over_limits(scan, counted, case.policy.vulnerabilities.fixable)
+        found = [f for f in case.counted(scan) if f.fixable]
+        yield from over_limits(case, scan, found, case.policy.vulnerabilities.fixable)
 
 
 RULE = Rule(
