@@ -83,6 +83,7 @@ BESIDE = {
     "registry": ("registry/storage.py", "the data of the storage registry"),
     "gate": ("builder/cli/serve.py", "what `goldsmith serve` has approved, for its next start"),
     "access": ("builder/cli/identity.py", "the tokens, hashed; only for the owner's eyes"),
+    "pulls": ("builder/cli/identity.py", "who pulled what, as `goldsmith serve` notes it; kept for 400 days"),
     "ledger": ("builder/cli/audit.py", "who decided what: the entries, the signed head, locks"),
     "index": ("builder/cli/knowledge.py", "the index of the registry: rebuilt by `goldsmith reindex`"),
     "assembler": (

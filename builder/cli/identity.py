@@ -6,6 +6,7 @@ import os
 import pwd
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import PolicyDenied
@@ -63,6 +64,11 @@ def caller(settings: Settings, store: Store) -> Caller:
 def token_store(store: Store) -> TokenStore:
     """The tokens of a state directory."""
     return TokenStore(store.root / "access")
+
+
+def pulls_folder(store: Store) -> Path:
+    """Where gates note who pulled what."""
+    return store.root / "pulls"
 
 
 def may_publish(workshop: Workshop, refs: Sequence[str]) -> None:

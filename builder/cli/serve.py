@@ -74,7 +74,7 @@ def serve(
     log_requests: _LogRequests = True,
 ) -> None:
     """Serve approved images to those who may pull them, read-only, until stopped; logs JSON lines."""
-    from builder.cli.identity import token_store
+    from builder.cli.identity import pulls_folder, token_store
     from builder.report import log_line
     from builder.settings import Settings, wall_clock
     from builder.signing.trust import Trust
@@ -97,6 +97,7 @@ def serve(
         names=Names(prefix, strip_prefix),
         accept_sample=accept_sample,
         proofs=store.root / "gate",
+        pulls=pulls_folder(store),
         blobs=_own_blobs(settings, upstream),
         accel=accel.rstrip("/") if accel else None,
         log_requests=log_requests,

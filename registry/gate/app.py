@@ -17,8 +17,9 @@ from registry.gate.blobs import WrongBytes
 from registry.gate.denials import HELP, RETRY_SECONDS, warning
 from registry.gate.door import HELP_PATH, Door
 from registry.gate.journal import Journal, Metrics
-from registry.gate.names import Refused, read_path
+from registry.gate.names import Refused, Wanted, read_path
 from registry.gate.upstream import StorageAway
+from registry.pulls import PullJournal
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -53,11 +54,12 @@ class Gate:
         metrics: Metrics,
         *,
         door: Door,
+        pulls: PullJournal | None = None,
         ready: Callable[[], bool],
         bounds: Bounds = Bounds(),
     ) -> None:
         self._approved, self._answers, self._journal, self._metrics = approved, answers, journal, metrics
-        self._door, self._ready, self._bounds = door, ready, bounds
+        self._door, self._pulls, self._ready, self._bounds = door, pulls, ready, bounds
         self._active = 0
         self._prefix, self._number = secrets.token_hex(4), 0
 
@@ -118,6 +120,8 @@ class Gate:
                 return "door", visitor
             answer = self._answers.at_once(wanted, number)
             if answer is not None:
+                if self._pulls is not None and answer.status == 200 and scope["method"] == "GET":
+                    self._note_pull(visitor.name, wanted, answer)
                 return wanted.kind, answer
             try:
                 async with asyncio.timeout(self._bounds.answer_seconds):
@@ -138,6 +142,12 @@ class Gate:
         if path == b"/token" and scope["method"] == "GET":
             return "token", self._door.token(scope, number)
         return "other", self._own(path, scope["method"])
+
+    def _note_pull(self, who: str, wanted: Wanted, answer: Answer) -> None:
+        if self._pulls is not None and not wanted.reference.startswith("sha256-"):  # cosign's tags
+            digest = next(v for n, v in answer.headers if n == b"docker-content-digest")
+            tag = "" if wanted.is_digest else wanted.reference
+            self._pulls.note(who, wanted.name, digest.decode(), tag)
 
     def _own(self, path: bytes, method: str) -> Answer:
         """The addresses beside the registry's."""

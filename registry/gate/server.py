@@ -28,12 +28,14 @@ from registry.gate.proofs import Proofs
 from registry.gate.protocol import BoundedProtocol
 from registry.gate.upstream import Folder, Storage
 from registry.gate.watch import Names, Watch
+from registry.pulls import PullJournal
 
 LOOK_SECONDS = 0.3  # from the end of one look at the storage to the next
 _ACCESS_SECONDS = 0.25  # between two looks at rules and tokens
 _LOOK_SHARE = 2  # the pause is that much longer than the storage was asked for
 _PAUSE_MAX = 30
 _FLUSH_SECONDS = 0.2
+_PULLS_SECONDS = 1
 _GRACE_SECONDS = 30  # for requests that are being answered at the end
 _KEEP_ALIVE_SECONDS = 75
 _LIMITS = Limits(connect_seconds=2, read_seconds=10, total_seconds=20, attempts=2)
@@ -45,7 +47,8 @@ class Configuration:
 
     `link` is its address for people, in refusals. `proofs` is the folder in which approvals
     outlive a restart. `blobs` is the storage's blob folder when that is on this machine, `accel`
-    the internal address that a web server in front hands blobs out from. `access` says who may pull.
+    the internal address that a web server in front hands blobs out from. `access` says who may pull,
+    `pulls` is the folder in which is noted who did.
     """
 
     host: str
@@ -57,6 +60,7 @@ class Configuration:
     names: Names = field(default_factory=Names)
     accept_sample: bool = False
     proofs: Path | None = None
+    pulls: Path | None = None
     blobs: Path | None = None
     accel: str | None = None
     log_requests: bool = True
@@ -102,6 +106,7 @@ class Service:
         self._server: uvicorn.Server | None = None
         self._looked = threading.Event()
         self._stop = threading.Event()
+        self._pulls = PullJournal(config.pulls, clock.stamp) if config.pulls else None
         self.door = Door(config.access, self.journal, self.metrics, now=clock.now, link=config.link)
         self.app = Gate(
             approved,
@@ -109,6 +114,7 @@ class Service:
             self.journal,
             self.metrics,
             door=self.door,
+            pulls=self._pulls,
             ready=self._looked.is_set,
             bounds=config.bounds,
         )
@@ -148,6 +154,7 @@ class Service:
         watcher.start()
         threading.Thread(target=self._heed_access, name="access", daemon=True).start()
         flusher = asyncio.create_task(self._flush())
+        pulls = asyncio.create_task(self._flush_pulls())
         self.journal.event("started", listen=f"{config.host}:{config.port}", storage=config.storage)
         if self.door.is_open:
             self.journal.event("anonymous", warning="EVERYBODY MAY PULL EVERYTHING WITHOUT A LOGIN")
@@ -156,8 +163,11 @@ class Service:
         finally:
             self._stop.set()
             flusher.cancel()
+            pulls.cancel()
             await self._blobs.close()
             await self._storage.close()
+            if self._pulls is not None:
+                await asyncio.to_thread(self._pulls.close)
             self.journal.event("stopped")
             self.journal.flush()
 
@@ -197,3 +207,11 @@ class Service:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
             self.journal.flush()
+
+    async def _flush_pulls(self) -> None:
+        while self._pulls is not None:
+            await asyncio.sleep(_PULLS_SECONDS)
+            try:
+                await asyncio.to_thread(self._pulls.flush)
+            except OSError as error:
+                self.journal.event("pulls-not-written", cause=str(error), dropped=self._pulls.dropped)

@@ -16,6 +16,7 @@ from builder.oci.client import RegistryClient
 from builder.stages.publish import publish
 from registry.access.source import Files
 from registry.access.tokens import TokenStore
+from registry.pulls import pulls
 from tests.support.evidence import World, approval, evidence, world
 from tests.support.gates import Reply, RunningGate, running_gate, wait_for
 from tests.support.images import NOW, built_image
@@ -306,3 +307,22 @@ def test_our_own_client_logs_in(closed: Place) -> None:
     client = RegistryClient(closed.gate.address, credentials=Credentials("robot", shown))
     data, _, digest = client.get_manifest(client.reference(PYTHON, "3.13"))
     assert digest == closed.here.image.digest and data
+
+
+def test_who_pulled_what_is_noted(place: Place) -> None:
+    shown, folder = place.token("dev"), place.folder / "pulls"
+    digest = place.here.image.digest
+    with running_gate(place.sim.address, place.here.trust, access=place.source(), pulls=folder) as gate:
+        place.gate = gate
+        for _ in range(3):
+            assert place.as_(shown, TAG).status == 200
+        assert place.as_(shown, f"/v2/{PYTHON}/manifests/{digest}").status == 200
+        place.as_(shown, TAG, method="HEAD")
+        place.as_(shown, f"/v2/{PYTHON}/manifests/sha256-{digest.hex}.sig")
+        place.as_(shown, f"/v2/{PYTHON}/manifests/absent")
+        gate.get(TAG)
+    counted = [(p.who, p.repository, p.digest, p.tag, p.count) for p in pulls(folder, NOW)]
+    assert sum(c for *_, tag, c in counted if tag == "3.13") == 3
+    assert set(counted) - {c for c in counted if c[3]} == {("token:dev", PYTHON, digest, "", 1)}
+    assert {c[:3] for c in counted} == {("token:dev", PYTHON, digest)}
+    assert all(shown[14:].encode() not in p.read_bytes() for p in folder.iterdir())
