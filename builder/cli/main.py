@@ -35,6 +35,7 @@ _GROUPS = (
     "catalogue",
     "images",
     "planning",
+    "databases",
     "evidence",
     "host",
     "registry",

@@ -85,13 +85,21 @@ class ReleaseTools:
         return locate(self.workshop.settings.hadolint_binary, self.workshop.settings.child_environment)
 
     @cached_property
+    def source(self) -> str | None:
+        """Where the database is: the pinned copy of `database_source`, once it was mirrored."""
+        from builder.stages.sync import read_pin
+
+        pin = read_pin(self.workshop.store)
+        return pin.reference if pin and self.database_source in (None, pin.asked) else self.database_source
+
+    @cached_property
     def database(self) -> Database:
         """The vulnerability database, pinned by its digest."""
         from builder.tools.trivy_db import open_database
 
         return open_database(
             self.workshop.store,
-            self.database_source,
+            self.source,
             now=self.workshop.settings.now,
             age_days_max=self.policy.data.database.age_days_max,
         )
@@ -126,7 +134,7 @@ class ReleaseTools:
         """The same with the database that was opened last; nothing is fetched."""
         from builder.tools.trivy_db import current_digest
 
-        return self.identity(current_digest(self.workshop.store, self.database_source))
+        return self.identity(current_digest(self.workshop.store, self.source))
 
     def still_published(self, image: BuiltImage) -> bool:
         """Whether the registry's tags still point to this image."""

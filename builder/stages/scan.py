@@ -28,7 +28,7 @@ from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import CanaryResult, Sboms, ScanReport
 from builder.model.image import PlatformImage
 from builder.oci.layout import single_platform_view, verified_chunks
-from builder.tools.canary import CANARIES
+from builder.tools.canary import CANARIES, plant
 from builder.tools.strict_json import clean, parse_object
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
@@ -257,12 +257,7 @@ def _dicts(value: object) -> list[dict[str, Any]]:
 def _plant(major: int, database: Database, trivy: Trivy, work: Path, seconds_max: float) -> CanaryResult:
     """7. Scan the canary; all its vulnerabilities must be found."""
     canary = CANARIES[major]
-    planted, output = work / "canary.cdx.json", work / "canary-report.json"
-    planted.write_bytes(canary.document(major))
-    trivy.scan_sbom(planted, database.cache_dir, output, seconds=seconds_max)
-    report = read_report(output)
-    ids = {f.id for f in report.findings if f.package == canary.package}
-    missing = [v for v in canary.vulnerabilities if v not in ids]
+    ids, missing = plant(major, database.cache_dir, trivy, work, seconds_max)
     if missing:
         raise _refusal(
             f"the planted {canary.package} {canary.version} for Debian {major} is known to be vulnerable, "

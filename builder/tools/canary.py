@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
+
+from builder.tools.trivy import Trivy
+from builder.tools.trivy_report import read_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +60,16 @@ CANARIES = {
     12: Canary("openssl", "3.0.16", "1~deb12u1", ("CVE-2025-9230", "CVE-2025-15467")),
     13: Canary("openssl", "3.5.1", "1", ("CVE-2025-9230", "CVE-2025-15467")),
 }
+
+
+def plant(major: int, cache: Path, trivy: Trivy, work: Path, seconds: float) -> tuple[set[str], list[str]]:
+    """Scan the canary of a Debian release with the database in `cache`; files go to `work`.
+
+    Returns what was found in it, and what should have been and was not. Raises ToolError.
+    """
+    canary = CANARIES[major]
+    planted, output = work / "canary.cdx.json", work / "canary-report.json"
+    planted.write_bytes(canary.document(major))
+    trivy.scan_sbom(planted, cache, output, seconds=seconds)
+    found = {f.id for f in read_report(output).findings if f.package == canary.package}
+    return found, [v for v in canary.vulnerabilities if v not in found]

@@ -101,6 +101,11 @@ def current_digest(store: Store, source: str | None) -> Digest | None:
     return Digest(record["digest"]) if record else None
 
 
+def forget(store: Store, source: str) -> None:
+    """Drop the record of a source that is no longer in use; its database goes with the next pruning."""
+    _record_path(store, source).unlink(missing_ok=True)
+
+
 def _record_path(store: Store, source: str | None) -> Path:
     return store.db / f"current-{Digest.of((source or '').encode()).short}.json"
 
