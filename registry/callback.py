@@ -1,7 +1,8 @@
 """Deprecate, withdraw, put into quarantine, release: a decision on an image that is already there.
 
 The order: the ledger, the record on platforms and index wherever the image is (so that nobody
-accepts it any more), then the floating tag, where a replacement of the same stream takes it.
+accepts it any more), then the floating tag, where a replacement of the same stream takes it; then
+gates are told to look now.
 Tags are never removed: the immutable tag goes on pointing to what was withdrawn, whose record says
 so, and the ledger remembers whose it was. A decision that was cut is completed by the next run.
 """
@@ -31,6 +32,7 @@ from registry.office import (
     publish_record,
     record_of,
     state_of,
+    tell_gates,
 )
 
 ACTIONS = {
@@ -92,6 +94,9 @@ def change(office: Office, reference: Reference, wanted: Channel, why: str, repl
     moved = False
     if instead is not None and takes_tag:
         moved = move_tag(office, subject.repo, subject.tag, instead.digest)
+    changed = is_new or any(told) or moved
+    if changed:
+        tell_gates(office, state, places)
     return Change(
         subject.digest,
         subject.ref,
@@ -100,7 +105,7 @@ def change(office: Office, reference: Reference, wanted: Channel, why: str, repl
         places,
         instead.digest if instead is not None and takes_tag else None,
         entry,
-        changed=is_new or any(told) or moved,
+        changed=changed,
     )
 
 

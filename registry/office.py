@@ -24,10 +24,12 @@ from builder.signing.collect import Registry
 from builder.signing.keys import Keys
 from builder.signing.trust import Trust
 from builder.store import StateBusy
+from registry.changes import announce
 from registry.ledger import Entry, Fact, Ledger, LedgerBroken
 from registry.records import attach, put_content, read_record, signed_record
 
 _THREADS = 8
+_RECENT = 8  # decisions that gates are reminded of
 CANDIDATES = "candidate"  # the prefix under which images are published
 
 
@@ -230,6 +232,12 @@ def move_tag(office: Office, repo: str, tag: str, digest: Digest, known: Registr
     if client.get_manifest(ref)[2] != digest:
         raise _vanished(str(ref))
     return True
+
+
+def tell_gates(office: Office, state: State, repos: tuple[str, ...]) -> None:
+    """Let gates look at these repositories now, and at those of the decisions before, if they missed one."""
+    before = (e.fact.ref.partition(":")[0] for e in reversed(state.history[-_RECENT:]))
+    announce(office.client, (*repos, *before), office.now)
 
 
 def fetch(client: RegistryClient, ref: Reference) -> Manifest:

@@ -14,6 +14,7 @@ The procedure; the numbers stand in the code:
  7. The decision enters the ledger.
  8. The channel record, with number and hash of that entry, is attached to platforms and index.
  9. The immutable tag, then the floating tag.
+10. Gates are told to look now.
 
 Before 8 nothing that a consumer accepts has changed but evidence. A run that was cut anywhere is
 completed by the next one: what is there is not written again, and a decision is not told twice.
@@ -48,6 +49,7 @@ from registry.office import (
     publish_record,
     record_of,
     state_of,
+    tell_gates,
 )
 from registry.recheck import recheck
 
@@ -109,9 +111,11 @@ def promote(
     # 9. the tags, the floating one last
     tags = (subject.immutable_tag, subject.tag)
     moved = [move_tag(office, subject.repo, tag, digest, arrived) for tag in tags]
-    return Promotion(
-        home, subject.ref, tags, previous, entry, changed=bool(written) or is_new or told or any(moved)
-    )
+    changed = bool(written) or is_new or told or any(moved)
+    # 10. the gates
+    if changed:
+        tell_gates(office, state, (subject.repo,))
+    return Promotion(home, subject.ref, tags, previous, entry, changed)
 
 
 def rollback(office: Office, ref: str, target: Target, why: str) -> Promotion:

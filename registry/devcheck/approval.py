@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from builder.model.channel import Channel as Decided
 from builder.model.channel import ChannelRecord
+from registry import changes
 from registry.devcheck.known import Channel, Image
 
 _CANDIDATES = "candidate/"
@@ -27,7 +28,7 @@ _NAMES: dict[Decided, Channel] = {
 def for_developers(repository: str, repositories: Collection[str]) -> bool:
     """Whether a repository, among all of a registry, is one that developers pull from."""
     if not repository.startswith(_CANDIDATES):
-        return True
+        return repository != changes.REPOSITORY
     return repository.removeprefix(_CANDIDATES) not in repositories
 
 

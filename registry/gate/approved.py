@@ -1,6 +1,7 @@
 """What the gate may serve, in memory: look-ups in constant time, expiry looked at on each use.
 
-The views of repositories are immutable and replaced as a whole, so that a reader in another
+An approval that was kept from an earlier process proves itself when something of it is asked for
+first. The views of repositories are immutable and replaced as a whole, so that a reader in another
 thread sees the state before a change or after it, never between. Times are seconds since the epoch.
 """
 
@@ -8,13 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from builder.model.digest import Digest
 from builder.model.image import INDEX_TYPE, Descriptor
 from builder.oci.manifest import index_bytes
 from registry.gate.decision import Approved, Denied, Held, Reason
+from registry.gate.kept import Kept
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 _WARN_BEFORE = dt.timedelta(days=90)
@@ -41,8 +43,45 @@ class RepositoryState:
     """
 
     tags: Mapping[str, Digest] = field(default_factory=dict)
-    decisions: Mapping[Digest, Approved | Denied] = field(default_factory=dict)
+    decisions: Mapping[Digest, Approved | Kept | Denied] = field(default_factory=dict)
     gone: Mapping[str, Digest] = field(default_factory=dict)
+
+
+class Content:
+    """All that is served of one image, ready to be sent; `entries` are its manifests by digest."""
+
+    __slots__ = ("blobs", "entries", "referrers")
+
+    def __init__(self, approved: Approved) -> None:
+        expires = approved.expires_at.timestamp()
+        self.entries: Mapping[str, Entry] = {
+            h.digest: _entry(h, approved, expires) for h in approved.manifests
+        }
+        self.blobs: Mapping[str, int] = {d: n for h in approved.manifests for d, n in h.blobs.items()}
+        self.referrers: Mapping[str, tuple[Descriptor, ...]] = dict(approved.referrers.items())
+
+
+class Served:
+    """An approved image in a view; its content is made, and proved if need be, when it is asked for."""
+
+    __slots__ = ("_content", "_decision", "expires", "index")
+
+    def __init__(self, decision: Approved | Kept) -> None:
+        self.index = decision.index
+        self.expires = decision.expires_at.timestamp()
+        self._decision = decision
+        self._content: Content | None = None
+
+    @property
+    def content(self) -> Content | None:
+        """What it has; None when it cannot be proved any more, and then nothing of it is served."""
+        if self._content is None:
+            decision = self._decision
+            approved = decision.approved() if isinstance(decision, Kept) else decision
+            if approved is not None:
+                self._content = Content(approved)
+                self.expires = min(self.expires, approved.expires_at.timestamp())
+        return self._content
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +100,12 @@ class View:
     name: str
     storage: str
     tags: Mapping[str, str]
-    manifests: Mapping[str, Entry]
-    blobs: Mapping[str, tuple[int, float]]
-    referrers: Mapping[str, tuple[tuple[Descriptor, float], ...]]
+    manifests: Mapping[str, Served]
+    blobs: Mapping[str, Served]
+    referrers: Mapping[str, tuple[Served, ...]]
     denied: Mapping[str, Denied]
     listed: tuple[str, ...]
-    images: tuple[tuple[str, str, float], ...]  # floating or other tag, digest, expiry; newest first
+    images: tuple[tuple[str, Served], ...]  # floating or other tag, its image; newest first
 
     def instead_of(self, denied: Denied, tag: str | None, now: float) -> str | None:
         """The replacement that was decided, or else the one that there is."""
@@ -74,47 +113,36 @@ class View:
 
     def replacement(self, tag: str | None, now: float) -> str | None:
         """`repo:tag@digest` of an approved image: of this tag when there is one, else the newest."""
-        valid = [(t, d) for t, d, expires in self.images if expires > now]
+        valid = [x for x in self.images if x[1].expires > now]
         best = next((x for x in valid if x[0] == tag), valid[0] if valid else None)
-        return f"{self.name}:{best[0]}@{best[1]}" if best else None
+        return f"{self.name}:{best[0]}@{best[1].index}" if best else None
 
 
 def compile_view(name: str, storage: str, state: RepositoryState) -> View:
     """The view of a repository: what several images share lives as long as the last of them."""
-    approved = [a for a in state.decisions.values() if isinstance(a, Approved)]
-    approved.sort(key=lambda a: a.issued_at, reverse=True)
-    manifests: dict[str, Entry] = {}
-    blobs: dict[str, tuple[int, float]] = {}
-    referrers: dict[str, tuple[tuple[Descriptor, float], ...]] = {}
+    approved = [a for a in state.decisions.values() if isinstance(a, Approved | Kept)]
+    serving = {a.index: Served(a) for a in approved}
+    manifests: dict[str, Served] = {}
+    blobs: dict[str, Served] = {}
+    referrers: dict[str, tuple[Served, ...]] = {}
+    for one in sorted(approved, key=lambda a: (a.expires_at, a.issued_at)):
+        served = serving[one.index]
+        manifests.update(dict.fromkeys(_manifests(one), served))
+        blobs.update(dict.fromkeys(_blobs(one), served))
+        for subject in one.subjects if isinstance(one, Kept) else one.referrers:
+            referrers[subject] = (*referrers.get(subject, ()), served)
     tags: dict[str, str] = {}
-    for one in approved:
-        expires = one.expires_at.timestamp()
-        for held in one.manifests:
-            known = manifests.get(held.digest)
-            if known is None or known.expires < expires:
-                manifests[held.digest] = _entry(held, one, expires)
-            for digest, size in held.blobs.items():
-                other = blobs.get(digest)
-                if other is None or other[1] < expires:
-                    blobs[digest] = (size, expires)
-        for subject, listed in one.referrers.items():
-            if subject not in referrers:
-                referrers[subject] = tuple((d, expires) for d in listed)
-                continue
-            old = {d.digest: (d, e) for d, e in referrers.get(subject, ())}
-            new = {d.digest: (d, max(expires, old.get(d.digest, (d, 0.0))[1])) for d in listed}
-            referrers[subject] = tuple({**old, **new}.values())
-        for tag, digest in one.tags.items():
-            tags.setdefault(tag, digest)
+    for one in sorted(approved, key=lambda a: a.issued_at):
+        tags.update(one.cosign if isinstance(one, Kept) else one.tags)
     for key in referrers:
         tags.setdefault(f"sha256-{key[7:]}", key)  # answered as a list, see `manifest`
     denied: dict[str, Denied] = {}
     for digest, decision in state.decisions.items():
         if isinstance(decision, Denied):
             denied |= {d: decision for d in (digest, *decision.digests) if d not in manifests}
-    serving = {a.index: a for a in approved}
     by_tag = {tag: serving[d] for tag, d in state.tags.items() if d in serving}
-    images = sorted(by_tag, key=lambda t: (-by_tag[t].issued_at.timestamp(), len(t), t))
+    issued = {a.index: a.issued_at.timestamp() for a in approved}
+    images = sorted(by_tag, key=lambda t: (-issued[by_tag[t].index], len(t), t))
     return View(
         name,
         storage,
@@ -124,7 +152,7 @@ def compile_view(name: str, storage: str, state: RepositoryState) -> View:
         referrers,
         denied,
         tuple(sorted(by_tag)),
-        tuple((t, str(by_tag[t].index), by_tag[t].expires_at.timestamp()) for t in images),
+        tuple((t, by_tag[t]) for t in images),
     )
 
 
@@ -157,7 +185,7 @@ class ApprovedSet:
         digest = reference if is_digest else view.tags.get(reference)
         if digest is None:
             return None
-        entry = view.manifests.get(digest)
+        entry = _entry_of(view, digest)
         if entry is not None and entry.expires > now:
             if not is_digest and reference == f"sha256-{digest[7:]}":
                 return self._referrers_tag(view, digest, now)
@@ -171,19 +199,20 @@ class ApprovedSet:
     def blob(self, name: str, digest: str, now: float) -> tuple[str, int] | Refusal | None:
         """Repository in the storage and size of a blob that an approved manifest of `name` holds."""
         view = self._views.get(name)
-        found = view.blobs.get(digest) if view else None
-        if view is None or found is None:
+        served = view.blobs.get(digest) if view else None
+        content = served.content if served else None
+        if view is None or served is None or content is None or digest not in content.blobs:
             return None
-        if found[1] <= now:
-            return Refusal(_expired(found[1]), digest, view.replacement(None, now))
-        return view.storage, found[0]
+        if served.expires <= now:
+            return Refusal(_expired(served.expires), digest, view.replacement(None, now))
+        return view.storage, content.blobs[digest]
 
     def referrers(self, name: str, digest: str, now: float) -> tuple[Descriptor, ...] | None:
         """What is attached to a manifest; None when there is no such repository."""
         view = self._views.get(name)
         if view is None:
             return None
-        return tuple(d for d, expires in view.referrers.get(digest, ()) if expires > now)
+        return _attached(view, digest, now)
 
     def tags(self, name: str, count: int, last: str) -> tuple[tuple[str, ...], bool] | None:
         """A page of the approved tags after `last`, and whether more follow."""
@@ -198,12 +227,35 @@ class ApprovedSet:
 
     def _referrers_tag(self, view: View, subject: str, now: float) -> Entry | None:
         """cosign's list under `sha256-HEX`, for clients without the referrers API."""
-        listed = tuple(d for d, expires in view.referrers.get(subject, ()) if expires > now)
+        listed = _attached(view, subject, now)
         if not listed:
             return None
         data = index_bytes(listed)
         held = Held(Digest.of(data), INDEX_TYPE, data, {})
         return Entry(held, headers_of(held), _NEVER, None, _NEVER, "")
+
+
+def _entry_of(view: View, digest: str) -> Entry | None:
+    served = view.manifests.get(digest)
+    content = served.content if served is not None else None
+    return content.entries.get(digest) if content is not None else None
+
+
+def _attached(view: View, subject: str, now: float) -> tuple[Descriptor, ...]:
+    """What the images that hold a manifest have attached to it."""
+    found: dict[Digest, Descriptor] = {}
+    for served in view.referrers.get(subject, ()):
+        if (content := served.content) is not None and served.expires > now:
+            found |= {d.digest: d for d in content.referrers.get(subject, ())}
+    return tuple(found.values())
+
+
+def _manifests(image: Approved | Kept) -> Iterable[str]:
+    return image.manifests if isinstance(image, Kept) else (h.digest for h in image.manifests)
+
+
+def _blobs(image: Approved | Kept) -> Iterable[str]:
+    return image.blobs if isinstance(image, Kept) else (b for h in image.manifests for b in h.blobs)
 
 
 def headers_of(held: Held) -> tuple[tuple[bytes, bytes], ...]:

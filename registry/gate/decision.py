@@ -55,6 +55,11 @@ class Approved:
     mark: str = ""
     deprecated: str = ""
 
+    @property
+    def digests(self) -> frozenset[Digest]:
+        """Its manifests."""
+        return frozenset(h.digest for h in self.manifests)
+
 
 @dataclass(frozen=True, slots=True)
 class Denied:

@@ -1,36 +1,51 @@
 """What was approved, kept on disk: a restart needs neither the storage nor the whole verification.
 
-One file for each image: a line of JSON, then the manifests' bytes one after the other. The file
-is as trusted as the public keys beside it; nevertheless the verdict's signature, the digests of
-all manifests, and that they belong together are proved again when it is read (`prove_again`).
+An SQLite file with one row for each image. It is as trusted as the public keys beside it;
+nevertheless the verdict's signature, the digests of all manifests, and that they belong together
+are proved again before anything of an image is served for the first time. At start only the heads
+are read, each with its checksum, so that the start of a gate takes the time of reading a list.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from builder.errors import ToolError
 from builder.model.digest import Digest
-from builder.model.image import Descriptor
 from builder.signing.trust import Trust
-from builder.store import write_atomically
 from registry.gate.admission import prove_again
-from registry.gate.decision import Approved, Held
+from registry.gate.decision import Approved
+from registry.gate.kept import Kept, decode_body, encode_body, encode_head
 
-_VERSION = 1
-_FILE_MAX = 256 << 20  # bytes
+_FILE = "approvals.db"
+_BODY_MAX = 256 << 20  # bytes
+_BUSY_SECONDS = 2.0  # for another gate with the same folder
+_SCHEMA = """
+create table if not exists heads (
+  id integer primary key, repository text not null, image text not null,
+  head blob not null, checksum blob not null, unique (repository, image));
+create table if not exists bodies (id integer primary key references heads, body blob not null);
+"""
 
 
 class Proofs:
-    """The folder of proofs of one gate; without one (`None`) nothing outlives the process."""
+    """The folder of proofs of one gate; without one (`None`) nothing outlives the process.
+
+    A disk that is full or a file that is damaged is no reason to stop: then less is kept. Safe in
+    threads.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._lock = threading.RLock()
+        self._made: sqlite3.Connection | None = None
         self._newest: dict[Digest, dt.datetime] = {}
         self._written: dict[tuple[str, Digest], tuple[dt.datetime, str, tuple[str, ...]]] = {}
 
@@ -38,124 +53,121 @@ class Proofs:
         """The newest time of a verdict that was believed on an image."""
         return self._newest.get(digest)
 
-    def save(self, approved: Approved, tags: Sequence[str]) -> None:
-        """Keep an approval and the tags that lead to it; a disk that is full is no reason to stop."""
-        self._newest[approved.index] = max(
-            approved.issued_at, self._newest.get(approved.index, approved.issued_at)
-        )
+    def save(self, approved: Approved | Kept, tags: Sequence[str]) -> None:
+        """Keep an approval and the tags that lead to it."""
+        self._note(approved)
         state = (approved.issued_at, approved.mark, tuple(sorted(tags)))
         key = (approved.repository, approved.index)
         if self._folder is None or self._written.get(key) == state:
             return
-        with contextlib.suppress(OSError, ToolError):
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomically(self._path(*key), encode(approved, tags))
+        whole = approved.approved() if isinstance(approved, Kept) else approved
+        if whole is not None and self._tried(lambda db: _write(db, whole, tags), make=True):
             self._written[key] = state
 
     def drop(self, repository: str, digest: Digest) -> None:
         """Forget an approval."""
-        self._written.pop((repository, digest), None)
-        if self._folder is not None:
-            with contextlib.suppress(OSError):
-                self._path(repository, digest).unlink(missing_ok=True)
+        if self._written.pop((repository, digest), None) is not None:
+            self._tried(lambda db: _delete(db, repository, digest))
 
-    def load(self, trust: Trust) -> Iterator[tuple[Approved, tuple[str, ...]]]:
-        """All approvals that still prove themselves; what does not is removed."""
-        if self._folder is None or not self._folder.is_dir():
+    def load(self, trust: Trust) -> Iterator[Kept]:
+        """All approvals that were kept; each proves itself when it is used first, by `trust`."""
+        rows: list[tuple[str, str, bytes, bytes]] = []
+        read = "select repository, image, head, checksum from heads"
+        if not self._tried(lambda db: rows.extend(db.execute(read))):
             return
-        for path in self._folder.iterdir():
-            found = _read(path)
-            if found is None or path != self._path(found[0].repository, found[0].index):
-                found = None
-            if found is None or not _proved(found[0], trust):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        for repository, image, head, checksum in rows:
+            kept = None
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                if hashlib.sha256(head).digest() == checksum:
+                    kept = Kept(json.loads(head), lambda where, index: self._proved(where, index, trust))
+            if kept is None or (kept.repository, kept.index) != (repository, image):
+                self._tried(lambda db, r=repository, i=image: _delete(db, r, i))  # type: ignore[misc]
                 continue
-            approved, tags = found
-            known = self._newest.get(approved.index, approved.issued_at)
-            self._newest[approved.index] = max(approved.issued_at, known)
-            state = (approved.issued_at, approved.mark, tuple(sorted(tags)))
-            self._written[approved.repository, approved.index] = state
-            yield approved, tags
+            self._note(kept)
+            state = (kept.issued_at, kept.mark, tuple(sorted(kept.tags)))
+            self._written[kept.repository, kept.index] = state
+            yield kept
 
-    def _path(self, repository: str, digest: Digest) -> Path:
-        name = Digest.of(f"{repository}@{digest}".encode()).hex
-        return (self._folder or Path()) / name
+    def close(self) -> None:
+        """Let go of the file; nothing is kept from here on."""
+        with self._lock:
+            self._leave()
+            self._folder = None
 
+    def _leave(self) -> None:
+        if self._made is not None:
+            self._made.close()
+            self._made = None
 
-def encode(approved: Approved, tags: Sequence[str]) -> bytes:
-    """An approval as a file."""
-    head = {
-        "version": _VERSION,
-        "repository": approved.repository,
-        "index": approved.index,
-        "ref": approved.ref,
-        "issued": approved.issued_at.isoformat(),
-        "expires": approved.expires_at.isoformat(),
-        "end_of_life": approved.end_of_life.isoformat() if approved.end_of_life else None,
-        "tags": list(tags),
-        "cosign": dict(approved.tags),
-        "manifests": [[h.digest, h.media_type, len(h.data), dict(h.blobs)] for h in approved.manifests],
-        "referrers": {
-            subject: [[d.digest, d.media_type, d.size, d.artifact_type, dict(d.annotations)] for d in listed]
-            for subject, listed in approved.referrers.items()
-        },
-        "payload": approved.envelope[0].decode("latin-1"),
-        "signature": approved.envelope[1].hex(),
-        "mark": approved.mark,
-        "deprecated": approved.deprecated,
-    }
-    return json.dumps(head).encode() + b"\n" + b"".join(h.data for h in approved.manifests)
+    def _note(self, approved: Approved | Kept) -> None:
+        known = self._newest.get(approved.index, approved.issued_at)
+        self._newest[approved.index] = max(approved.issued_at, known)
 
-
-def decode(data: bytes) -> tuple[Approved, tuple[str, ...]]:
-    """The approval in a file; raises ValueError, KeyError or TypeError when it is none."""
-    line, _, rest = data.partition(b"\n")
-    head: dict[str, Any] = json.loads(line)
-    if head["version"] != _VERSION:
-        raise ValueError("another version")
-    manifests, at = [], 0
-    for digest, media_type, size, blobs in head["manifests"]:
-        # Not looked at one by one: manifests are hashed when they are proved again.
-        named = {str.__new__(Digest, b): n for b, n in blobs.items()}
-        manifests.append(Held(str.__new__(Digest, digest), media_type, rest[at : at + size], named))
-        at += size
-    if at != len(rest):
-        raise ValueError("another length")
-    end = head["end_of_life"]
-    approved = Approved(
-        repository=str(head["repository"]),
-        index=Digest(head["index"]),
-        ref=str(head["ref"]),
-        issued_at=dt.datetime.fromisoformat(head["issued"]),
-        expires_at=dt.datetime.fromisoformat(head["expires"]),
-        end_of_life=dt.date.fromisoformat(end) if end else None,
-        manifests=tuple(manifests),
-        tags={t: str.__new__(Digest, d) for t, d in head["cosign"].items()},
-        referrers={
-            Digest(subject): tuple(
-                Descriptor(k, str.__new__(Digest, d), n, notes, kind) for d, k, n, kind, notes in listed
-            )
-            for subject, listed in head["referrers"].items()
-        },
-        envelope=(head["payload"].encode("latin-1"), bytes.fromhex(head["signature"])),
-        mark=str(head["mark"]),
-        deprecated=str(head["deprecated"]),
-    )
-    return approved, tuple(str(t) for t in head["tags"])
-
-
-def _proved(approved: Approved, trust: Trust) -> bool:
-    try:
-        return prove_again(approved, trust)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _read(path: Path) -> tuple[Approved, tuple[str, ...]] | None:
-    try:
-        if path.stat().st_size > _FILE_MAX:
-            return None
-        return decode(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    def _proved(self, repository: str, index: Digest, trust: Trust) -> Approved | None:
+        """The approval in a body that proves itself; what does not is forgotten."""
+        bodies: list[tuple[bytes]] = []
+        read = (
+            "select body from bodies join heads using (id) "
+            "where repository = ? and image = ? and length(body) <= ?"
+        )
+        self._tried(lambda db: bodies.extend(db.execute(read, (repository, index, _BODY_MAX))))
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            approved = decode_body(bodies[0][0]) if bodies else None
+            same = approved is not None and (approved.repository, approved.index) == (repository, index)
+            if approved is not None and same and prove_again(approved, trust):
+                return approved
+        self.drop(repository, index)
         return None
+
+    def _tried(self, action: Callable[[sqlite3.Connection], Any], *, make: bool = False) -> bool:
+        """Whether the file could be used; a damaged one gives way to a new one."""
+        with self._lock:
+            try:
+                db = self._open(make)
+                if db is None:
+                    return False
+                with db:
+                    action(db)
+                return True
+            except (sqlite3.OperationalError, OSError):  # busy, full, not writable
+                return False
+            except sqlite3.DatabaseError:
+                self._leave()
+                for name in (_FILE, f"{_FILE}-wal", f"{_FILE}-shm"):
+                    with contextlib.suppress(OSError):
+                        ((self._folder or Path()) / name).unlink()
+                return False
+
+    def _open(self, make: bool) -> sqlite3.Connection | None:
+        if self._made is None and self._folder is not None:
+            path = self._folder / _FILE
+            if make:
+                self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            elif not path.exists():
+                return None
+            made = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
+            try:
+                made.execute("pragma journal_mode = wal")
+                made.execute("pragma synchronous = normal")
+                made.executescript(_SCHEMA)
+            except BaseException:
+                made.close()
+                raise
+            self._made = made
+        return self._made
+
+
+def _write(db: sqlite3.Connection, approved: Approved, tags: Sequence[str]) -> None:
+    head = encode_head(approved, tags)
+    _delete(db, approved.repository, approved.index)
+    added = db.execute(
+        "insert into heads (repository, image, head, checksum) values (?, ?, ?, ?)",
+        (approved.repository, approved.index, head, hashlib.sha256(head).digest()),
+    )
+    db.execute("insert into bodies values (?, ?)", (added.lastrowid, encode_body(approved)))
+
+
+def _delete(db: sqlite3.Connection, repository: str, digest: str) -> None:
+    which = "(select id from heads where repository = ? and image = ?)"
+    db.execute(f"delete from bodies where id in {which}", (repository, digest))  # noqa: S608 - our own words
+    db.execute("delete from heads where repository = ? and image = ?", (repository, digest))

@@ -27,7 +27,7 @@ from registry.gate.journal import Journal, Metrics
 from registry.gate.proofs import Proofs
 from registry.gate.protocol import BoundedProtocol
 from registry.gate.upstream import Folder, Storage
-from registry.gate.watch import Names, Watch
+from registry.gate.watch import HEED_SECONDS, Names, Watch
 from registry.pulls import PullJournal
 
 LOOK_SECONDS = 0.3  # from the end of one look at the storage to the next
@@ -78,6 +78,7 @@ class Service:
         self.journal = Journal(write, clock.stamp, requests=config.log_requests)
         self.metrics = Metrics()
         approved = ApprovedSet()
+        self._proofs = Proofs(config.proofs)
         self._storage = Storage(config.storage)
         source = Folder(config.blobs) if config.blobs else self._storage
         self._blobs = Blobs(source, time.monotonic)
@@ -97,7 +98,7 @@ class Service:
             RegistryClient(config.storage, limits=_LIMITS),
             config.trust,
             approved,
-            Proofs(config.proofs),
+            self._proofs,
             clock,
             self.journal,
             config.names,
@@ -168,6 +169,7 @@ class Service:
             await self._storage.close()
             if self._pulls is not None:
                 await asyncio.to_thread(self._pulls.close)
+            self._proofs.close()
             self.journal.event("stopped")
             self.journal.flush()
 
@@ -193,7 +195,18 @@ class Service:
             if not self._looked.is_set():
                 self.journal.event("ready", storage=reachable, seconds=round(self.watch.seconds, 3))
                 self._looked.set()
-            self._stop.wait(min(_PAUSE_MAX, max(LOOK_SECONDS, _LOOK_SHARE * self.watch.asking_seconds)))
+            self._heed(min(_PAUSE_MAX, max(LOOK_SECONDS, _LOOK_SHARE * self.watch.asking_seconds)))
+
+    def _heed(self, seconds: float) -> None:
+        """Until the next look, ask whether something was decided."""
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0 and not self._stop.wait(min(left, HEED_SECONDS)):
+            if not self.watch.reachable:
+                continue
+            try:
+                self.watch.heed()
+            except Exception as error:  # noqa: BLE001 - as for a look
+                self.journal.event("bug", cause=repr(error))
 
     def _heed_access(self) -> None:
         while not self._stop.wait(_ACCESS_SECONDS):

@@ -2,7 +2,8 @@
 
 A look asks for the catalogue, the tags of each served repository, and where its floating tags
 point; evidence is looked at again when its tags moved. Immutable tags and older images are asked
-for in turn, some at each look. What cannot be reached changes nothing: what is approved and held
+for in turn, some at each look. Between looks, and within one, a note of the storage (`changes`) is
+asked for: what it names is looked at first. What cannot be reached changes nothing: what is approved and held
 goes on being served until it expires.
 """
 
@@ -21,17 +22,20 @@ from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.signing.collect import Registry
 from builder.signing.trust import Trust
+from registry import changes
 from registry.gate.admission import admit
 from registry.gate.approved import ApprovedSet, RepositoryState, View, compile_view
 from registry.gate.clock import SteadyClock
 from registry.gate.decision import Approved, Denied, Reason
 from registry.gate.journal import Journal
+from registry.gate.kept import Kept
 from registry.gate.names import Refused, read_path
 from registry.gate.proofs import Proofs
 
 CANDIDATE = "candidate/"
 _COSIGN_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.sig|\.att|\.sbom)?")
 _IMMUTABLE_TAG = re.compile(r".+-[0-9a-f]{12}")
+HEED_SECONDS = 0.2  # from one question for a note to the next
 _OTHERS_AT_A_LOOK = 100  # immutable tags that are asked for in turn
 _HALF_WRITTEN = dt.timedelta(seconds=10)  # how long evidence of a held image may contradict itself
 _GONE_MAX = 10_000
@@ -62,6 +66,8 @@ class Names:
         """The public name of a repository; None when it is not served."""
         if not storage.startswith(self.prefix) or (not self.prefix and storage.startswith(CANDIDATE)):
             return None
+        if storage == changes.REPOSITORY:
+            return None
         name = storage[len(self.prefix) :] if self.strip else storage
         try:
             return read_path(f"/v2/{name}/tags/list".encode()).name
@@ -78,7 +84,7 @@ class Names:
 class _Known:
     """What we know of an image: the decision, the evidence that it was made on, and since when."""
 
-    decision: Approved | Denied
+    decision: Approved | Kept | Denied
     mark: str
     contradicted: dt.datetime | None = None
 
@@ -102,23 +108,25 @@ class Watch:
         self._host, self._registry, self._trust = host, registry, trust
         self._approved, self._proofs, self._clock, self._journal = approved, proofs, clock, journal
         self._names, self._accept_sample = names, accept_sample
-        self._known: dict[tuple[str, Digest], _Known] = {}
+        self._known: dict[str, dict[Digest, _Known]] = {}
         self._tags: dict[str, dict[str, Digest]] = {}
         self._gone: dict[str, dict[str, Digest]] = {}
         self._views: dict[str, View] = {}
         self._turn = 0
+        self._note: Digest | None = None
+        self._heeded = 0.0
         self.reachable = False
         self._admitting = 0.0
         self.seconds = self.asking_seconds = 0.0
 
     def recall(self) -> int:
-        """Take up what was approved before, each verdict proved anew; returns how many images."""
+        """Take up what was approved before, to be proved at its first use; returns how many images."""
         count = 0
-        for approved, tags in self._proofs.load(self._trust):
-            if self._names.public(approved.repository) is None:
+        for kept in self._proofs.load(self._trust):
+            if self._names.public(kept.repository) is None:
                 continue
-            self._known[approved.repository, approved.index] = _Known(approved, approved.mark)
-            self._tags.setdefault(approved.repository, {}).update(dict.fromkeys(tags, approved.index))
+            self._of(kept.repository)[kept.index] = _Known(kept, kept.mark)
+            self._tags.setdefault(kept.repository, {}).update(dict.fromkeys(kept.tags, kept.index))
             count += 1
         for repository in self._tags:
             self._compile(repository)
@@ -130,7 +138,7 @@ class Watch:
         began, self._admitting = time.monotonic(), 0.0
         try:
             served = [r for r in self._registry.repositories() if self._names.public(r) is not None]
-            failed = [r for r in served if not self._look_at(r)]
+            failed = [r for r in served if not self._look_at_next(r)]
             for repository in set(self._tags) - set(served):
                 self._forget(repository)
             reachable = not failed
@@ -146,18 +154,46 @@ class Watch:
         self._approved.replace(dict(self._views))
         return reachable
 
-    def known(self, repository: str, digest: Digest) -> Approved | Denied | None:
+    def heed(self) -> bool:
+        """Look at what a new note of the storage names, if there is one; whether there was."""
+        self._heeded = time.monotonic()
+        note = Reference(self._host, changes.REPOSITORY, changes.TAG)
+        try:
+            found = self._registry.head_manifest(note)
+            if found is None or found.digest == self._note:
+                return False
+            data, media_type, digest = self._registry.get_manifest(note)
+            named = [r for r in changes.noted(data, media_type) if self._names.public(r) is not None]
+            looked = [self._look_at(r) for r in named]
+        except RegistryError as error:
+            self._away(error)
+            return False
+        if all(looked):  # else it is asked for again
+            self._note = digest
+        self._approved.replace(dict(self._views))
+        return True
+
+    def _look_at_next(self, repository: str) -> bool:
+        """One repository of a look; in a large storage, notes do not wait for the end of it."""
+        if time.monotonic() - self._heeded > HEED_SECONDS:
+            self.heed()
+        return self._look_at(repository)
+
+    def known(self, repository: str, digest: Digest) -> Approved | Kept | Denied | None:
         """What was decided on an image."""
-        found = self._known.get((repository, digest))
+        found = self._of(repository).get(digest)
         return found.decision if found else None
 
     def counts(self) -> Mapping[str, int]:
         """How many images were approved and denied, by reason."""
         out = {"approved": 0, **{str(r): 0 for r in Reason}}
-        for one in list(self._known.values()):
+        for one in [known for images in self._known.values() for known in images.values()]:
             decision = one.decision
-            out["approved" if isinstance(decision, Approved) else str(decision.reason)] += 1
+            out[str(decision.reason) if isinstance(decision, Denied) else "approved"] += 1
         return out
+
+    def _of(self, repository: str) -> dict[Digest, _Known]:
+        return self._known.setdefault(repository, {})
 
     def _look_at(self, repository: str) -> bool:
         try:
@@ -200,7 +236,9 @@ class Watch:
 
     def _consider(self, repository: str, digest: Digest, tags: list[str], listed: set[str]) -> bool:
         """Decide on an image when it is new, or its evidence has changed; whether it matters."""
-        known = self._known.get((repository, digest))
+        known = self._of(repository).get(digest)
+        if known is not None and isinstance(known.decision, Kept) and known.decision.refused:
+            known = None  # what was kept did not prove itself
         settled = known is not None and not (isinstance(known.decision, Denied) and known.decision.passing)
         floating = any(not _IMMUTABLE_TAG.fullmatch(t) for t in tags)
         if settled and not floating and not self._due(sorted(self._tags.get(repository, {}))) & set(tags):
@@ -240,7 +278,7 @@ class Watch:
             mark=mark,
         )
         self._admitting += time.monotonic() - began
-        if known is not None and isinstance(known.decision, Approved) and isinstance(decision, Denied):
+        if known is not None and not isinstance(known.decision, Denied) and isinstance(decision, Denied):
             kept = self._held_on(known, decision, now)
             if kept is not None:
                 return kept
@@ -250,7 +288,7 @@ class Watch:
             if same:
                 known.decision, known.mark = decision, mark
                 return False
-        self._known[repository, digest] = _Known(decision, mark)
+        self._of(repository)[digest] = _Known(decision, mark)
         self._tell(repository, digest, tag, decision)
         return True
 
@@ -277,21 +315,17 @@ class Watch:
             del gone[next(iter(gone))]
         reached = set(tags.values())
         changed = False
-        for (name, digest), known in list(self._known.items()):
-            if name != repository or digest in reached:
-                continue
-            if isinstance(known.decision, Approved):
-                self._withdraw(repository, digest, known)
+        for digest, known in list(self._of(repository).items()):
+            if digest not in reached and not isinstance(known.decision, Denied):
+                self._withdraw(repository, digest, known.decision)
                 changed = True
         return changed
 
-    def _withdraw(self, repository: str, digest: Digest, known: _Known) -> None:
-        if not isinstance(known.decision, Approved):
-            return
-        concerned = frozenset(h.digest for h in known.decision.manifests)
+    def _withdraw(self, repository: str, digest: Digest, decision: Approved | Kept) -> None:
         cause = "it was taken out of the registry"
-        denied = Denied(Reason.WITHDRAWN, cause, self._clock.time(), "withdrawn", digests=concerned)
-        self._known[repository, digest] = _Known(denied, "")
+        now = self._clock.time()
+        denied = Denied(Reason.WITHDRAWN, cause, now, "withdrawn", digests=decision.digests)
+        self._of(repository)[digest] = _Known(denied, "")
         self._proofs.drop(repository, digest)
         self._tell(repository, digest, "", denied)
 
@@ -303,18 +337,20 @@ class Watch:
     def _compile(self, repository: str) -> None:
         public = self._names.public(repository)
         if public is not None:
-            decisions = {d: k.decision for (r, d), k in self._known.items() if r == repository}
+            decisions = {d: k.decision for d, k in self._of(repository).items()}
             state = RepositoryState(self._tags.get(repository, {}), decisions, self._gone.get(repository, {}))
             self._views[public] = compile_view(public, repository, state)
 
     def _keep(self, repository: str) -> None:
         """Remember on disk what is approved, with its tags."""
-        tags = self._tags.get(repository, {})
-        for (name, digest), known in self._known.items():
-            if name == repository and isinstance(known.decision, Approved):
-                self._proofs.save(known.decision, [t for t, d in tags.items() if d == digest])
-            elif name == repository:
-                self._proofs.drop(name, digest)
+        leading: dict[Digest, list[str]] = {}
+        for tag, digest in self._tags.get(repository, {}).items():
+            leading.setdefault(digest, []).append(tag)
+        for digest, known in self._of(repository).items():
+            if isinstance(known.decision, Denied):
+                self._proofs.drop(repository, digest)
+            else:
+                self._proofs.save(known.decision, leading.get(digest, []))
 
     def _tell(self, repository: str, digest: Digest, tag: str, decision: Approved | Denied) -> None:
         if isinstance(decision, Approved):

@@ -30,6 +30,7 @@ from builder.signing.keys import BUILDER, VERDICT
 from builder.signing.predicates import timestamp
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
+from registry import changes
 from registry.index import schema
 from registry.index.reading import ImageFacts, evidence_mark, read_image
 from registry.index.writing import Problem, Writer
@@ -155,6 +156,8 @@ def _fill(connection: Connection, path: Path, host: str, registry: ListingRegist
 
 def _repositories(host: str, registry: ListingRegistry, pool: ThreadPoolExecutor) -> Iterator[_Repository]:
     for name in registry.repositories():
+        if name == changes.REPOSITORY:
+            continue
         listed = frozenset(registry.tags(name))
         names = sorted(t for t in listed if not _COSIGN_TAG.fullmatch(t))
         found = pool.map(lambda t, n=name: registry.head_manifest(Reference(host, n, t)), names)

@@ -21,6 +21,7 @@ from builder.signing import predicates as p
 from builder.signing import verdicts
 from builder.signing.cosign_formats import bundle_referrer
 from builder.stages.publish import publish
+from registry.gate.admission import prove_again
 from registry.gate.watch import Names
 from registry.records import put_record
 from tests.support import registry_simulator as reg
@@ -265,16 +266,57 @@ def test_a_restart_without_the_storage(sim: Simulator, here: World, tmp_path: Pa
     # A byte changed in the file, or another key: nothing of it is believed.
     (file,) = proofs.iterdir()
     good = file.read_bytes()
-    for spoil in (len(good) - 5, good.index(b'"payload"') + 40):
+    head, payload = good.index(b'"manifests"') + 20, good.index(b'"payload"') + 40
+    manifest = good.index(here.image.platforms[0].config.digest.encode(), payload) + 70
+    for spoil in (head, payload, manifest, 20):
         file.write_bytes(good[:spoil] + bytes([good[spoil] ^ 1]) + good[spoil + 1 :])
         with running_gate(sim.address, here.trust, proofs=proofs) as gate:
             assert gate.get(TAG).status in (404, 503)
-        assert not list(proofs.iterdir())
+            assert gate.get(_blob(_layer(here).digest)).status in (404, 503)
+            assert gate.get(f"/v2/{REPO}/referrers/{here.image.digest}").status in (200, 404, 503)
+        with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+            assert gate.events("recalled")[0]["images"] == 0
     file.write_bytes(good)
     stranger = new_keys(tmp_path / "stranger")
     trust = type(here.trust)(here.trust.builder, stranger.verdict.public)
     with running_gate(sim.address, trust, proofs=proofs) as gate:
         assert gate.get(TAG).status in (404, 503)
+
+
+def test_what_was_kept_is_proved_once_and_only_when_it_is_asked_for(
+    sim: Simulator, here: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proofs = tmp_path / "proofs"
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        gate.get(TAG)
+    proved: list[str] = []
+    monkeypatch.setattr(
+        "registry.gate.proofs.prove_again",
+        lambda approved, trust: proved.append(approved.index) or prove_again(approved, trust),
+    )
+    _away(sim)
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        assert b'decision="approved"} 1.0' in gate.get("/metrics").body
+        assert proved == []
+        for _ in range(2):
+            assert gate.get(TAG).status == 200
+            assert gate.ask("HEAD", _blob(_layer(here).digest)).status == 200
+        assert proved == [here.image.digest]
+
+
+def test_what_was_kept_and_is_spoilt_is_admitted_anew(sim: Simulator, here: World, tmp_path: Path) -> None:
+    proofs = tmp_path / "proofs"
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        before = gate.get(TAG)
+    (file,) = proofs.iterdir()
+    good = file.read_bytes()
+    spoil = good.index(b'"payload"') + 40
+    file.write_bytes(good[:spoil] + bytes([good[spoil] ^ 1]) + good[spoil + 1 :])
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        found, _ = gate.until(TAG, lambda reply: reply.status == 200)
+        assert found.body == before.body
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        assert gate.get(TAG).body == before.body
 
 
 def test_what_was_taken_back_while_the_gate_was_down_is_not_served(
@@ -397,8 +439,9 @@ def test_two_gates_on_one_storage(gate: RunningGate, sim: Simulator, here: World
 
 def test_a_stranger_s_attestation_is_not_passed_on(sim: Simulator, here: World, tmp_path: Path) -> None:
     stranger = new_keys(tmp_path / "stranger").builder
-    vex = Item("https://openvex.dev/ns", b"{}", stranger, here.image.digest, "https://openvex.dev/ns")
-    item = bundle_referrer(here.image.index, vex.signed("bundles", ""), "hint")
+    kind = "https://stranger.example/claim/v1"
+    claim = Item(kind, b"{}", stranger, here.image.digest, kind)
+    item = bundle_referrer(here.image.index, claim.signed("bundles", ""), "hint")
     sim.blobs[REPO].update(item.blobs)
     digest = sim.put(REPO, item.manifest, item.media_type)
     with running_gate(sim.address, here.trust) as gate:
