@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 from builder.errors import GoldsmithError
@@ -14,6 +13,7 @@ from registry.gate import door
 from registry.gate.answers import Answer, Answers, Stream, failure
 from registry.gate.approved import ApprovedSet
 from registry.gate.blobs import WrongBytes
+from registry.gate.bounds import Bounds
 from registry.gate.denials import HELP, RETRY_SECONDS, warning
 from registry.gate.door import HELP_PATH, Door
 from registry.gate.journal import Journal, Metrics
@@ -33,16 +33,6 @@ _READ_ONLY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How many requests at a time, and how long one of them may take (seconds)."""
-
-    concurrent: int = 512
-    answer_seconds: float = 30
-    stall_seconds: float = 30
-    stream_seconds: float = 3600
-
-
 class Gate:
     """The application. `ready` says whether the first look at the storage (or the memory) is done."""
 
@@ -56,7 +46,7 @@ class Gate:
         door: Door,
         pulls: PullJournal | None = None,
         ready: Callable[[], bool],
-        bounds: Bounds = Bounds(),
+        bounds: Bounds,
     ) -> None:
         self._approved, self._answers, self._journal, self._metrics = approved, answers, journal, metrics
         self._door, self._pulls, self._ready, self._bounds = door, pulls, ready, bounds

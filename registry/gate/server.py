@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +20,15 @@ from builder.oci.transport import Limits
 from builder.signing.trust import Trust
 from registry.access.source import Source
 from registry.gate.answers import Answers
-from registry.gate.app import Bounds, Gate
+from registry.gate.app import Gate
 from registry.gate.approved import ApprovedSet
 from registry.gate.blobs import Blobs
+from registry.gate.bounds import Bounds, connections_max
 from registry.gate.clock import SteadyClock
 from registry.gate.door import Door
 from registry.gate.journal import Journal, Metrics
 from registry.gate.proofs import Proofs
-from registry.gate.protocol import BoundedProtocol
+from registry.gate.protocol import bounded
 from registry.gate.upstream import Folder, Storage
 from registry.gate.watch import HEED_SECONDS, Names, Watch
 from registry.pulls import PullJournal
@@ -36,7 +39,6 @@ _LOOK_SHARE = 2  # the pause is that much longer than the storage was asked for
 _PAUSE_MAX = 30
 _FLUSH_SECONDS = 0.2
 _PULLS_SECONDS = 1
-_GRACE_SECONDS = 30  # for requests that are being answered at the end
 _KEEP_ALIVE_SECONDS = 75
 _LIMITS = Limits(connect_seconds=2, read_seconds=10, total_seconds=20, attempts=2)
 
@@ -65,6 +67,25 @@ class Configuration:
     accel: str | None = None
     log_requests: bool = True
     bounds: Bounds = field(default_factory=Bounds)
+
+
+class _Server(uvicorn.Server):
+    """Ends in order on SIGTERM: uvicorn's own raises the signal anew at the end, which would kill us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM, and on SIGINT, which is passed on."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self.handle_exit) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if signal.SIGINT in self._captured_signals:
+            raise KeyboardInterrupt
 
 
 class Service:
@@ -132,12 +153,13 @@ class Service:
 
     async def _serve(self) -> None:
         config = self._config
-        self._server = server = uvicorn.Server(
+        http = bounded(config.bounds, connections_max(config.bounds), self.journal)
+        self._server = server = _Server(
             uvicorn.Config(
                 self.app,
                 host=config.host,
                 port=config.port,
-                http=BoundedProtocol,
+                http=http,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -147,7 +169,7 @@ class Service:
                 date_header=True,
                 proxy_headers=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
+                timeout_graceful_shutdown=config.bounds.grace_seconds,
                 backlog=1024,
             )
         )

@@ -389,6 +389,20 @@ def cut_download(handler: Handler) -> None:
     _drop(handler)
 
 
+def in_halves(go_on: threading.Event) -> Callable[[Handler], None]:
+    """Half of the blob, and the rest when it is wanted."""
+
+    def act(handler: Handler) -> None:
+        data = _content(handler)
+        _headers(handler, len(data))
+        handler.wfile.write(data[: len(data) // 2])
+        handler.wfile.flush()
+        go_on.wait(30)
+        handler.wfile.write(data[len(data) // 2 :])
+
+    return act
+
+
 def corrupt(handler: Handler) -> None:
     """Send the blob or manifest with one bit changed and everything else as promised."""
     data = bytearray(_content(handler))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,8 @@ from typing import Any
 
 from builder.oci.client import RegistryClient
 from builder.stages.publish import publish
-from tests.support.evidence import World, world
+from tests.support.evidence import World, approval, world
+from tests.support.images import NOW
 from tests.support.registry_simulator import Content, Simulator, simulator
 
 REPO = "candidate/python"
@@ -31,9 +33,10 @@ class Scene:
 
 
 @contextmanager
-def published(folder: Path, **image: Any) -> Iterator[Scene]:
-    """A new image with its keys below `folder`, published in a new registry."""
+def published(folder: Path, now: dt.datetime = NOW, **image: Any) -> Iterator[Scene]:
+    """A new image with its keys below `folder`, judged at `now`, published in a new registry."""
     with simulator() as sim:
         made = replace(world(folder, **image), repository=f"{sim.address}/{REPO}")
+        made = replace(made, verdict=approval(made.image, made.proofs, now))
         publish(made.signed(), RegistryClient(sim.address))
         yield Scene(sim, made, sim.content())
