@@ -43,7 +43,7 @@ from builder.signing.verify import ManifestProof, Verification
 
 # Verification has proved that the evidence is complete; lint is in the verdict only.
 _NOT_HERE = frozenset({"evidence-complete", "dockerfile-lint"})
-_RULES = tuple(rule for rule in RULES if rule.id not in _NOT_HERE)
+ATTESTED_RULES = tuple(rule for rule in RULES if rule.id not in _NOT_HERE)
 
 
 def recheck(found: Verification, target: Target, policy: Policy, now: dt.datetime) -> tuple[RuleResult, ...]:
@@ -52,10 +52,7 @@ def recheck(found: Verification, target: Target, policy: Policy, now: dt.datetim
     Returns the rules' results. Raises PolicyDenied when one of them fails, EvidenceRefused when a
     report does not say what the rules need.
     """
-    platforms = [m for m in found.manifests if m.platform is not None]
-    evidence = tuple(_evidence(m, found) for m in platforms)
-    image = _image(found, platforms, target)
-    results = evaluate(Case(image, evidence, policy.data, now, policy.exploited), _RULES)
+    results = evaluate(attested_case(found, target, policy, now), ATTESTED_RULES)
     failed = [r for r in results if not r.passed]
     if failed:
         raise PolicyDenied(
@@ -65,6 +62,13 @@ def recheck(found: Verification, target: Target, policy: Policy, now: dt.datetim
             reference="policy-denies-today",
         )
     return results
+
+
+def attested_case(found: Verification, target: Target, policy: Policy, now: dt.datetime) -> Case:
+    """The attested reports of a verified image as the rules look at them; raises EvidenceRefused."""
+    platforms = [m for m in found.manifests if m.platform is not None]
+    evidence = tuple(_evidence(m, found) for m in platforms)
+    return Case(_image(found, platforms, target), evidence, policy.data, now, policy.exploited)
 
 
 def _evidence(proof: ManifestProof, found: Verification) -> Evidence:

@@ -46,6 +46,7 @@ _GROUPS = (
     "knowledge",
     "tokens",
     "waivers",
+    "rehearsal",
 )
 
 app = typer.Typer(

@@ -29,7 +29,8 @@ class Verdict:
     """The decision on one image (its index digest), valid from `issued_at` until `expires_at`.
 
     `policy` is the policy's name and the digest of its text. `sboms` maps each platform
-    manifest's digest to its CycloneDX document's digest. Times are UTC.
+    manifest's digest to its CycloneDX document's digest. `announced` is what rules that are not yet in
+    effect will refuse. Times are UTC.
     """
 
     digest: Digest
@@ -43,6 +44,7 @@ class Verdict:
     sboms: dict[str, str]
     rules: tuple[RuleResult, ...]
     waivers: tuple[str, ...] = ()
+    announced: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[RuleResult, ...]:

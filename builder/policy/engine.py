@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 from builder.model.verdict import RuleResult
@@ -13,8 +14,30 @@ _FAILURES_MAX = 100  # failures of one rule
 
 
 def evaluate(case: Case, rules: Sequence[Rule] = RULES) -> tuple[RuleResult, ...]:
-    """What each rule says of the case, in the rules' order; never raises."""
-    return tuple(_ask(rule, case) for rule in rules)
+    """What each rule says of the case, in the rules' order; never raises.
+
+    A rule that is not yet in effect passes; `announce` tells what it will say.
+    """
+    return tuple(
+        RuleResult(rule.id, rule.title, (), rule.solution) if is_future(rule, case) else _ask(rule, case)
+        for rule in rules
+    )
+
+
+def announce(case: Case, rules: Sequence[Rule] = RULES) -> tuple[str, ...]:
+    """What rules that are not yet in effect have against the case, each with the day from which on."""
+    return tuple(
+        f"from {case.policy.effective[rule.id]} on, {rule.id}: {failure}"
+        for rule in rules
+        if is_future(rule, case)
+        for failure in _ask(rule, case).failures
+    )
+
+
+def is_future(rule: Rule, case: Case) -> bool:
+    """Whether the rule takes effect on a later day than the case's (UTC)."""
+    day = case.policy.effective.get(rule.id)
+    return day is not None and case.now.astimezone(dt.UTC).date() < day
 
 
 def _ask(rule: Rule, case: Case) -> RuleResult:

@@ -34,6 +34,8 @@ def explain(verdict: Verdict, now: dt.datetime | None = None) -> list[str]:
     passed = [rule.id for rule in verdict.rules if rule.passed]
     if passed:
         lines += ["", f"passed: {', '.join(passed)}"]
+    if verdict.announced:
+        lines += ["", "announced:", *(f"  {text}" for text in verdict.announced)]
     if verdict.waivers:
         lines += [f"waivers used: {', '.join(verdict.waivers)}"]
     return lines

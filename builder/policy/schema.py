@@ -5,6 +5,7 @@ A policy is one YAML file in the catalogue's `policies/`, or one that comes with
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -131,6 +132,10 @@ class PolicyData(Strict):
     lint: LintLimits
     support: SupportLimits
     approvals: ApprovalLimits
+    effective: dict[Name, dt.date] = Field(
+        default_factory=dict,
+        description="Rules that refuse only from a day (UTC) on; before it they are announced.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

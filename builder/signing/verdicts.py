@@ -27,7 +27,7 @@ _FIELDS = {
 }
 _DATABASE_FIELDS = {"digest", "source", "updatedAt", "schema", "sample"}
 _RULE_FIELDS = {"id", "title", "failures", "solution"}
-_RULES_MAX, _WAIVERS_MAX, _SBOMS_MAX = 1000, 10_000, 64
+_RULES_MAX, _WAIVERS_MAX, _SBOMS_MAX, _ANNOUNCED_MAX = 1000, 10_000, 64, 10_000
 _WHAT = "verdict"
 
 
@@ -58,6 +58,7 @@ def encode(verdict: Verdict) -> bytes:
                 for r in verdict.rules
             ],
             "waivers": list(verdict.waivers),
+            **({"announced": list(verdict.announced)} if verdict.announced else {}),
         }
     )
 
@@ -67,7 +68,7 @@ def decode(predicate: Mapping[str, Any]) -> Verdict:
 
     An approval that names a failed rule contradicts itself and is refused.
     """
-    _exactly(predicate, _FIELDS)
+    _exactly(predicate, _FIELDS | ({"announced"} & set(predicate)))
     approved = predicate["approved"]
     if not isinstance(approved, bool):
         _malformed("approved", approved)
@@ -89,6 +90,7 @@ def decode(predicate: Mapping[str, Any]) -> Verdict:
         sboms=_sboms(mapping(predicate, "sboms", _WHAT)),
         rules=rules,
         waivers=_texts(predicate["waivers"], "waivers", _WAIVERS_MAX),
+        announced=_texts(predicate.get("announced", []), "announced", _ANNOUNCED_MAX),
     )
 
 

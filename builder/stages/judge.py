@@ -12,9 +12,10 @@ from builder.model.digest import Digest
 from builder.model.evidence import Evidence, Sboms, ScanReport
 from builder.model.image import BuiltImage
 from builder.model.verdict import Verdict
-from builder.policy.engine import evaluate
+from builder.policy.engine import announce, evaluate
 from builder.policy.exploited import FILE, KnownExploited, parse_exploited
 from builder.policy.rule import Case
+from builder.policy.rules import RULES
 from builder.policy.schema import Policy, parse_policy
 from builder.store import read_file
 from builder.tools import strict_yaml
@@ -47,6 +48,7 @@ def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now
         },
         rules=results,
         waivers=tuple(sorted(used)),
+        announced=announce(case),
     )
 
 
@@ -66,7 +68,14 @@ def load_policy(path: Path) -> Policy:
         value = strict_yaml.parse(text)
     except ValueError as error:
         raise DefinitionError([Problem(path.name, "(whole file)", str(error), "write plain YAML")]) from None
-    return parse_policy(value, Digest.of(text), path.name)
+    policy = parse_policy(value, Digest.of(text), path.name)
+    known = [rule.id for rule in RULES]
+    if unknown := [name for name in policy.data.effective if name not in known]:
+        hint = f"the rules are {', '.join(known)}"
+        raise DefinitionError(
+            [Problem(path.name, f"effective.{n}", "there is no such rule", hint) for n in unknown]
+        )
+    return policy
 
 
 def find_policy(name: str, folders: Sequence[Path]) -> Policy:

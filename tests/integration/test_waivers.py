@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from builder.tools.trivy import binary
-from tests.integration.conftest import Checkout
+from tests.integration.conftest import ROOT, Checkout
 from tests.support.oracles import cosign
 from tests.support.ports import free_address
 from tests.support.vulndb import sample_data, write_archive, write_database
@@ -106,6 +106,15 @@ def test_a_waived_finding_is_the_same_to_our_policy_and_to_trivy(
         capture_output=True,
         timeout=60,
     )
+
+    # A policy that gives no waiver would refuse it, which can be known before anybody is hurt.
+    demo = (ROOT / "registry" / "policies" / "demo.yaml").read_text()
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(demo.replace("name: demo", "name: strict").replace("days_max: 90", "days_max: 0"))
+    rehearsed = line.goldsmith("rehearse", str(strict), "--json", ok=False)
+    assert rehearsed.returncode == 4, rehearsed.stderr
+    (base,) = (i for i in json.loads(rehearsed.stdout)["images"] if i["ref"] == "base:13")
+    assert (base["breaks"], list(base["then"])) == (True, ["vulnerabilities-unfixed"])
 
     # The end of a waiver is the end of the approval.
     file = line.catalogue / "images" / "base" / "waivers.yaml"

@@ -80,3 +80,15 @@ def test_an_unknown_policy_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no policy at"):
         load_policy(tmp_path / "none.yaml")
+
+
+def test_a_day_for_a_rule_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        BASELINE.read_text().replace("name: baseline", "name: mine")
+        + "effective: {no-such-rule: 2027-01-01}\n"
+    )
+    with pytest.raises(DefinitionError) as refused:
+        load_policy(file)
+    assert "no such rule" in refused.value.problems[0].message
+    assert "secrets" in refused.value.problems[0].hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from builder.policy.engine import evaluate
 from builder.policy.rule import Case, Rule
 from builder.policy.rules import RULES
 from builder.policy.schema import Policy
+from builder.signing.verdicts import decode, encode
 from builder.stages.judge import find_policy, judge
 from tests.support.evidence import DATABASE, evidence
 from tests.support.images import NOW, built_image
@@ -248,3 +250,30 @@ def test_the_baseline_asks_for_every_check_that_there_is() -> None:
     checks = BASELINE.data.checks
     assert set(checks.required) == everywhere | {identifier for identifier, _ in probe.RULES}
     assert set(checks.required_runtime) == {r.id for r in hardening.RULES if r.variants == ("runtime",)}
+
+
+TOMORROW = NOW.date() + dt.timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("now", "refused"),
+    [
+        (NOW, False),
+        (dt.datetime.combine(TOMORROW, dt.time(), dt.UTC) - dt.timedelta(seconds=1), False),
+        (dt.datetime.combine(TOMORROW, dt.time(), dt.UTC), True),
+        # The same moment on a clock elsewhere.
+        (
+            dt.datetime.combine(TOMORROW, dt.time(), dt.UTC).astimezone(dt.timezone(dt.timedelta(hours=-9))),
+            True,
+        ),
+    ],
+)
+def test_a_rule_refuses_from_its_day_on_and_is_announced_before(
+    image: BuiltImage, proof: Evidence, now: dt.datetime, refused: bool
+) -> None:
+    later = BASELINE.data.model_copy(update={"effective": {"secrets": TOMORROW}})
+    bad = scanned(secrets=(Secret("key", "/etc/key", Severity.HIGH),))(proof)
+    verdict = judge(image, (bad,), replace(BASELINE, data=later), now)
+    assert ("secrets" in [r.id for r in verdict.failed]) is refused
+    assert any(t.startswith(f"from {TOMORROW} on, secrets") for t in verdict.announced) is not refused
+    assert decode(json.loads(encode(verdict))) == verdict
