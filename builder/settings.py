@@ -52,6 +52,8 @@ class Settings:
     policy: str
     token: str | None = field(default=None, repr=False)
     debian_keyring: str | None = None
+    upstream_user: str | None = None
+    upstream_password: str | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -96,6 +98,8 @@ class Settings:
             policy=env.get("GOLDSMITH_POLICY") or "baseline",
             token=env.get("GOLDSMITH_TOKEN") or None,
             debian_keyring=env.get("GOLDSMITH_DEBIAN_KEYRING") or None,
+            upstream_user=env.get("GOLDSMITH_UPSTREAM_USER") or None,
+            upstream_password=env.get("GOLDSMITH_UPSTREAM_PASSWORD") or None,
         )
 
 

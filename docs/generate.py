@@ -44,6 +44,11 @@ VARIABLES = {
         "`/usr/share/keyrings/debian-archive-keyring.gpg`",
         "The keys that archive indexes must be signed with.",
     ),
+    "GOLDSMITH_UPSTREAM_USER": (
+        "none: anonymous",
+        "The user name for the registry that `goldsmith import` reads.",
+    ),
+    "GOLDSMITH_UPSTREAM_PASSWORD": ("none", "Its password or token."),
     "GOLDSMITH_TRIVY_DB": (
         "where Trivy itself looks",
         "The vulnerability database: an OCI reference, an OCI layout, a tar, or a folder. "

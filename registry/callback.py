@@ -9,7 +9,7 @@ so, and the ledger remembers whose it was. A decision that was cut is completed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.errors import UsageError
 from builder.model.channel import Channel
@@ -22,11 +22,13 @@ from registry.closure import Closure
 from registry.ledger import Action, Entry, Fact
 from registry.office import (
     CANDIDATES,
+    QUARANTINES,
     Office,
     State,
     Subject,
     decide,
     fetch,
+    home_of,
     move_tag,
     points_to,
     publish_record,
@@ -70,7 +72,7 @@ def change(office: Office, reference: Reference, wanted: Channel, why: str, repl
     state = state_of(office, subject)
     if state.channel is not wanted:
         move(state.channel, wanted)
-    subject = Subject(subject.digest, subject.ref, _immutable_tag(state, subject))
+    subject = replace(subject, immutable_tag=_immutable_tag(state, subject))
     instead = _replacement(office, replacement, subject) if replacement else None
     pointed = points_to(office, subject.repo, subject.tag)
     takes_tag = (
@@ -111,9 +113,9 @@ def change(office: Office, reference: Reference, wanted: Channel, why: str, repl
 
 def _find(office: Office, reference: Reference) -> tuple[Subject, tuple[str, ...]]:
     """The image, and the repositories that hold it."""
-    repo = reference.name.removeprefix(f"{CANDIDATES}/")
-    both = (repo, f"{CANDIDATES}/{repo}")
-    tries = both if reference.name == repo else both[1:]
+    repo = home_of(reference.name)
+    both = (repo, f"{CANDIDATES}/{repo}", f"{QUARANTINES}/{repo}")
+    tries = both if reference.name == repo else (reference.name,)
     where = next((n for n in tries if office.client.head_manifest(_in(reference, n)) is not None), tries[0])
     digest = resolve(_in(reference, where), office.client)
     found = _in(reference, where).with_digest(digest)
@@ -123,7 +125,7 @@ def _find(office: Office, reference: Reference) -> tuple[Subject, tuple[str, ...
     known = [e.fact.ref for e in office.ledger.entries() if e.fact.digest == digest]
     ref = known[-1] if known else published_verdict(found, office.client, office.trust).ref
     places = tuple(n for n in both if office.client.head_manifest(_in(found, n)) is not None)
-    return Subject(digest, ref), places
+    return Subject(digest, ref, place=QUARANTINES if both[2] in places else CANDIDATES), places
 
 
 def _in(reference: Reference, repo: str) -> Reference:

@@ -51,6 +51,7 @@ class Action(StrEnum):
     RELEASE = "release"
     CREATE_TOKEN = "create-token"  # noqa: S105 - an action's name
     REVOKE_TOKEN = "revoke-token"  # noqa: S105
+    IMPORT = "import"
 
 
 _TAG, _DIGEST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", r"sha256:[0-9a-f]{64}"
@@ -70,6 +71,8 @@ STATE_FIELDS: Mapping[str, str] = {
     "roles": r"[a-z0-9-]+(?: [a-z0-9-]+)*",
     "images": r"[a-z0-9._/* -]+",
     "expires": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+    # Where an image came from: a repository with its host, or the kind of a file; or a bundle.
+    "source": rf"[A-Za-z0-9\[][A-Za-z0-9.:\[\]_/-]{{0,300}}@{_DIGEST}",
 }
 
 

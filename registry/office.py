@@ -31,6 +31,7 @@ from registry.records import attach, put_content, read_record, signed_record
 _THREADS = 8
 _RECENT = 8  # decisions that gates are reminded of
 CANDIDATES = "candidate"  # the prefix under which images are published
+QUARANTINES = "quarantine"  # and the one for images that others made
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,15 @@ class Office:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An image that is decided on: its index digest, `NAME:TAG`, and its immutable tag (or empty)."""
+    """An image that is decided on: its index digest, `NAME:TAG`, and its immutable tag (or empty).
+
+    `place` is the prefix under which it came into the registry.
+    """
 
     digest: Digest
     ref: str
     immutable_tag: str = ""
+    place: str = CANDIDATES
 
     @property
     def repo(self) -> str:
@@ -76,8 +81,8 @@ class Subject:
 
     @property
     def repos(self) -> tuple[str, str]:
-        """Where the image may be: the consumers' repository, and the candidates'."""
-        return self.repo, f"{CANDIDATES}/{self.repo}"
+        """Where the image may be: the consumers' repository, and the one it came into."""
+        return self.repo, f"{self.place}/{self.repo}"
 
 
 @dataclass(frozen=True)
@@ -244,6 +249,13 @@ def fetch(client: RegistryClient, ref: Reference) -> Manifest:
     """A manifest of the registry, parsed."""
     data, media_type, _ = client.get_manifest(ref)
     return parse_manifest(data, media_type)
+
+
+def home_of(repository: str) -> str:
+    """The repository that consumers pull from, of one that images come into."""
+    for place in (CANDIDATES, QUARANTINES):
+        repository = repository.removeprefix(f"{place}/")
+    return repository
 
 
 def points_to(office: Office, repo: str, tag: str) -> Digest | None:

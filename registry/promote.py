@@ -40,6 +40,7 @@ from registry.closure import Brought, Closure, Copied, copy
 from registry.ledger import Action, Entry, Fact
 from registry.office import (
     CANDIDATES,
+    QUARANTINES,
     Office,
     State,
     Subject,
@@ -51,7 +52,7 @@ from registry.office import (
     state_of,
     tell_gates,
 )
-from registry.recheck import recheck
+from registry.recheck import origin_of, recheck
 
 _THREADS = 8
 
@@ -72,9 +73,15 @@ class Promotion:
 
 
 def promote(
-    office: Office, reference: Reference, target: Target, why: str, action: Action = Action.PROMOTE
+    office: Office,
+    reference: Reference,
+    target: Target | None,
+    why: str,
+    action: Action = Action.PROMOTE,
 ) -> Promotion:
     """Carry out the procedure above; `reference` is the candidate, `target` it in the catalogue.
+
+    Others' image, which was imported, is in no catalogue: it has no `target`.
 
     Raises EvidenceRefused or PolicyDenied when it may not be promoted, RegistryError when the registry
     fails; both leave tags and channel as they were, or as the next run will complete them.
@@ -85,7 +92,7 @@ def promote(
     found = _verified(office, reference, source)
     # 2. today's policy
     recheck(found, target, office.policy, office.now)
-    subject = Subject(digest, found.verdict.ref, _immutable_tag(found))
+    subject = Subject(digest, found.verdict.ref, _immutable_tag(found), _place(found))
     at_home = reference.name == subject.repo
     # 3. its channel
     known = (source,) if at_home else (office.client, source)
@@ -118,7 +125,7 @@ def promote(
     return Promotion(home, subject.ref, tags, previous, entry, changed)
 
 
-def rollback(office: Office, ref: str, target: Target, why: str) -> Promotion:
+def rollback(office: Office, ref: str, target: Target | None, why: str) -> Promotion:
     """Let the floating tag of `ref` (`NAME:TAG`) point to the stable image before the one it points to.
 
     The ledger knows which that was. It passes everything that a promotion asks for, at today's
@@ -129,9 +136,10 @@ def rollback(office: Office, ref: str, target: Target, why: str) -> Promotion:
     if now is None:
         raise UsageError(f"{ref} was not promoted", hint=f"goldsmith promote {ref}")
     digest = _before(office, ref, now)
-    candidate = office.client.reference(f"{CANDIDATES}/{repo}", digest=digest)
+    place = QUARANTINES if target is None else CANDIDATES
+    candidate = office.client.reference(f"{place}/{repo}", digest=digest)
     home = office.client.reference(repo, digest=digest)
-    # The candidates' repository has the newer evidence, if it has the image.
+    # The repository that it came into has the newer evidence, if it has the image.
     is_there = office.client.head_manifest(candidate) is not None
     return promote(office, candidate if is_there else home, target, why, Action.ROLLBACK)
 
@@ -146,6 +154,10 @@ def _verified(office: Office, reference: Reference, closure: Closure) -> Verific
             hint=f"promote {found.verdict.ref}@{found.verdict.digest}",
         )
     return found
+
+
+def _place(found: Verification) -> str:
+    return CANDIDATES if origin_of(found) is None else QUARANTINES
 
 
 def _immutable_tag(found: Verification) -> str:

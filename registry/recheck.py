@@ -30,12 +30,13 @@ from builder.model.evidence import (
     Severity,
 )
 from builder.model.image import BuiltImage, Descriptor, PlatformImage, Target
+from builder.model.imported import ImportedFrom, import_target, installed_packages
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.model.verdict import RuleResult
 from builder.policy.engine import evaluate
 from builder.policy.rule import Case
-from builder.policy.rules import RULES
+from builder.policy.rules import IMPORT_RULES, RULES
 from builder.policy.schema import Policy
 from builder.signing.predicates import TEST_RESULT_TYPE, VULNERABILITY_TYPE, timestamp
 from builder.signing.refusal import quoted, refuse
@@ -44,15 +45,20 @@ from builder.signing.verify import ManifestProof, Verification
 # Verification has proved that the evidence is complete; lint is in the verdict only.
 _NOT_HERE = frozenset({"evidence-complete", "dockerfile-lint"})
 ATTESTED_RULES = tuple(rule for rule in RULES if rule.id not in _NOT_HERE)
+_IMPORT_RULES = tuple(rule for rule in IMPORT_RULES if rule.id not in _NOT_HERE)
 
 
-def recheck(found: Verification, target: Target, policy: Policy, now: dt.datetime) -> tuple[RuleResult, ...]:
+def recheck(
+    found: Verification, target: Target | None, policy: Policy, now: dt.datetime
+) -> tuple[RuleResult, ...]:
     """What today's policy says of a verified image; `target` is the image in the catalogue.
 
+    An image that others made is in no catalogue: its provenance says what has to be known of it.
     Returns the rules' results. Raises PolicyDenied when one of them fails, EvidenceRefused when a
     report does not say what the rules need.
     """
-    results = evaluate(attested_case(found, target, policy, now), ATTESTED_RULES)
+    case = attested_case(found, target, policy, now)
+    results = evaluate(case, _IMPORT_RULES if case.image.imported else ATTESTED_RULES)
     failed = [r for r in results if not r.passed]
     if failed:
         raise PolicyDenied(
@@ -64,11 +70,41 @@ def recheck(found: Verification, target: Target, policy: Policy, now: dt.datetim
     return results
 
 
-def attested_case(found: Verification, target: Target, policy: Policy, now: dt.datetime) -> Case:
-    """The attested reports of a verified image as the rules look at them; raises EvidenceRefused."""
+def attested_case(found: Verification, target: Target | None, policy: Policy, now: dt.datetime) -> Case:
+    """The attested reports of a verified image as the rules look at them; raises EvidenceRefused.
+
+    Also when the policy is for images of the other kind: imported, or our own.
+    """
     platforms = [m for m in found.manifests if m.platform is not None]
     evidence = tuple(_evidence(m, found) for m in platforms)
-    return Case(_image(found, platforms, target), evidence, policy.data, now, policy.exploited)
+    origin = origin_of(found)
+    if origin is not None:
+        target = _imported(found, origin)
+    if target is None:
+        refuse("other-name", f"{found.verdict.ref} is not in the catalogue", context=found.digest)
+    if (origin is None) != (policy.data.imports is None):
+        refuse(
+            "other-policy", f"the policy {policy.name} is not for {found.verdict.ref}", context=found.digest
+        )
+    image = _image(found, platforms, target, origin is not None)
+    return Case(image, evidence, policy.data, now, policy.exploited)
+
+
+def origin_of(found: Verification) -> ImportedFrom | None:
+    """Where others' image came from, by its newest provenance; None for an image of our own."""
+    origins = [p.imported for m in found.manifests for p in m.provenances]
+    if any(o is None for o in origins) and any(o is not None for o in origins):
+        refuse("predicate-malformed", "some provenances say built, some imported", context=found.digest)
+    return origins[-1] if origins else None
+
+
+def _imported(found: Verification, origin: ImportedFrom) -> Target:
+    name, _, tag = found.verdict.ref.partition(":")
+    try:
+        platforms = [_platform(m) for m in found.manifests if m.platform is not None]
+        return import_target(name, tag, origin.owner, origin.end_of_life, platforms)
+    except ValueError as error:
+        refuse("predicate-malformed", "the import's provenance names no image", context=quoted(str(error)))
 
 
 def _evidence(proof: ManifestProof, found: Verification) -> Evidence:
@@ -139,13 +175,17 @@ def _checks(report: Mapping[str, Any], digest: Digest, platform: Platform) -> Ch
     return CheckReport(digest, platform, report["engine"], results)
 
 
-def _image(found: Verification, proofs: list[ManifestProof], target: Target) -> BuiltImage:
+def _image(found: Verification, proofs: list[ManifestProof], target: Target, imported: bool) -> BuiltImage:
     """The image as the rules look at it: names, platforms and the packages that the provenance names."""
     nowhere = Path()
     images = []
     for proof in proofs:
         platform = _platform(proof)
-        packages = tuple(_package(p, platform) for p in sorted(_packages(proof, platform)))
+        names = _packages(proof, platform)
+        if imported:
+            packages = installed_packages(names, platform)
+        else:
+            packages = tuple(_package(p, platform) for p in sorted(names))
         section = LockSection(
             target.stream_name, target.variant, platform, target.stream.suite, proof.digest, None, ()
         )
@@ -155,7 +195,7 @@ def _image(found: Verification, proofs: list[ManifestProof], target: Target) -> 
     # Which packages came with the parent was known when the verdict was given: it names what it used.
     waivers = tuple(w for w in target.waivers if not w.inherited or w.id in found.verdict.waivers)
     target = replace(target, waivers=waivers)
-    return BuiltImage(target, nowhere, index, tuple(images), found.digest, "")
+    return BuiltImage(target, nowhere, index, tuple(images), found.digest, "", imported)
 
 
 def _packages(proof: ManifestProof, platform: Platform) -> frozenset[str]:

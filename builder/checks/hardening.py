@@ -86,18 +86,19 @@ def _plain_configuration(facts: Facts) -> Iterator[str]:
         if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
             yield f"{key} is not a list of strings"
         else:
-            yield from _odd_texts(key, ((v.partition("=")[0] or v, v) for v in values))
+            yield from odd_texts(key, ((v.partition("=")[0] or v, v) for v in values))
     labels = config.get("Labels") or {}
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         yield "Labels is not a mapping of strings"
     else:
-        yield from _odd_texts("label", ((k, f"{k}={v}") for k, v in labels.items()))
+        yield from odd_texts("label", ((k, f"{k}={v}") for k, v in labels.items()))
     for key in ("Volumes", "ExposedPorts", "Healthcheck", "OnBuild", "Shell"):
         if config.get(key):
             yield f"{key} is set, which no definition can ask for"
 
 
-def _odd_texts(where: str, texts: Iterable[tuple[str, str]]) -> Iterator[str]:
+def odd_texts(where: str, texts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """What is wrong with texts, each with the name by which it is told."""
     for name, text in texts:
         if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text):
             yield f"{where} {name[:60]!r} has control characters"

@@ -42,6 +42,7 @@ _GROUPS = (
     "developers",
     "serve",
     "promotion",
+    "importing",
     "audit",
     "knowledge",
     "tokens",

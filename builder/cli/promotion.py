@@ -11,6 +11,8 @@ import typer
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builder.cli.identity import Caller
     from builder.cli.wiring import Workshop
     from builder.model.image import Target
@@ -61,7 +63,7 @@ def promote(
     if to not in channels:
         hint = "goldsmith revoke withdraws" if to == Channel.WITHDRAWN else ""
         raise UsageError(f"no channel to promote to: {to[:50]!r}", context=", ".join(channels), hint=hint)
-    with _office() as (workshop, office, who):
+    with open_office() as (workshop, office, who):
         if to != Channel.STABLE:
             where = _reference(ref, workshop, "")
             who.require(Permission(callback.ACTIONS[Channel(to)].value), where.name)
@@ -78,7 +80,7 @@ def rollback(ref: Ref, why: Why = "", as_json: AsJson = False) -> None:
     from registry import promote as promotion
     from registry.access.roles import Permission
 
-    with _office() as (workshop, office, who):
+    with open_office() as (workshop, office, who):
         where = _reference(ref, workshop, "")
         if where.tag is None or where.digest is not None:
             raise UsageError("a rollback is of a tag", hint="goldsmith rollback python:3.13")
@@ -101,18 +103,18 @@ def revoke(
     from registry import callback
     from registry.access.roles import Permission
 
-    with _office() as (workshop, office, who):
+    with open_office() as (workshop, office, who):
         where = _reference(ref, workshop, "")
         who.require(Permission.REVOKE, where.name)
         _told(callback.change(office, where, Channel.WITHDRAWN, why, replacement), as_json)
 
 
 @contextlib.contextmanager
-def _office() -> Iterator[tuple[Workshop, Office, Caller]]:
-    """The catalogue, an office that nobody else decides in meanwhile, and who decides."""
-    import tempfile
-    from pathlib import Path
+def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, Caller]]:
+    """The catalogue, an office that nobody else decides in meanwhile, and who decides.
 
+    `policy` is another one than the settings name.
+    """
     from builder.cli.audit import ledger_folder
     from builder.cli.identity import caller
     from builder.cli.releasing import ReleaseTools
@@ -122,10 +124,10 @@ def _office() -> Iterator[tuple[Workshop, Office, Caller]]:
 
     workshop = Workshop.open()
     settings, store = workshop.settings, workshop.store.create()
-    tools = ReleaseTools(workshop, settings.policy, settings.trivy_db)
+    tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
     folder = ledger_folder(store)
     who = caller(settings, store)
-    with deciding(folder), tempfile.TemporaryDirectory(dir=folder) as work:
+    with deciding(folder), _work(folder) as work:
         yield (
             workshop,
             Office(
@@ -137,10 +139,23 @@ def _office() -> Iterator[tuple[Workshop, Office, Caller]]:
                 who=who.name,
                 now=settings.now,
                 hosts=(settings.registry,),
-                work=Path(work),
+                work=work,
             ),
             who,
         )
+
+
+@contextlib.contextmanager
+def _work(folder: Path) -> Iterator[Path]:
+    """A folder for what is on its way; what a killed run left is taken away."""
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    for leftover in folder.glob("work-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work:
+        yield Path(work)
 
 
 def _reference(text: str, workshop: Workshop, prefix: str) -> Reference:

@@ -190,6 +190,7 @@ class BuiltImage:
     platforms: tuple[PlatformImage, ...]
     input_hash: Digest
     version: str
+    imported: bool = False  # others made it: there is no Dockerfile and no lock of ours
 
     @property
     def digest(self) -> Digest:

@@ -7,28 +7,28 @@ from collections.abc import Sequence
 
 from builder.model.verdict import RuleResult
 from builder.policy.rule import Case, Rule
-from builder.policy.rules import RULES
+from builder.policy.rules import rules_for
 
 _TEXT_MAX = 500  # characters of one failure
 _FAILURES_MAX = 100  # failures of one rule
 
 
-def evaluate(case: Case, rules: Sequence[Rule] = RULES) -> tuple[RuleResult, ...]:
-    """What each rule says of the case, in the rules' order; never raises.
+def evaluate(case: Case, rules: Sequence[Rule] | None = None) -> tuple[RuleResult, ...]:
+    """What each rule (of the policy, by default) says of the case, in their order; never raises.
 
     A rule that is not yet in effect passes; `announce` tells what it will say.
     """
     return tuple(
         RuleResult(rule.id, rule.title, (), rule.solution) if is_future(rule, case) else _ask(rule, case)
-        for rule in rules
+        for rule in (rules_for(case.policy) if rules is None else rules)
     )
 
 
-def announce(case: Case, rules: Sequence[Rule] = RULES) -> tuple[str, ...]:
+def announce(case: Case, rules: Sequence[Rule] | None = None) -> tuple[str, ...]:
     """What rules that are not yet in effect have against the case, each with the day from which on."""
     return tuple(
         f"from {case.policy.effective[rule.id]} on, {rule.id}: {failure}"
-        for rule in rules
+        for rule in (rules_for(case.policy) if rules is None else rules)
         if is_future(rule, case)
         for failure in _ask(rule, case).failures
     )

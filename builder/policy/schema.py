@@ -114,6 +114,17 @@ class WaiverLimits(Strict):
     days_max: Annotated[int, Field(ge=0, le=3650)]
 
 
+class ImportLimits(Strict):
+    """What is asked of images that others made. A policy with this part judges nothing else."""
+
+    not_comparable: Literal["refuse", "accept"] = Field(
+        description="An image without a package database that can be compared with the scanner's list."
+    )
+    no_canary: Literal["refuse", "accept"] = Field(
+        description="A distribution of which no planted vulnerability is known."
+    )
+
+
 class PolicyData(Strict):
     """One policy file."""
 
@@ -136,6 +147,7 @@ class PolicyData(Strict):
         default_factory=dict,
         description="Rules that refuse only from a day (UTC) on; before it they are announced.",
     )
+    imports: ImportLimits | None = Field(None, description="Only in policies for imports.")
 
 
 @dataclass(frozen=True, slots=True)

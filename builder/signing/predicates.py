@@ -20,10 +20,12 @@ from urllib.parse import quote, unquote
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import CheckReport, Outcome, ScanReport
 from builder.model.image import BuiltImage
+from builder.model.imported import ImportedFrom
 from builder.model.lock import LockedPackage
 from builder.model.platform import Platform
 from builder.model.sources import Sources
 from builder.signing import sources
+from builder.signing.imports import IMPORT_TYPE, parse_import
 from builder.signing.keys import BUILDER, VERDICT
 from builder.signing.refusal import quoted, refuse
 
@@ -80,6 +82,7 @@ class Provenance:
     platforms: int
     packages: frozenset[tuple[str, str]]
     sources: Sources | None = None  # None: it was made before anybody asked for them
+    imported: ImportedFrom | None = None  # where others' image came from; None for our own
 
     def packages_of(self, platform: Platform | None) -> frozenset[str]:
         """NAME=VERSION of every package of a platform; None is the only platform."""
@@ -187,7 +190,8 @@ def test_result(report: CheckReport, configuration: Digest) -> bytes:
 def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
     """Check a provenance: our build type, a name, and every dependency with its digest."""
     build = mapping(predicate, "buildDefinition", "provenance")
-    if build.get("buildType") != BUILD_TYPE:
+    kind = build.get("buildType")
+    if kind not in (BUILD_TYPE, IMPORT_TYPE):
         refuse("predicate-malformed", "the provenance is not of our build type", context=quoted(build))
     external = mapping(build, "externalParameters", "provenance")
     text(mapping(mapping(predicate, "runDetails", "provenance"), "builder", "provenance"), "id", "provenance")
@@ -199,12 +203,17 @@ def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
     if not isinstance(platforms, list) or not platforms:
         refuse("predicate-malformed", "the provenance names no platforms")
     matches = (_PURL.fullmatch(one["uri"]) for one in dependencies)
+    packages = frozenset((m[3], f"{unquote(m[1])}={unquote(m[2])}") for m in matches if m)
+    imported = None
+    if kind == IMPORT_TYPE:
+        imported, packages = parse_import(build)
     return Provenance(
         ref=text(external, "ref", "provenance"),
         immutable_tag=text(external, "immutableTag", "provenance"),
         platforms=len(platforms),
-        packages=frozenset((m[3], f"{unquote(m[1])}={unquote(m[2])}") for m in matches if m),
         sources=sources.decode(mapping(external, "sources", "provenance")) if "sources" in external else None,
+        packages=packages,
+        imported=imported,
     )
 
 

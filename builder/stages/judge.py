@@ -15,7 +15,7 @@ from builder.model.verdict import Verdict
 from builder.policy.engine import announce, evaluate
 from builder.policy.exploited import FILE, KnownExploited, parse_exploited
 from builder.policy.rule import Case
-from builder.policy.rules import RULES
+from builder.policy.rules import IMPORT_RULES, RULES
 from builder.policy.schema import Policy, parse_policy
 from builder.store import read_file
 from builder.tools import strict_yaml
@@ -69,7 +69,7 @@ def load_policy(path: Path) -> Policy:
     except ValueError as error:
         raise DefinitionError([Problem(path.name, "(whole file)", str(error), "write plain YAML")]) from None
     policy = parse_policy(value, Digest.of(text), path.name)
-    known = [rule.id for rule in RULES]
+    known = list(dict.fromkeys(rule.id for rule in (*RULES, *IMPORT_RULES)))
     if unknown := [name for name in policy.data.effective if name not in known]:
         hint = f"the rules are {', '.join(known)}"
         raise DefinitionError(

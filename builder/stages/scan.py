@@ -35,6 +35,7 @@ from builder.tools.trivy_db import Database
 from builder.tools.trivy_report import (
     SBOM_MAX,
     Report,
+    cyclonedx_names,
     cyclonedx_packages,
     read_report,
     spdx_packages,
@@ -96,21 +97,71 @@ def _scan(
     _verify_packages(spdx_packages(sboms.spdx), expected, "the SPDX document")
     canary = _plant(major, database, trivy, work, seconds_max)
     database.verify()  # 8
-    return (
-        ScanReport(
-            digest=image.manifest.digest,
-            platform=image.platform,
-            scanner=trivy.identity,
-            database=database.identity,
-            os_family=report.os_family,
-            os_version=report.os_version,
-            packages=report.packages,
-            findings=report.findings,
-            secrets=report.secrets,
-            licences=report.licences,
-            canary=canary,
-        ),
-        sboms,
+    return _scan_report(image, report, database, trivy, canary), sboms
+
+
+def scan_import(
+    image: PlatformImage,
+    *,
+    name: str,
+    database: Database,
+    trivy: Trivy,
+    work: Path,
+    seconds_max: float = SECONDS_MAX,
+) -> tuple[ScanReport, Sboms]:
+    """Scan one platform of an image that others made: any distribution, language packages too.
+
+    The conditions above hold but for 4 and 5: the system has to be one that Trivy knows, and what
+    it saw is compared with the image's own package database by the policy. Where no planted
+    vulnerability of the release is known, the canary is empty, and the policy decides.
+    """
+    try:
+        database.verify()
+        _verify_blobs(image)
+        view, output = single_platform_view(image, work / "layout"), work / "report.json"
+        trivy.scan_image(
+            view,
+            database.cache_dir,
+            output,
+            scanners=SCANNERS,
+            seconds=seconds_max,
+            packages="os,library",
+        )
+        report = read_report(output)
+        _verify_identity(report, image, trivy)
+        system = f"{report.os_family or 'none'} {report.os_version}".rstrip()
+        if report.os_family in ("", "none"):
+            raise _refusal("Trivy knows no such operating system, so it looked for no vulnerability", system)
+        if report.end_of_life:
+            raise _refusal("the operating system is past its end of life: Trivy finds nothing in it", system)
+        sboms = _sboms(report, image, name, trivy, work, seconds_max, ("os-pkgs", "lang-pkgs"))
+        if missing := sorted(set(report.packages) - cyclonedx_names(sboms.cyclonedx)):
+            raise _refusal("the CycloneDX document lacks packages", ", ".join(missing[:_SHOWN]))
+        major = report.os_version.partition(".")[0]
+        canary = CanaryResult("", "", ())
+        if report.os_family == "debian" and major.isdigit() and int(major) in CANARIES:
+            canary = _plant(int(major), database, trivy, work, seconds_max)
+        database.verify()
+    except OSError as error:
+        raise _refusal("its files cannot be read or written", str(error)) from None
+    return _scan_report(image, report, database, trivy, canary), sboms
+
+
+def _scan_report(
+    image: PlatformImage, report: Report, database: Database, trivy: Trivy, canary: CanaryResult
+) -> ScanReport:
+    return ScanReport(
+        digest=image.manifest.digest,
+        platform=image.platform,
+        scanner=trivy.identity,
+        database=database.identity,
+        os_family=report.os_family,
+        os_version=report.os_version,
+        packages=report.packages,
+        findings=report.findings,
+        secrets=report.secrets,
+        licences=report.licences,
+        canary=canary,
     )
 
 
@@ -175,7 +226,13 @@ def _verify_findings(report: Report, image: PlatformImage) -> None:
 
 
 def _sboms(
-    report: Report, image: PlatformImage, name: str, trivy: Trivy, work: Path, seconds_max: float
+    report: Report,
+    image: PlatformImage,
+    name: str,
+    trivy: Trivy,
+    work: Path,
+    seconds_max: float,
+    classes: tuple[str, ...] = ("os-pkgs",),
 ) -> Sboms:
     """Both SBOM forms of the packages in the report, the same bytes for the same image.
 
@@ -187,9 +244,9 @@ def _sboms(
         "ArtifactName": f"{name}@{image.manifest.digest}",
         "Results": [
             {key: value for key, value in result.items() if key not in ("Vulnerabilities", "Target")}
-            | {"Target": name}
+            | {"Target": name if result.get("Class") == "os-pkgs" else result.get("Target")}
             for result in report.raw["Results"]
-            if result.get("Class") == "os-pkgs"
+            if result.get("Class") in classes
         ],
     }
     source = work / "inventory.json"

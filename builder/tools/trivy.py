@@ -48,15 +48,22 @@ class Trivy:
     search: str
 
     def scan_image(
-        self, layout: Path, cache: Path, output: Path, *, scanners: Sequence[str], seconds: float
+        self,
+        layout: Path,
+        cache: Path,
+        output: Path,
+        *,
+        scanners: Sequence[str],
+        seconds: float,
+        packages: str = "os",
     ) -> None:
         """Write Trivy's JSON report of the one image in an OCI layout to `output`.
 
-        Only operating-system packages are looked for: an image consists of locked Debian
-        packages, whose vulnerabilities Debian tracks by source package.
+        By default only operating-system packages are looked for: an image of ours consists of
+        locked Debian packages, whose vulnerabilities Debian tracks by source package.
         """
         self._run(
-            ["image", *_ISOLATED, "--pkg-types=os", f"--scanners={','.join(scanners)}"],
+            ["image", *_ISOLATED, f"--pkg-types={packages}", f"--scanners={','.join(scanners)}"],
             [f"--cache-dir={cache}", "--format=json", f"--output={output}", f"--input={layout}"],
             output,
             seconds,

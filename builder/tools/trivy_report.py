@@ -105,6 +105,16 @@ def cyclonedx_packages(document: bytes) -> tuple[str, ...]:
     return tuple(sorted(packages))
 
 
+def cyclonedx_names(document: bytes) -> frozenset[str]:
+    """NAME=VERSION of every component of a CycloneDX document, whatever it is a package of."""
+    bom = parse_object(document, size_max=SBOM_MAX, what="the CycloneDX document")
+    if bom.get("bomFormat") != "CycloneDX":
+        raise _malformed("a CycloneDX document without its bomFormat")
+    return frozenset(
+        f"{clean(c.get('name'), 300)}={clean(c.get('version'), 300)}" for c in _objects(bom, "components")
+    )
+
+
 def spdx_packages(document: bytes) -> tuple[str, ...]:
     """NAME=VERSION of every library package of an SPDX 2.3 document, sorted."""
     spdx = parse_object(document, size_max=SBOM_MAX, what="the SPDX document")

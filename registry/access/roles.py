@@ -15,7 +15,7 @@ from builder.model.definition import Name, PlainText, Strict
 EVERYTHING = "*"  # the pattern that stands for all images
 _PATTERN = re.compile(r"[a-z0-9*][a-z0-9._/*-]{0,254}")
 _COMPILED_MAX = 4096
-_CANDIDATES = "candidate/"
+_PLACES = ("candidate/", "quarantine/")  # what images come into
 
 
 class Permission(StrEnum):
@@ -41,7 +41,7 @@ class Permission(StrEnum):
 
 def pattern_problem(value: str) -> str:
     """What is wrong with a pattern; empty when nothing is."""
-    if value.startswith(_CANDIDATES):
+    if value.startswith(_PLACES):
         return "write the image's name: it covers the candidates of that name, too"
     if not _PATTERN.fullmatch(value) or "**" in value:
         return "not an image name, or one with * in it (which stands for anything)"
@@ -81,8 +81,10 @@ def table(file: RolesFile) -> Roles:
 
 
 def image_of(repository: str) -> str:
-    """The image that a repository holds: its candidates are in one of their own."""
-    return repository.removeprefix(_CANDIDATES)
+    """The image that a repository holds: what is no release yet is in one of its own."""
+    for place in _PLACES:
+        repository = repository.removeprefix(place)
+    return repository
 
 
 def covers(pattern: str, image: str) -> bool:

@@ -14,7 +14,7 @@ from builder.model.channel import ChannelRecord
 from registry import changes
 from registry.devcheck.known import Channel, Image
 
-_CANDIDATES = "candidate/"
+_CANDIDATES, _QUARANTINES = "candidate/", "quarantine/"
 _SERVED = ("candidate", "stable", "deprecated")
 _NAMES: dict[Decided, Channel] = {
     Decided.CANDIDATE: "candidate",
@@ -27,6 +27,8 @@ _NAMES: dict[Decided, Channel] = {
 
 def for_developers(repository: str, repositories: Collection[str]) -> bool:
     """Whether a repository, among all of a registry, is one that developers pull from."""
+    if repository.startswith(_QUARANTINES):
+        return False
     if not repository.startswith(_CANDIDATES):
         return repository != changes.REPOSITORY
     return repository.removeprefix(_CANDIDATES) not in repositories

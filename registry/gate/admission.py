@@ -242,7 +242,10 @@ def _verdict_blobs(
 
 
 def _end_of_life(reference: Reference, proof: Verification, witness: Witness) -> dt.date | None:
-    """8. the label of the first platform; all platforms are built from one definition."""
+    """8. the label of the first platform; all are built from one definition. Of an import, what was said."""
+    imports = [p.imported for m in proof.manifests for p in m.provenances if p.imported is not None]
+    if imports:
+        return imports[-1].end_of_life
     for one in proof.manifests:
         manifest = _parsed(one.digest, witness)
         if manifest is not None and manifest.config is not None:

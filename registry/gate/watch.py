@@ -32,7 +32,7 @@ from registry.gate.kept import Kept
 from registry.gate.names import Refused, read_path
 from registry.gate.proofs import Proofs
 
-CANDIDATE = "candidate/"
+CANDIDATE, QUARANTINE = "candidate/", "quarantine/"
 _COSIGN_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.sig|\.att|\.sbom)?")
 _IMMUTABLE_TAG = re.compile(r".+-[0-9a-f]{12}")
 HEED_SECONDS = 0.2  # from one question for a note to the next
@@ -64,7 +64,9 @@ class Names:
 
     def public(self, storage: str) -> str | None:
         """The public name of a repository; None when it is not served."""
-        if not storage.startswith(self.prefix) or (not self.prefix and storage.startswith(CANDIDATE)):
+        if storage.startswith(QUARANTINE) or not storage.startswith(self.prefix):
+            return None  # what others made is not even a candidate yet
+        if not self.prefix and storage.startswith(CANDIDATE):
             return None
         if storage == changes.REPOSITORY:
             return None

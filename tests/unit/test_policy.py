@@ -74,7 +74,7 @@ def test_the_first_folder_wins_and_names_must_agree(tmp_path: Path) -> None:
 def test_an_unknown_policy_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError) as refused:
         find_policy(name, [tmp_path, BASELINE.parent])
-    assert refused.value.context == "known: baseline, demo"
+    assert refused.value.context == "known: baseline, demo, import"
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

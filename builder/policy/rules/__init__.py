@@ -12,12 +12,14 @@ from builder.policy.rules import (
     hardening,
     known_exploited,
     licences,
+    scanner_comparable,
     scanner_identity,
     secrets,
     stream_supported,
     vulnerabilities_fixable,
     vulnerabilities_unfixed,
 )
+from builder.policy.schema import PolicyData
 
 RULES: tuple[Rule, ...] = (
     evidence_complete.RULE,
@@ -34,3 +36,14 @@ RULES: tuple[Rule, ...] = (
     dockerfile_lint.RULE,
     stream_supported.RULE,
 )
+
+# What others made has no Dockerfile of ours; it must be told whether the scanner could be checked.
+IMPORT_RULES: tuple[Rule, ...] = (
+    *(rule for rule in RULES if rule is not dockerfile_lint.RULE),
+    scanner_comparable.RULE,
+)
+
+
+def rules_for(policy: PolicyData) -> tuple[Rule, ...]:
+    """The rules that a policy asks."""
+    return RULES if policy.imports is None else IMPORT_RULES

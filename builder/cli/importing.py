@@ -1,0 +1,234 @@
+"""Commands that bring images in from elsewhere, and take them to networks that reach nothing: import."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from builder.errors import GoldsmithError, UsageError
+
+if TYPE_CHECKING:
+    from builder.cli.wiring import Workshop
+    from builder.model.evidence import Evidence, Sboms, ScanReport
+    from builder.model.image import BuiltImage, PlatformImage, Target
+    from builder.model.platform import Platform
+    from builder.model.release import PublishedImage, SignedImage
+    from builder.model.verdict import Verdict
+    from builder.settings import Settings
+    from registry.importer import Imported, Instruments, Wish
+    from registry.office import Office
+    from registry.upstream.source import Source
+
+_POLICY = "import"
+_JOURNAL = "imports.jsonl"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    app.command("import")(import_)
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="HOST/NAME@sha256:…, or the path of an OCI layout (folder, tar) or docker archive.",
+        ),
+    ],
+    name: Annotated[str, typer.Option("--as", metavar="NAME:TAG", help="What it is called here.")],
+    end_of_life: Annotated[
+        str, typer.Option("--end-of-life", metavar="DATE", help="Until when its makers support it.")
+    ],
+    owner: Annotated[str, typer.Option("--owner", metavar="NAME", help="Who answers for it here.")],
+    why: Annotated[
+        str, typer.Option("--why", metavar="TEXT", help="What it is for; for those who approve it.")
+    ],
+    platform: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--platform", help="linux/amd64 or linux/arm64; by default all of these that there are."
+        ),
+    ] = None,
+    token_host: Annotated[
+        list[str] | None,
+        typer.Option("--token-host", metavar="HOST", help="A host that may issue tokens for the registry."),
+    ] = None,
+    redirect_host: Annotated[
+        list[str] | None,
+        typer.Option("--redirect-host", metavar="HOST", help="A host that the registry may send blobs from."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring in an image that others made: into quarantine, judged by the policy `import` and signed.
+
+    Nobody can pull it before somebody approved it and it was promoted.
+    """
+    from builder.cli.promotion import open_office
+    from builder.report import Silent, for_people
+    from registry.access.roles import Permission
+    from registry.importer import import_image
+
+    reporter = Silent() if as_json else for_people()
+    with open_office(_POLICY) as (workshop, office, who):
+        wish = _wish(name, end_of_life, owner, why, platform or [])
+        who.require(Permission.IMPORT, wish.name)
+        with _journal(workshop, office, source, wish):
+            found = _source(source, workshop.settings, office.work, token_host or [], redirect_host or [])
+            with workshop.store.exclusive(f"goldsmith import {wish.ref}"):
+                done = import_image(
+                    office,
+                    found,
+                    wish,
+                    workshop.catalogue.definitions,
+                    _instruments(workshop, office),
+                    lambda what: reporter.note(f"{wish.ref}: {what}"),
+                )
+    _tell(done, as_json)
+
+
+def _wish(name: str, end_of_life: str, owner: str, why: str, platforms: list[str]) -> Wish:
+    from builder.model.platform import Platform
+    from registry.importer import Wish
+
+    image, colon, tag = name.partition(":")
+    if not colon or not tag:
+        raise UsageError(f"--as names no stream: {name[:100]!r}", hint="--as NAME:TAG, such as alpine:3.22")
+    try:
+        until = dt.date.fromisoformat(end_of_life)
+    except ValueError:
+        raise UsageError(f"no date: {end_of_life[:50]!r}", hint="--end-of-life 2029-06-30") from None
+    chosen: list[Platform] = []
+    for text in platforms:
+        try:
+            chosen.append(Platform.parse(text))
+        except ValueError as error:
+            raise UsageError(str(error)[:200], hint="--platform linux/amd64 or linux/arm64") from None
+    return Wish(image, tag, owner, until, why, tuple(chosen))
+
+
+def _source(
+    text: str, settings: Settings, work: Path, token_hosts: list[str], redirect_hosts: list[str]
+) -> Source:
+    """Where the image is: a file or folder that there is, or else a registry."""
+    from builder.model.digest import Digest
+    from builder.model.reference import Reference
+    from builder.oci.auth import Credentials
+    from builder.oci.client import RegistryClient
+    from registry.upstream.source import RegistrySource, open_file
+
+    path, _, digest = text.partition("@")
+    try:
+        if Path(path).exists():
+            return open_file(Path(path), Digest(digest) if digest else None, work)
+        reference = Reference.parse(text)
+    except ValueError as error:
+        raise UsageError(
+            f"neither a file nor a reference: {text[:200]!r}",
+            context=str(error),
+            hint="HOST/NAME@sha256:…, or the path of a layout or archive",
+        ) from None
+    credentials = None
+    if settings.upstream_user:
+        credentials = Credentials(settings.upstream_user, settings.upstream_password or "")
+    client = RegistryClient(
+        reference.host,
+        credentials=credentials,
+        token_hosts=frozenset(token_hosts),
+        redirect_hosts=frozenset(redirect_hosts),
+    )
+    return RegistrySource(client, reference)
+
+
+def _instruments(workshop: Workshop, office: Office) -> Instruments:
+    from builder.cli.releasing import ReleaseTools
+    from builder.stages.judge import judge
+    from builder.stages.publish import publish
+    from builder.stages.scan import scan_import
+    from builder.stages.sign import sign
+    from registry.importer import Instruments
+    from registry.office import QUARANTINES
+
+    tools = ReleaseTools(workshop, _POLICY, workshop.settings.trivy_db)
+
+    def scanned(target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
+        return scan_import(image, name=target.ref, database=tools.database, trivy=tools.trivy, work=work)
+
+    def judged(image: BuiltImage, evidence: tuple[Evidence, ...]) -> Verdict:
+        return judge(image, evidence, office.policy, office.now)
+
+    def signed(
+        image: BuiltImage, evidence: tuple[Evidence, ...], verdict: Verdict, provenance: Mapping[str, Any]
+    ) -> SignedImage:
+        name = f"{workshop.settings.registry}/{QUARANTINES}/{image.target.definition.name}"
+        return sign(image, evidence, verdict, provenance, office.keys, name)
+
+    def published(image: SignedImage) -> PublishedImage:
+        return publish(image, office.client, QUARANTINES)
+
+    return Instruments(scanned, judged, signed, published)
+
+
+@contextlib.contextmanager
+def _journal(workshop: Workshop, office: Office, source: str, wish: Wish) -> Iterator[None]:
+    """One line for each attempt, whatever became of it: a refusal is told to nobody else."""
+    from builder.model.digest import canonical_json
+    from builder.signing.predicates import timestamp
+    from registry.redaction import redact
+
+    line: dict[str, Any] = {
+        "at": timestamp(office.now),
+        "who": office.who,
+        "as": wish.ref,
+        "source": source[:500],
+    }
+    try:
+        yield
+        line["outcome"] = "imported"
+    except GoldsmithError as error:
+        line |= {"outcome": "refused", "reason": error.reference, "message": error.message[:500]}
+        raise
+    except BaseException as error:
+        line |= {"outcome": "failed", "reason": type(error).__name__}
+        raise
+    finally:
+        line = {k: redact(v) if k in ("source", "message") else v for k, v in line.items()}
+        with contextlib.suppress(OSError), open(workshop.store.run / _JOURNAL, "ab") as out:
+            out.write(canonical_json(line) + b"\n")
+
+
+def _tell(done: Imported, as_json: bool) -> None:
+    from builder.report import emit, emit_json
+    from builder.signing.predicates import timestamp
+
+    source = f"{done.source.source}@{done.source.digest}"
+    if as_json:
+        emit_json(
+            {
+                "ref": done.ref,
+                "digest": done.published.digest,
+                "reference": done.published.reference,
+                "tags": list(done.published.tags),
+                "source": source,
+                "channel": done.channel.value,
+                "verdict": {"policy": done.verdict.policy, "expires_at": timestamp(done.verdict.expires_at)},
+                "left_out": list(done.left_out),
+                "entry": done.entry.as_dict(),
+            }
+        )
+        return
+    emit(
+        f"imported: {done.ref} is {done.published.reference}\n"
+        f"from {source}\n"
+        f"approved by the policy {done.verdict.policy} until {timestamp(done.verdict.expires_at)}; "
+        f"channel: {done.channel}\nledger entry {done.entry.sequence}"
+    )
+    if done.left_out:
+        emit(f"left out of the source's index: {len(done.left_out)} manifests")

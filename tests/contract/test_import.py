@@ -1,0 +1,296 @@
+"""Imports: quarantine first, judged by their own policy, and completed whenever they were cut."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.errors import GoldsmithError, PolicyDenied, RegistryError, UsageError
+from builder.model.channel import Channel
+from builder.model.digest import Digest
+from builder.model.evidence import CanaryResult, Finding, PackageLicences, Sboms, ScanReport, Secret, Severity
+from builder.model.image import PlatformImage, Target
+from builder.oci.client import RegistryClient
+from builder.signing.refusal import EvidenceRefused
+from builder.signing.verify import verify
+from builder.stages.judge import judge
+from registry.callback import change
+from registry.ledger import Action
+from registry.promote import promote
+from registry.recheck import origin_of
+from registry.upstream.source import LayoutSource
+from tests.support import registry_simulator as reg
+from tests.support.evidence import world
+from tests.support.foreign import Foreign, attestation, index_of, spoil, write_layout
+from tests.support.images import layer_tar
+from tests.support.importing import WISH, ImportHouse, good_scan, import_policy
+from tests.support.registry_simulator import Simulator, simulator
+
+QUARANTINE = "quarantine/upstream"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=[True, False], ids=["referrers", "no-referrers"])
+def sim(request: pytest.FixtureRequest) -> Iterator[Simulator]:
+    with simulator() as sim:
+        sim.referrers_api = request.param
+        yield sim
+
+
+@pytest.fixture
+def house(sim: Simulator, tmp_path: Path) -> ImportHouse:
+    return ImportHouse(tmp_path, RegistryClient(sim.address))
+
+
+def refused(house: ImportHouse, repo: str, digest: Digest) -> str:
+    """Why a consumer refuses the image."""
+    with pytest.raises((EvidenceRefused, RegistryError)) as raised:
+        verify(house.at(repo, digest=digest), house.client, house.trust, house.now)
+    return raised.value.reference
+
+
+def released(house: ImportHouse, digest: Digest) -> None:
+    """Out of quarantine, as an approval leads to."""
+    change(house.office(), house.at(QUARANTINE, digest=digest), Channel.CANDIDATE, "looked at")
+
+
+# ------------------------------------------------------------------ the life of an import
+
+
+def test_an_import_is_in_quarantine_with_its_provenance(sim: Simulator, house: ImportHouse) -> None:
+    one = Foreign()
+    source = house.layout(one)
+    done = house.take(source)
+    digest = done.published.digest
+    assert refused(house, QUARANTINE, digest) == "quarantined"
+    assert refused(house, "upstream", digest) == "not-found"
+    assert sim.tags[QUARANTINE]["1.0"] == sim.tags[QUARANTINE][f"1.0-{source.root.digest.short}"] == digest
+    (entry,) = house.ledger.entries()
+    assert (entry.fact.what, entry.fact.who, entry.fact.why) == (Action.IMPORT, "ann@host", "team A needs it")
+    assert entry.fact.after["source"] == f"oci-layout@{source.root.digest}"
+    released(house, digest)
+    found = verify(house.at(QUARANTINE, "1.0"), house.client, house.trust, house.now)
+    origin = origin_of(found)
+    assert origin is not None
+    assert (origin.by, origin.at, origin.digest) == ("ann@host", house.now, Digest.of(one.manifest_bytes()))
+    assert found.verdict.policy == "import"
+    assert found.manifests[1].digest == Digest.of(one.manifest_bytes())
+
+
+def test_after_its_release_it_is_promoted_like_any_image(sim: Simulator, house: ImportHouse) -> None:
+    both = Foreign(docker=True), Foreign(architecture="arm64", docker=True)
+    digest = house.take(house.layout(*both)).published.digest
+    where = house.at(QUARANTINE, digest=digest)
+    with pytest.raises(EvidenceRefused):
+        promote(house.office(), where, None, "now")
+    assert "upstream" not in sim.tags
+    released(house, digest)
+    done = promote(house.office(), where, None, "now")
+    assert done.ref == "upstream:1.0"
+    found = verify(house.at("upstream", "1.0"), house.client, house.trust, house.now)
+    assert found.channel and found.channel.channel is Channel.STABLE
+    assert {m.digest for m in found.manifests[1:]} == {Digest.of(b.manifest_bytes()) for b in both}
+    change(house.office(), house.at("upstream", "1.0"), Channel.WITHDRAWN, "a hole")
+    assert refused(house, "upstream", digest) == refused(house, QUARANTINE, digest) == "withdrawn"
+    with pytest.raises(PolicyDenied) as back:
+        house.take(house.layout(*both))
+    assert back.value.reference == "called-back"
+    assert [e.fact.what for e in house.ledger.entries()] == ["import", "release", "promote", "revoke"]
+
+
+def test_importing_again_changes_nothing_and_a_later_one_brings_a_new_verdict(
+    sim: Simulator, house: ImportHouse
+) -> None:
+    first = house.take(house.layout())
+    sim.requests.clear()
+    assert house.take(house.layout()).entry == first.entry
+    assert sim.count("PUT", "/manifests/") == 0
+    digest = first.published.digest
+    released(house, digest)
+    where = house.at(QUARANTINE, digest=digest)
+    promote(house.office(), where, None, "now")
+    house.now += dt.timedelta(days=9)
+    house.policy = import_policy(
+        database=house.policy.data.database.model_copy(update={"age_days_max": 30.0})
+    )
+    assert refused(house, "upstream", digest) == "verdict-expired"
+    assert house.take(house.layout()).channel is Channel.STABLE
+    promote(house.office(), where, None, "a new verdict")
+    assert verify(house.at("upstream", "1.0"), house.client, house.trust, house.now).digest == digest
+    assert len(house.ledger.entries()) == 4
+
+
+def test_attestations_of_buildkit_are_left_out(house: ImportHouse) -> None:
+    one = Foreign()
+    manifest, entry = attestation()
+    folder = write_layout(house.folder / "kit", one, index=index_of(one, extra=[entry]))
+    assert house.take(LayoutSource(folder)).left_out == (Digest.of(manifest),)
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def seen(**changes: Any) -> Callable[[Target, PlatformImage, Path], tuple[ScanReport, Sboms]]:
+    def scan(target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
+        report, sboms = good_scan(target, image, work)
+        return replace(report, **changes), sboms
+
+    return scan
+
+
+CRITICAL = Finding("CVE-2026-1", "bash", "5", "", Severity.CRITICAL, "affected", "bad")
+DENIED: dict[str, tuple[dict[str, Any], Foreign, str]] = {
+    "critical": ({"findings": (CRITICAL,)}, Foreign(), "vulnerabilities-unfixed"),
+    "secret": ({"secrets": (Secret("key", "/k", Severity.HIGH),)}, Foreign(), "secrets"),
+    "licence": ({"licences": (PackageLicences("x", ("SSPL-1.0",)),)}, Foreign(), "licences"),
+    "fewer packages seen": ({"packages": ("bash=5.2.37-2+b5",)}, Foreign(), "scanner-identity"),
+    "no canary found": ({"canary": CanaryResult("openssl", "1", ())}, Foreign(), "scanner-identity"),
+    "no canary known": ({"canary": CanaryResult("", "", ())}, Foreign(), "scanner-comparable"),
+    "no package database": ({}, Foreign(layers=[layer_tar({"a": b"x"})]), "scanner-comparable"),
+    "unknown user": ({}, Foreign(config={"config": {"User": "nobody-knows"}}), "user-known"),
+    "user overflow": ({}, Foreign(config={"config": {"User": "4294967296"}}), "user-known"),
+    "negative user": ({}, Foreign(config={"config": {"User": "-1"}}), "user-known"),
+    "label of commands": ({}, Foreign(config={"config": {"Labels": {"RUN": "rm"}}}), "sound-configuration"),
+    "environment of 1 MB": (
+        {},
+        Foreign(config={"config": {"Env": ["A=" + "x" * (1 << 20)]}}),
+        "sound-configuration",
+    ),
+    "entrypoint is a text": (
+        {},
+        Foreign(config={"config": {"Entrypoint": "sh -c x"}}),
+        "sound-configuration",
+    ),
+    "control characters": (
+        {},
+        Foreign(config={"config": {"Labels": {"a": "\x1b[31m"}}}),
+        "sound-configuration",
+    ),
+    "commands in others' builds": (
+        {},
+        Foreign(config={"config": {"OnBuild": ["RUN x"]}}),
+        "sound-configuration",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DENIED)
+def test_what_the_policy_denies_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+    changes, foreign, rule = DENIED[name]
+    with simulator() as sim:
+        house = ImportHouse(tmp_path, RegistryClient(sim.address))
+        with pytest.raises(PolicyDenied) as denied:
+            house.take(house.layout(foreign), seen(**changes))
+        assert rule in denied.value.context + str(denied.value.hint)
+        assert not sim.tags
+        assert not sim.manifests
+        assert house.ledger.entries() == ()
+        assert not list((tmp_path / "work").iterdir())
+
+
+WISHES: dict[str, dict[str, Any]] = {
+    "an image of the catalogue": {"name": "python"},
+    "no name": {"name": "../x"},
+    "a folder in the name": {"name": "a/b"},
+    "upper case": {"name": "Alpine"},
+    "no stream": {"tag": "latest!"},
+    "no reason": {"why": " "},
+    "end of life is past": {"end_of_life": WISH.end_of_life.replace(year=2020)},
+    "owner with control characters": {"owner": "a\x1b"},
+}
+
+
+@pytest.mark.parametrize("name", WISHES)
+def test_a_name_that_cannot_be_is_refused_before_anything_is_fetched(tmp_path: Path, name: str) -> None:
+    with simulator() as sim:
+        house = ImportHouse(tmp_path, RegistryClient(sim.address))
+        source = house.layout()
+        with pytest.raises(UsageError) as raised:
+            house.take(source, **WISHES[name])
+        assert raised.value.hint
+        assert sim.requests == []
+
+
+def test_the_same_image_under_another_name_is_refused(house: ImportHouse) -> None:
+    house.take(house.layout())
+    with pytest.raises(PolicyDenied) as refusal:
+        house.take(house.layout(), name="other")
+    assert refusal.value.reference == "imported-already"
+
+
+def test_a_damaged_source_leaves_nothing(sim: Simulator, house: ImportHouse) -> None:
+    one = Foreign()
+    source = house.layout(one)
+    spoil(house.folder / "theirs", Digest.of(one.blobs()[1]))
+    with pytest.raises(GoldsmithError):
+        house.take(source)
+    assert not sim.manifests
+    assert house.ledger.entries() == ()
+
+
+def test_our_own_images_are_not_judged_by_the_policy_for_imports(house: ImportHouse) -> None:
+    here = world(house.folder / "own")
+    verdict = judge(here.image, here.proofs, house.policy, house.now)
+    assert "evidence-complete" in {r.id for r in verdict.failed}
+
+
+# ------------------------------------------------------------------ kill -9
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from builder.oci.client import RegistryClient
+from registry.upstream.source import LayoutSource
+from tests.support.importing import ImportHouse
+house = ImportHouse(Path(sys.argv[1]), RegistryClient(sys.argv[2]))
+house.take(LayoutSource(Path(sys.argv[1]) / "theirs"))
+"""
+
+
+@pytest.mark.parametrize("n", [1, 4, 9, -3, -1])
+def test_an_import_that_is_killed_shows_nothing_and_is_completed(tmp_path: Path, n: int) -> None:
+    """kill -9 when the n-th write (from the end, when negative) has been served."""
+    with simulator() as sim:
+        sim.referrers_api = False
+        house = ImportHouse(tmp_path, RegistryClient(sim.address))
+        source = house.layout()
+        n = n if n > 0 else writes_of(tmp_path / "count") + 1 + n
+        child = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path, sim.address, ROOT], cwd=ROOT)
+        writes = iter(range(1, 10_000))
+
+        def act(handler: reg.Handler) -> None:
+            handler.serve()
+            if next(writes) == n:
+                os.kill(child.pid, signal.SIGKILL)
+
+        sim.fault("PUT|POST", ".*", act)
+        assert child.wait(60) == -signal.SIGKILL
+        sim.faults.clear()
+        assert set(sim.tags) <= {QUARANTINE}
+        for digest in sim.manifests.get(QUARANTINE, {}):
+            with pytest.raises((EvidenceRefused, RegistryError)):
+                verify(house.at(QUARANTINE, digest=Digest(digest)), house.client, house.trust, house.now)
+        done = house.take(source)
+        assert refused(house, QUARANTINE, done.published.digest) == "quarantined"
+        assert sim.tags[QUARANTINE]["1.0"] == done.published.digest
+        assert house.ledger.verify().entries == 1
+
+
+def writes_of(folder: Path) -> int:
+    """How many writes one import takes."""
+    folder.mkdir()
+    with simulator() as sim:
+        sim.referrers_api = False
+        house = ImportHouse(folder, RegistryClient(sim.address))
+        house.take(house.layout())
+        return sim.count("PUT|POST")
