@@ -71,8 +71,8 @@ def check(
         raise UsageError("--diff shows what --fix would do", hint="write --fix --diff")
     if as_json and sarif:
         raise UsageError("--json and --sarif are two forms of one result", hint="give one of them")
-    settings, keys = _surroundings(trust)
-    known = _known(settings, keys, catalogue, mirror, accept_sample)
+    settings, keys = surroundings(trust)
+    known = known_images(settings, keys, catalogue, mirror, accept_sample)
     outcome = look(paths, known, settings.now.date())
     fixed: list[str] = []
     if diff:
@@ -101,7 +101,7 @@ def export(
     from builder.store import Store, write_atomically
     from registry.devcheck.known_file import encode
 
-    settings, keys = _surroundings(None)
+    settings, keys = surroundings(None)
     signer = load_keys(Store(settings.state).keys, settings.key_uris, settings.passphrase).verdict
     known = _read(settings, keys, mirror, dt.timedelta(days=days), accept_sample)
     data = encode(known, signer)
@@ -124,7 +124,8 @@ def export(
         emit(f"  {image.ref} is listed as refused: {image.refused}")
 
 
-def _surroundings(trust: Path | None) -> tuple[Settings, Trust]:
+def surroundings(trust: Path | None) -> tuple[Settings, Trust]:
+    """Settings and trusted keys; with `--trust`, no catalogue is needed."""
     from builder.settings import Settings
     from builder.signing.trust import Trust
     from builder.store import Store
@@ -133,9 +134,10 @@ def _surroundings(trust: Path | None) -> tuple[Settings, Trust]:
     return settings, Trust.load(trust or Store(settings.state).keys)
 
 
-def _known(
+def known_images(
     settings: Settings, keys: Trust, file: Path | None, mirror: str | None, accept_sample: bool
 ) -> Known:
+    """What is known of the mirror's images: from an exported file, or else from the registry."""
     from registry.devcheck.known_file import load
 
     if file is None:
@@ -215,7 +217,7 @@ def client_config(
     from registry.devcheck.clients import mirror as mirrors
 
     chosen = find(client)
-    settings, keys = _surroundings(trust)
+    settings, keys = surroundings(trust)
     host = mirror or settings.registry
     try:
         where = mirrors.Mirror(host, keys.builder.pem.decode(), keys.verdict.pem.decode())

@@ -48,6 +48,7 @@ _GROUPS = (
     "tokens",
     "waivers",
     "rehearsal",
+    "inventory",
 )
 
 app = typer.Typer(

@@ -157,10 +157,13 @@ class _Repository:
             said, record = self._said(digest), self._record(digest)
             provenance = predicates.parse_provenance(said[predicates.PROVENANCE_TYPE])
             reports = [self._said(c.digest).get(predicates.VULNERABILITY_TYPE) for c in children]
-            created, labels = self._configuration(children[0].digest)
+            configurations = {str(c.platform): self._configuration(c.digest) for c in children}
         except (PolicyDenied, KeyError):
             return None
+        created, labels, _ = configurations[str(children[0].platform)]
         build = _build(digest, children, [r for r in reports if r], created, provenance.immutable_tag)
+        layers = {platform: found[2] for platform, found in configurations.items() if platform != "None"}
+        build = build.model_copy(update={"layers": layers})
         if record and record.channel in _CALLED_BACK:
             build = build.model_copy(update={"withdrawn": (record.why or str(record.channel))[:500]})
         return _Seen(digest, provenance.ref, labels, build, record)
@@ -185,15 +188,18 @@ class _Repository:
         )
         return channels.newest(records, digest)
 
-    def _configuration(self, digest: Digest) -> tuple[dt.datetime | None, Mapping[str, str]]:
+    def _configuration(
+        self, digest: Digest
+    ) -> tuple[dt.datetime | None, Mapping[str, str], tuple[Digest, ...]]:
+        """When it was made, its labels, and its layers' diff ids."""
         manifest, _, _ = manifest_at(self._registry, self._home.with_digest(digest))
         if manifest.config is None:
-            return None, {}
+            return None, {}, ()
         data = self._registry.get_blob_bytes(self._home.name, manifest.config, _CONFIG_MAX)
         value = parse_json(data, "configuration", _CONFIG_MAX)
         labels = (value.get("config") or {}).get("Labels") or {}
         texts = {k: v for k, v in labels.items() if isinstance(v, str)} if isinstance(labels, dict) else {}
-        return _time(value.get("created")), texts
+        return _time(value.get("created")), texts, _diff_ids(value)
 
 
 def _build(
@@ -255,6 +261,16 @@ def _with_replacements(images: Iterable[Image], today: dt.date) -> tuple[Image, 
         derive = best is not None and ended and image.replacement is None
         out.append(image.model_copy(update={"replacement": best.ref}) if best and derive else image)
     return tuple(out)
+
+
+def _diff_ids(configuration: Mapping[str, Any]) -> tuple[Digest, ...]:
+    """The layers of an image, from below; none when the configuration is not an image's."""
+    root = configuration.get("rootfs")
+    listed = root.get("diff_ids") if isinstance(root, dict) else None
+    try:
+        return tuple(Digest(d) for d in listed) if isinstance(listed, list) else ()
+    except (ValueError, TypeError):
+        return ()
 
 
 def _scanned(predicate: Mapping[str, Any]) -> str:

@@ -42,6 +42,10 @@ class Build(_Frozen):
 
     digest: DigestText
     platforms: dict[Name, DigestText] = Field(default_factory=dict, description="Platform manifests.")
+    layers: dict[Name, tuple[DigestText, ...]] = Field(
+        default_factory=dict,
+        description="By platform, the digests of the layers' tars (diff ids), from below.",
+    )
     immutable_tag: Name | None = None
     created: dt.datetime | None = None
     scanned: dt.datetime | None = None

@@ -162,16 +162,16 @@ def _ours(reference: Reference, known: Known, today: dt.date) -> Iterator[Opinio
         )
         yield Opinion("tag-and-digest-differ", message, instead)
         return
-    status = _status(image, known, today)
-    if status:
-        yield status
+    whole = status(image, known, today)
+    if whole:
+        yield whole
         if not approved(image):
             return
     yield from _pin(reference, image, build, known)
 
 
-def _status(image: Image, known: Known, today: dt.date) -> Opinion | None:
-    """What is wrong with the line as a whole."""
+def status(image: Image, known: Known, today: dt.date) -> Opinion | None:
+    """What is wrong with the line as a whole; None when nothing is."""
     other = known.image(image.replacement)
     instead = pinned(known, other, None) if other and approved(other) else ""
     why = f": {image.reason}" if image.reason else ""

@@ -274,3 +274,34 @@ def test_a_scanner_that_does_not_scan_means_no_verdict(
 
 def test_a_passphrase_that_is_wrong_signs_nothing(line: Checkout) -> None:
     refused(line, 2, "passphrase", GOLDSMITH_KEY_PASSPHRASE="another passphrase than that")
+
+
+def test_inventory_finds_what_runs_on_our_images(line: Checkout, digest: str, tmp_path: Path) -> None:
+    engine = json.loads(line.goldsmith("up", "--no-registry", "--json").stdout)["engine"]["host"]
+    docker = [str(tool("docker")), "--host", engine]
+    reference = f"{line.environment['GOLDSMITH_REGISTRY']}/candidate/base@{digest}"
+    # The image has no program that waits; this machine's `sleep` lends itself, and is a layer on top.
+    (tmp_path / "sleep").write_bytes(Path("/usr/bin/sleep").read_bytes())
+    (tmp_path / "sleep").chmod(0o755)
+    (tmp_path / "Dockerfile").write_text(f'FROM {reference}\nCOPY sleep /\nENTRYPOINT ["/sleep", "600"]\n')
+    subprocess.run(
+        [*docker, "build", "-q", "-t", "inventory-test", tmp_path], check=True, capture_output=True
+    )
+    started = []
+    try:
+        for image in ("inventory-test", reference):
+            options = ["--volume", f"{tmp_path}/sleep:/sleep:ro", "--entrypoint", "/sleep"]
+            ran = subprocess.run(
+                [*docker, "run", "--detach", *options, image, "600"],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            started.append(ran.stdout.strip())
+        done = line.goldsmith("inventory", "--docker", "--accept-sample", "--json", ok=False)
+        assert done.returncode in (0, 4), done.stderr
+        mine = [r for r in json.loads(done.stdout)["running"] if r["base_digest"] == digest]
+        assert {(r["base"], r["found_by"]) for r in mine} == {("base:13", "digest"), ("base:13", "layers")}
+    finally:
+        subprocess.run([*docker, "rm", "--force", *started], check=True, capture_output=True)
+        subprocess.run([*docker, "image", "rm", "inventory-test"], check=False, capture_output=True)

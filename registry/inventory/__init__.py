@@ -1,0 +1,1 @@
+"""What runs, and on which of our images: sources → running images → bases and what is wrong with them."""
