@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.errors import PolicyDenied
+from builder.errors import PolicyDenied, ToolError
 from builder.settings import Settings
 from builder.store import Store
-from registry.access.authenticate import Authenticator
 from registry.access.identity import Identity
 from registry.access.load import load_access
 from registry.access.roles import Permission, image_of
 from registry.access.rules import Access
-from registry.access.tokens import NotAuthenticated, TokenStore
+from registry.access.tokens import TokenStore
 
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
@@ -48,17 +47,7 @@ def caller(settings: Settings, store: Store) -> Caller:
     access = load_access(settings.catalogue)
     if settings.token is None:
         return Caller(access.local(_user(), _owns(store)), access)
-    try:
-        known = Authenticator(access, token_store(store).read()).identify(
-            settings.token, settings.now.timestamp()
-        )
-    except NotAuthenticated as error:
-        raise PolicyDenied(
-            f"GOLDSMITH_TOKEN is refused: {error}",
-            hint="set it to a valid token, or unset it to act as yourself",
-            reference="not-authenticated",
-        ) from None
-    return Caller(known.identity, access)
+    return Caller(_identified(settings.token, settings, access, token_store(store)), access)
 
 
 def token_store(store: Store) -> TokenStore:
@@ -79,6 +68,35 @@ def may_publish(workshop: Workshop, refs: Sequence[str]) -> None:
     who = caller(workshop.settings, workshop.store)
     for name in sorted(names):
         who.require(Permission.PUBLISH, name)
+
+
+def _identified(shown: str, settings: Settings, access: Access, tokens: TokenStore) -> Identity:
+    from registry.access.authenticate import Authenticator
+    from registry.access.jwks import IssuerKeys
+    from registry.access.known import CannotTell, NotAuthenticated
+    from registry.access.oidc import KeysWanted
+
+    issuers = tuple(map(IssuerKeys, access.file.oidc if access.file else ()))
+    everything, now = Authenticator(access, tokens.read(), issuers), settings.now.timestamp()
+    try:
+        try:
+            return everything.identify(shown, now).identity
+        except KeysWanted as wanted:
+            wanted.keys.refresh()
+            return everything.identify(shown, now).identity
+    except NotAuthenticated as error:
+        raise PolicyDenied(
+            f"GOLDSMITH_TOKEN is refused: {error}",
+            hint="set it to a valid token, or unset it to act as yourself",
+            reference="not-authenticated",
+        ) from None
+    except CannotTell as error:
+        raise ToolError(
+            "who you are cannot be found out at the moment",
+            context=str(error),
+            hint="try again when the issuer answers, or use a token of `goldsmith token create`",
+            reference="issuer-away",
+        ) from None
 
 
 def _user() -> str:

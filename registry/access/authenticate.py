@@ -5,21 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
-from registry.access.identity import Identity
+from registry.access import oidc
+from registry.access.jwks import IssuerKeys
+from registry.access.known import CannotTell, Known, NotAuthenticated
 from registry.access.rules import Access
-from registry.access.tokens import PREFIX, NotAuthenticated, TokenBook
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Somebody's identity, and until when it is proved (seconds since the epoch)."""
-
-    identity: Identity
-    until: float
-
-
-class CannotTell(Exception):
-    """It cannot be found out at the moment who shows this: neither a yes nor a no."""
+from registry.access.tokens import PREFIX, TokenBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +18,13 @@ class Authenticator:
 
     access: Access
     tokens: TokenBook | None
+    issuers: tuple[IssuerKeys, ...] = ()
 
     def identify(self, credential: str, now: float) -> Known:
-        """Who shows this credential; raises NotAuthenticated or CannotTell."""
+        """Who shows this credential; raises NotAuthenticated, CannotTell, KeysWanted."""
         if not credential.startswith(PREFIX):
+            if self.issuers:
+                return oidc.identify(credential, self.issuers, self.access.roles, now)
             raise NotAuthenticated("this is not a token of this registry: show one as the password")
         if self.tokens is None:
             raise CannotTell("the list of tokens cannot be read")

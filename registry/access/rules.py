@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from builder.errors import PolicyDenied
-from builder.model.definition import Name, PlainText, Strict
+from builder.model.definition import AbsolutePath, Name, PlainText, Strict
 from builder.oci.auth import is_loopback
 from registry.access.identity import ANONYMOUS, Grant, Identity, grants_of, is_identity, may
 from registry.access.roles import EVERYTHING, Pattern, Patterns, Permission, Roles
@@ -29,17 +29,22 @@ def _user(value: str) -> str:
     return value
 
 
-def _address(value: str) -> str:
+def is_address(value: str) -> bool:
+    """Whether it is a plain https address; http is for this machine alone."""
+    if len(value) > _URL_MAX or not value.isascii() or not value.isprintable() or " " in value:
+        return False
     try:
         parts = urlsplit(value)
         plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
         good = (parts.scheme == "https" or plain) and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        good = False
-    if not good or len(value) > _URL_MAX or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("not an https address (http is for this machine alone)")
-    if parts.username is not None or parts.password is not None or parts.fragment or parts.query:
-        raise ValueError("an address without user, query and fragment")
+        return False
+    return good and "@" not in parts.netloc and not parts.fragment and not parts.query
+
+
+def _address(value: str) -> str:
+    if not is_address(value):
+        raise ValueError("not a plain https address (http is for this machine alone)")
     return value
 
 
@@ -85,6 +90,7 @@ class Issuer(Strict):
     issuer: Address = Field(description="The `iss` of its tokens, exactly.")
     audience: PlainText = Field(description="The `aud` that its tokens for us have.")
     jwks: Address | None = Field(None, description="Where its keys are. Default: as its discovery says.")
+    ca_file: AbsolutePath | None = Field(None, description="Certificates (PEM) that its TLS is checked with.")
     algorithms: Annotated[tuple[Literal["RS256", "ES256"], ...], Field(min_length=1)] = ("RS256", "ES256")
     subject_claim: PlainText = Field("sub", description="The claim that names somebody.")
     groups_claim: PlainText = Field("groups", description="The claim with the groups: a list, or one name.")

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from builder.errors import GoldsmithError
 from registry.access.authenticate import Authenticator
+from registry.access.jwks import IssuerKeys
 from registry.access.load import ACCESS_FILE, ROLES_FILE, load_access
 from registry.access.roles import EVERYTHING
-from registry.access.rules import Access, AccessFile
+from registry.access.rules import Access, AccessFile, Issuer
 from registry.access.tokens import TokenStore
 
 Told = Callable[[str, str], None]  # an event and its cause
@@ -59,6 +60,7 @@ class Files:
         self._watched = (file or catalogue / ACCESS_FILE, catalogue / ROLES_FILE, tokens.path)
         self._seen: _Stamps = ()
         self._access: Access | None = None
+        self._issuers: dict[Issuer, IssuerKeys] = {}
 
     def load(self, told: Told) -> Authenticator:
         """As it is now; raises DefinitionError when the rules are broken and there were none before."""
@@ -75,7 +77,11 @@ class Files:
             told("tokens-unreadable", f"{error.message}: {error.context}")
             tokens = None
         access = self._access
-        return Authenticator(open_to_all(access) if self._anonymous else access, tokens)
+        wanted = access.file.oidc if access.file else ()
+        # Those that stay keep their keys.
+        self._issuers = {one: self._issuers.get(one) or IssuerKeys(one) for one in wanted}
+        rules = open_to_all(access) if self._anonymous else access
+        return Authenticator(rules, tokens, tuple(self._issuers.values()))
 
     def changed(self) -> bool:
         """Whether a file is another one than at the last loading."""

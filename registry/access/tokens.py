@@ -26,6 +26,7 @@ from builder.model.digest import Digest, canonical_json
 from builder.store import read_file, write_atomically
 from builder.tools.strict_json import parse_object
 from registry.access.identity import Identity, grants_of
+from registry.access.known import NotAuthenticated
 from registry.access.roles import Roles
 
 DAYS_MAX, DAYS_DEFAULT = 366, 90
@@ -38,10 +39,6 @@ _NAME_MAX = 64
 _SIZE_MAX = 32 << 20  # bytes
 _WHAT = "list of tokens"
 _FIELDS = {"id", "name", "roles", "images", "createdAt", "createdBy", "expiresAt", "revokedAt"}
-
-
-class NotAuthenticated(Exception):
-    """What was shown proves nobody's identity; the message is for whoever showed it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from builder.errors import GoldsmithError
+from registry.access.oidc import KeysWanted
 from registry.gate import door
 from registry.gate.answers import Answer, Answers, Stream, failure
 from registry.gate.approved import ApprovedSet
@@ -105,7 +106,11 @@ class Gate:
                 wanted = read_path(path)
             except Refused as refused:
                 return "refused", failure(refused.status, refused.code, refused.message)
-            visitor = self._door.enter(scope, wanted, number)
+            try:
+                visitor = self._door.enter(scope, wanted, number)
+            except KeysWanted as keys:
+                await self._door.keys_came(keys)
+                visitor = self._door.enter(scope, wanted, number, patient=False)
             if isinstance(visitor, Answer):
                 return "door", visitor
             answer = self._answers.at_once(wanted, number)
@@ -130,7 +135,11 @@ class Gate:
                 self._journal.event("bug", id=number, path=_path(scope), cause=repr(error))
                 return wanted.kind, failure(500, "UNKNOWN", f"an error of our own; request {number}")
         if path == b"/token" and scope["method"] == "GET":
-            return "token", self._door.token(scope, number)
+            try:
+                return "token", self._door.token(scope, number)
+            except KeysWanted as keys:
+                await self._door.keys_came(keys)
+                return "token", self._door.token(scope, number, patient=False)
         return "other", self._own(path, scope["method"])
 
     def _note_pull(self, who: str, wanted: Wanted, answer: Answer) -> None:

@@ -12,6 +12,7 @@ secret, and a revocation holds at once.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -20,11 +21,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builder.model.digest import canonical_json
-from registry.access.authenticate import Authenticator, CannotTell, Known
+from registry.access.authenticate import Authenticator
 from registry.access.identity import ANONYMOUS, Identity, may
+from registry.access.jwks import RETRY_SECONDS as KEYS_SECONDS
+from registry.access.known import CannotTell, Known, NotAuthenticated
+from registry.access.oidc import KeysWanted
 from registry.access.roles import EVERYTHING, Permission, image_of
 from registry.access.source import Source
-from registry.access.tokens import NotAuthenticated
 from registry.gate.answers import Answer, failure
 from registry.gate.journal import Journal, Metrics
 from registry.gate.names import Wanted
@@ -39,6 +42,7 @@ RETRY_SECONDS = 5
 _REMEMBERED = 4096  # credentials, and names of each identity
 _CREDENTIAL_MAX = 24 << 10  # characters
 _TOKEN_SECONDS = 300
+_PAUSE_SECONDS = 0.05
 _NEEDS = {"tags": Permission.SEE, "catalog": None, "ping": None}
 
 
@@ -105,8 +109,25 @@ class Door:
         """Whether everybody may pull everything."""
         return _open(self._state)
 
-    def enter(self, scope: Any, wanted: Wanted, number: str) -> Visitor | Answer:
-        """Who asks, if they may have what they want; else the answer: 401, 403, or 503."""
+    def tend(self) -> None:
+        """Ask issuers for their keys, where that is due; waits for the network, in a thread of its own."""
+        for keys in self._state.authenticator.issuers:
+            if keys.due() and not keys.refresh():
+                self._journal.event("issuer-away", issuer=keys.issuer.name, cause=keys.problem)
+
+    async def keys_came(self, wanted: KeysWanted) -> None:
+        """Wait, for a while, until somebody has asked for an issuer's keys."""
+        before = wanted.keys.tried
+        for _ in range(int(KEYS_SECONDS / _PAUSE_SECONDS)):
+            if wanted.keys.tried != before:
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def enter(self, scope: Any, wanted: Wanted, number: str, patient: bool = True) -> Visitor | Answer:
+        """Who asks, if they may have what they want; else the answer: 401, 403, or 503.
+
+        While `patient`, raises KeysWanted when an issuer should be asked first.
+        """
         state = self._state
         try:
             header = _authorization(scope)
@@ -114,6 +135,8 @@ class Door:
         except NotAuthenticated as refused:
             return self._refused(state, scope, number, str(refused))
         except CannotTell as error:
+            if patient and isinstance(error, KeysWanted):
+                raise
             self._metrics.unauthenticated.labels("cannot-tell").inc()
             self._journal.event("cannot-authenticate", id=number, cause=str(error))
             said = f"who you are cannot be found out at the moment: {error}"
@@ -131,8 +154,8 @@ class Door:
             return self._login(state)
         return visitor
 
-    def token(self, scope: Any, number: str) -> Answer:
-        """The answer at `/token`: what was shown, if it is good, or `anonymous`."""
+    def token(self, scope: Any, number: str, patient: bool = True) -> Answer:
+        """The answer at `/token`: what was shown, if it is good, or `anonymous`; raises as `enter`."""
         state = self._state
         header = _authorization(scope)
         credential = ANONYMOUS
@@ -143,6 +166,8 @@ class Door:
             except NotAuthenticated as refused:
                 return self._refused(state, scope, number, str(refused))
             except CannotTell as error:
+                if patient and isinstance(error, KeysWanted):
+                    raise
                 return failure(503, "UNAVAILABLE", str(error), retry=RETRY_SECONDS)
         body = canonical_json({"token": credential, "access_token": credential, "expires_in": _TOKEN_SECONDS})
         headers = (

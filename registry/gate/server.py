@@ -175,7 +175,8 @@ class Service:
         )
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()
-        threading.Thread(target=self._heed_access, name="access", daemon=True).start()
+        for job in (self._heed_access, self._tend_issuers):
+            threading.Thread(target=job, name=job.__name__, daemon=True).start()
         flusher = asyncio.create_task(self._flush())
         pulls = asyncio.create_task(self._flush_pulls())
         self.journal.event("started", listen=f"{config.host}:{config.port}", storage=config.storage)
@@ -237,6 +238,14 @@ class Service:
                     self.journal.event("access-changed")
             except Exception as error:  # noqa: BLE001 - what was in force stays so
                 self.journal.event("bug", cause=repr(error))
+
+    def _tend_issuers(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.door.tend()
+            except Exception as error:  # noqa: BLE001 - keys that are held are believed for a day
+                self.journal.event("bug", cause=repr(error))
+            self._stop.wait(_ACCESS_SECONDS)
 
     async def _flush(self) -> None:
         while True:

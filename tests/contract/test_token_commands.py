@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import pwd
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builder.cli import main as command_line
 from tests.support.evidence import PASSPHRASE, new_keys
+from tests.support.issuer import running_issuer
 
-ROOT = Path(__file__).parents[2]
 ME = f"user:{pwd.getpwuid(os.geteuid()).pw_name}"
 
 
 class Desk:
     """A catalogue with nothing in it, a state directory with keys, and the command line."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
         self.state, self.catalogue = folder / "state", folder / "catalogue"
         for name in ("images", "templates"):
             (self.catalogue / name).mkdir(parents=True)
@@ -30,31 +30,29 @@ class Desk:
         new_keys(self.state / "keys")
 
     def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "builder", *arguments],
-            cwd=self.catalogue,
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(ROOT),
-                "GOLDSMITH_STATE": str(self.state),
-                "GOLDSMITH_KEY_PASSPHRASE": PASSPHRASE,
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == code, done.stderr + done.stdout
-        return done.stdout
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [n for n in os.environ if n.startswith("GOLDSMITH_")]:
+                patch.delenv(name)
+            # Each run registers its commands anew.
+            patch.setattr(command_line.app, "registered_commands", [])
+            patch.setattr(command_line.app, "registered_groups", [])
+            patch.chdir(self.catalogue)
+            patch.setenv("GOLDSMITH_STATE", str(self.state))
+            patch.setenv("GOLDSMITH_KEY_PASSPHRASE", PASSPHRASE)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            found = command_line.run(list(arguments))
+        said = self.capsys.readouterr()
+        assert found == code, said.err + said.out
+        return said.out
 
     def json(self, *arguments: str, code: int = 0, **environment: str) -> Any:
         return json.loads(self.run(*arguments, "--json", code=code, **environment))
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    yield Desk(tmp_path)
+def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    return Desk(tmp_path, capsys)
 
 
 def test_the_life_of_a_token(desk: Desk) -> None:
@@ -98,6 +96,20 @@ def test_a_token_says_who_runs_a_command(desk: Desk) -> None:
     for text in ("gs_x", shown[:-1] + ("A" if shown[-1] != "A" else "B")):
         refused = desk.json("token", "list", code=4, GOLDSMITH_TOKEN=text)
         assert refused["error"] == "not-authenticated" and text not in json.dumps(refused)
+
+
+def test_an_issuer_s_token_says_who_runs_a_command(desk: Desk) -> None:
+    now = int(dt.datetime.now(dt.UTC).timestamp())
+    with running_issuer() as issuer:
+        (desk.catalogue / "access.yaml").write_text("schema: 1\noidc:\n" + issuer.entry())
+        mine = {"GOLDSMITH_TOKEN": issuer.token(sub="nightly", iat=now, exp=now + 600)}
+        arguments = ("token", "create", "ci", "--role", "developer", "--images", "python")
+        assert desk.json(*arguments, **mine)["createdBy"] == "oidc:corp:nightly"
+        other = {"GOLDSMITH_TOKEN": issuer.token(iat=now, exp=now + 600)}
+        assert desk.json(*arguments, code=4, **other)["error"] == "not-permitted"
+        old = {"GOLDSMITH_TOKEN": issuer.token(iat=now - 900, exp=now - 300)}
+        assert "expired" in desk.json(*arguments, code=4, **old)["message"]
+    assert desk.json(*arguments, code=5, **mine)["error"] == "issuer-away"
 
 
 def test_mistakes_are_told_with_what_was_meant(desk: Desk) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from builder.errors import ToolError, UsageError
 from builder.signing.keys import Keys
-from registry.access.authenticate import Authenticator, CannotTell
+from registry.access.authenticate import Authenticator
 from registry.access.facts import token_fact
 from registry.access.identity import may
+from registry.access.known import CannotTell, NotAuthenticated
 from registry.access.roles import Permission
 from registry.access.rules import Access
-from registry.access.tokens import NotAuthenticated, Token, TokenBook, TokenStore
+from registry.access.tokens import Token, TokenBook, TokenStore
 from registry.ledger import Action, Ledger
 from registry.redaction import redact
 from tests.support.evidence import new_keys
