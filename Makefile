@@ -11,7 +11,7 @@ help: ## list every target
 setup: ## install what is missing: system packages, virtual environment, command
 	@.ci/bootstrap
 
-demo: setup ## build, check, scan, sign, publish and pull the two images
+demo: setup ## build, check, scan, sign, publish, promote and pull the two images
 	@$(PYTHON) -m tests.demo
 
 test: setup ## run all tests; fails when the fast ones cover too little of the code

@@ -1,8 +1,9 @@
 """`make demo`: the whole system, end to end, with real parts only, on this machine.
 
 Locks, builds on two engines, checks, scans, judges, signs and publishes the images of this
-catalogue, pulls them back with a real client, runs them, and verifies every signature. It is
-what the commands `init`, `up`, `lock`, `run` and `verify` do, in a row.
+catalogue, promotes them, pulls them through the gate with a real client, runs them, verifies every
+signature, and shows how the gate refuses what nobody approved. It is what the commands `init`, `up`,
+`lock`, `run`, `promote`, `token create` and `verify` do, in a row.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from builder.cli.wiring import Workshop
 from builder.errors import ToolError
 from builder.model.outcome import ImageOutcome
 from builder.model.reference import Reference
-from builder.oci.client import RegistryClient
-from builder.report import Reporter, emit, for_people
+from builder.report import Reporter, emit, for_people, plain
 from builder.signing.keys import create_keys
 from builder.signing.trust import Trust
 from builder.signing.verify import verify
 from builder.store import write_atomically
 from builder.tools import process
-from builder.tools.docker_client import Combination, find_combination
+from builder.tools.docker_client import find_combination
 from builder.tools.docker_engine import ensure_engine
 from registry import storage
+from registry.gate import daemon
+from tests import demo_serving
+from tests.demo_serving import Client
 from tests.support.vulndb import sample_database
 
-_PULL_SECONDS = 120
+_RUN_SECONDS = 120
 # What a real client runs in the pulled image, and what it must print; base has no program of its own.
 _TRIALS = {
     "base": (["/usr/lib64/ld-linux-x86-64.so.2", "--version"], "ld.so"),
@@ -52,6 +55,7 @@ class Row:
     verified: bool
     said: str
     seconds: dict[str, float]
+    pulled: str = ""
 
 
 def main() -> int:
@@ -78,11 +82,16 @@ def _demo(began: float) -> int:
         reporter.note(f"  the archive has moved: {file} was written anew; `git diff` shows the packages")
     tools, sample = _tools(Workshop.open(), reporter)
     finished, failures = run_images(tools, [], ["direct", "docker"], reporter)
-    rows = [
-        _consume(o, tools, combination, reporter) if o.approved else Row(o, False, "", {}) for o in finished
-    ]
-    _write(settings.state / "demo.json", rows, tools, time.monotonic() - began)
-    _show(rows, finished, sample, tools)
+    approved = [o for o in finished if o.approved]
+    gate = demo_serving.address(settings)
+    demo_serving.release(approved, tools, gate, reporter)
+    with reporter.stage("set-up", "gate", gate):
+        daemon.up(settings, gate, accept_sample=tools.database.identity.sample)
+        client = demo_serving.log_in(tools, combination, gate)
+    rows = [_consume(o, tools, client, reporter) if o.approved else Row(o, False, "", {}) for o in finished]
+    denial = demo_serving.refused(client, approved[-1], tools.client) if approved else ""
+    _write(settings.state / "demo.json", rows, tools, client, denial, time.monotonic() - began)
+    _show(rows, finished, sample, client, denial)
     shown.stop_for(finished, failures, silent=False)
     emit(
         f"done in {time.monotonic() - began:.1f} s; {settings.state / 'demo.json'} holds the same for machines"
@@ -106,24 +115,20 @@ def _tools(workshop: Workshop, reporter: Reporter) -> tuple[ReleaseTools, bool]:
     return tools, tools.database.identity.sample
 
 
-def _consume(outcome: ImageOutcome, tools: ReleaseTools, client: Combination, reporter: Reporter) -> Row:
-    """What a developer does: pull by digest, run, and verify signature and attestations."""
-    settings = tools.workshop.settings
-    environment = {**settings.child_environment, "DOCKER_HOST": client.engine.host}
-    command, expected = _TRIALS[outcome.ref.partition(":")[0]]
+def _consume(outcome: ImageOutcome, tools: ReleaseTools, client: Client, reporter: Reporter) -> Row:
+    """What a developer does: pull by digest through the gate, run, verify signature and attestations."""
+    name = outcome.ref.partition(":")[0]
+    command, expected = _TRIALS[name]
     took: dict[str, float] = {}
     started = time.monotonic()
     with reporter.stage(outcome.ref, "pull + run"):
-        process.run(
-            [client.client, "pull", "--quiet", outcome.reference],
-            environment=environment,
-            timeout_seconds=_PULL_SECONDS,
-        )
+        pulled = f"{client.gate}/{name}@{Reference.parse(outcome.reference).digest}"
+        client.pull(pulled)
         argv = ["run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--entrypoint", command[0]]
         ran = process.run(
-            [client.client, *argv, outcome.reference, *command[1:]],
-            environment=environment,
-            timeout_seconds=_PULL_SECONDS,
+            [client.program, *argv, pulled, *command[1:]],
+            environment=client.environment,
+            timeout_seconds=_RUN_SECONDS,
         )
     took["pull"] = time.monotonic() - started
     said = (ran.text.splitlines() or [""])[0]
@@ -135,19 +140,21 @@ def _consume(outcome: ImageOutcome, tools: ReleaseTools, client: Combination, re
     with reporter.stage(outcome.ref, "verify"):
         trust = Trust.load(tools.workshop.store.keys)
         accept = tools.database.identity.sample
-        reference = Reference.parse(outcome.reference)
-        proof = verify(
-            reference, RegistryClient(settings.registry), trust, settings.now, accept_sample=accept
-        )
+        now = tools.workshop.settings.now
+        proof = verify(Reference.parse(pulled), client.registry, trust, now, accept_sample=accept)
     took["verify"] = time.monotonic() - started
-    return Row(outcome, str(proof.digest) == outcome.digest, said, took)
+    return Row(outcome, str(proof.digest) == outcome.digest, said, took, pulled)
 
 
-def _write(path: Path, rows: list[Row], tools: ReleaseTools, seconds: float) -> None:
+def _write(
+    path: Path, rows: list[Row], tools: ReleaseTools, client: Client, denial: str, seconds: float
+) -> None:
     identity = tools.database.identity
     images = [
         {
             **row.outcome.as_dict(),
+            "channel": "stable" if row.pulled else "",
+            "pulled": row.pulled,
             "verified": row.verified,
             "said": row.said,
             "stages": {k: round(v, 3) for k, v in {**row.outcome.stages, **row.seconds}.items()},
@@ -160,18 +167,35 @@ def _write(path: Path, rows: list[Row], tools: ReleaseTools, seconds: float) -> 
         "source": identity.source,
         "sample": identity.sample,
     }
-    document = {"images": images, "database": database, "seconds": round(seconds, 2)}
+    document = {
+        "images": images,
+        "database": database,
+        "seconds": round(seconds, 2),
+        "gate": client.gate,
+        "docker_config": str(client.folder),
+        "denial": denial,
+    }
     write_atomically(path, json.dumps(document, indent=1).encode())
 
 
-def _show(rows: list[Row], finished: tuple[ImageOutcome, ...], sample: bool, tools: ReleaseTools) -> None:
+def _show(
+    rows: list[Row], finished: tuple[ImageOutcome, ...], sample: bool, client: Client, denial: str
+) -> None:
     signatures = {r.outcome.ref: "verified" if r.verified else "NOT VERIFIED" for r in rows if r.said}
     consumed = {r.outcome.ref: r.seconds for r in rows}
     timed = [replace(o, stages={**o.stages, **consumed.get(o.ref, {})}) for o in finished]
     shown.show("Golden images", timed, signatures)
     for row in [r for r in rows if r.said]:
         emit(
-            f"{row.outcome.ref}  {row.outcome.reference}\n    a client pulled it by digest, ran it, and it said: {row.said}"
+            f"{row.outcome.ref}  {row.pulled}\n"
+            f"    promoted to stable; a client pulled it through the gate, ran it, and it said: {row.said}"
+        )
+    if denial:
+        emit(
+            "an image that somebody brought into the storage past the pipeline; docker prints:\n"
+            f"    {plain(denial)}\n"
+            f"the gate goes on at {client.gate}, logged in with DOCKER_CONFIG={client.folder}; "
+            "`make down` stops it"
         )
     if sample and rows:
         emit(

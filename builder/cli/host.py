@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from builder.settings import Settings
+    from registry.gate.daemon import RunningGate
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _TOOL_MISSING = 5
@@ -71,9 +75,10 @@ def doctor(
 
 def up(
     registry: Annotated[bool, typer.Option(help="Whether to start the storage registry too.")] = True,
+    gate: Annotated[bool, typer.Option(help="Whether to start the gate before it too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start a container engine and the storage registry, where none answers."""
+    """Start a container engine and the storage registry, where none answers; with --gate the gate too."""
     from builder.report import emit, emit_json
     from builder.settings import Settings
     from builder.store import Store
@@ -86,6 +91,7 @@ def up(
     engine = ensure_engine(store, settings.child_environment)
     combination = find_combination(engine, store, settings.child_environment)
     running = storage.up(settings) if registry else storage.status(settings)
+    front = _gate(settings, gate)
     if as_json:
         emit_json(
             {
@@ -98,6 +104,7 @@ def up(
                     "mode": combination.mode,
                 },
                 "registry": running.as_dict(),
+                "gate": front.as_dict(),
             }
         )
         return
@@ -105,22 +112,37 @@ def up(
     emit(f"building with {combination}")
     if running.pid is not None:
         emit(f"registry on {running.address} (pid {running.pid})")
+    if front.pid is not None:
+        emit(f"gate on {front.address} (pid {front.pid})")
+
+
+def _gate(settings: Settings, start: bool) -> RunningGate:
+    from builder.cli.releasing import find_policy_of
+    from registry.gate import daemon
+
+    if not start:
+        return daemon.status(settings)
+    sample = find_policy_of(settings, settings.policy).data.database.sample == "accept"
+    return daemon.up(settings, accept_sample=sample)
 
 
 def down(as_json: AsJson = False) -> None:
-    """Stop the container engine and the registry that were started here; nothing else."""
+    """Stop the container engine, the registry and the gate that were started here; nothing else."""
     from builder.report import emit, emit_json
     from builder.settings import Settings
     from builder.store import Store
     from builder.tools.dockerd import stop_engine
     from registry import storage
+    from registry.gate import daemon
 
     settings = Settings.load()
+    gate = daemon.down(settings)
     was_running = storage.status(settings).pid is not None
     storage.down(settings)
     engine = stop_engine(Store(settings.state), settings.child_environment)
     if as_json:
-        emit_json({"engine": engine, "registry": was_running})
+        emit_json({"engine": engine, "registry": was_running, "gate": gate})
         return
+    emit("gate " + ("stopped" if gate else "was not running"))
     emit("registry " + ("stopped" if was_running else "was not running"))
     emit("container engine " + ("stopped" if engine else "was not started here"))

@@ -23,6 +23,7 @@ from builder.pipeline.release import Tools
 from builder.pipeline.run import Failure, Runner, split
 from builder.policy.schema import Policy
 from builder.report import Reporter
+from builder.settings import Settings
 from builder.signing.keys import Keys, load_keys
 from builder.signing.trust import Trust
 from builder.store import Store, file_digest, write_atomically
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
 _PROVENANCE_VERSION = 2  # 2: it says what an image is made of, and who wrote that
 
 
+def find_policy_of(settings: Settings, name: str) -> Policy:
+    """The policy of that name: the catalogue's own, or else the installed one."""
+    import registry
+    from builder.stages.judge import find_policy
+
+    installed = Path(registry.__file__).parent / "policies"
+    return find_policy(name, [settings.catalogue / "policies", installed])
+
+
 @dataclass(frozen=True)
 class ReleaseTools:
     """The tools of one release, each made when it is first needed."""
@@ -48,11 +58,7 @@ class ReleaseTools:
     @cached_property
     def policy(self) -> Policy:
         """The named policy: the catalogue's own, or else the installed one."""
-        import registry
-        from builder.stages.judge import find_policy
-
-        installed = Path(registry.__file__).parent / "policies"
-        return find_policy(self.policy_name, [self.workshop.settings.catalogue / "policies", installed])
+        return find_policy_of(self.workshop.settings, self.policy_name)
 
     @cached_property
     def client(self) -> RegistryClient:
