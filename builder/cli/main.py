@@ -49,6 +49,7 @@ _GROUPS = (
     "waivers",
     "rehearsal",
     "inventory",
+    "diff",
 )
 
 app = typer.Typer(

@@ -1,0 +1,89 @@
+"""Commands that compare two images: diff, delta."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from builder.oci.client import RegistryClient
+    from registry.diff.facts import ImageFacts
+
+Before = Annotated[
+    str, typer.Argument(metavar="A", help="The image before: python:3.13, or HOST/NAME…@DIGEST.")
+]
+After = Annotated[str, typer.Argument(metavar="B", help="The image after.")]
+TrustFolder = Annotated[
+    Path | None, typer.Option("--trust", metavar="DIR", help="A folder with the public keys. Default: ours.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    app.command()(diff)
+    app.command()(delta)
+
+
+def diff(
+    before: Before,
+    after: After,
+    files: Annotated[
+        bool, typer.Option("--files", help="Compare the files, too: the layers are fetched.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+    trust: TrustFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """What changed between two published images: packages, findings, configuration, checks, size, files."""
+    import tempfile
+
+    from builder.report import emit, emit_json
+    from registry.diff import output
+    from registry.diff.compare import compare
+    from registry.diff.files import trees
+
+    if markdown and as_json:
+        raise UsageError("--markdown and --json are two forms of one result", hint="give one of them")
+    (old, old_client, old_repo), (new, new_client, new_repo) = _read(before, trust), _read(after, trust)
+    found = None
+    if files:
+        with tempfile.TemporaryDirectory() as work:
+            first = trees(old_client, old_repo, old, Path(work))
+            second = trees(new_client, new_repo, new, Path(work))
+        found = {p: (first[p], second[p]) for p in second if p in first}
+    result = compare(old, new, found)
+    if as_json:
+        emit_json(output.as_dict(result))
+    else:
+        emit(output.as_markdown(result) if markdown else output.as_text(result))
+
+
+def delta(before: Before, after: After, trust: TrustFolder = None, as_json: AsJson = False) -> None:
+    """How many bytes a client that has A pulls for B, by platform."""
+    from builder.report import emit, emit_json
+    from registry.diff.compare import pulled_bytes
+
+    (old, _, _), (new, _, _) = _read(before, trust), _read(after, trust)
+    rows = {p: (pulled_bytes(old, new, p), pulled_bytes(None, new, p)) for p in new.platforms}
+    if as_json:
+        emit_json({p: {"pulled": pulled, "whole": whole} for p, (pulled, whole) in rows.items()})
+        return
+    for platform, (pulled, whole) in rows.items():
+        share = 100 * pulled / whole if whole else 0
+        emit(f"{platform}: {pulled:,} bytes of {whole:,} ({share:.1f} %)")
+
+
+def _read(text: str, trust: Path | None) -> tuple[ImageFacts, RegistryClient, str]:
+    from builder.cli.evidence import reference_of, surroundings
+    from builder.oci.client import RegistryClient
+    from registry.diff.facts import read_image
+
+    settings, _, keys = surroundings(trust)
+    reference = reference_of(text, settings)
+    client = RegistryClient(reference.host)
+    return read_image(client, reference, keys), client, reference.name

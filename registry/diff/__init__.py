@@ -1,0 +1,1 @@
+"""What lies between two images: facts of each → differences → text, JSON, Markdown."""

@@ -1,0 +1,145 @@
+"""The differences between two images, platform by platform. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from builder.model.digest import Digest
+from builder.model.evidence import Finding, Severity
+from registry.diff.facts import ImageFacts, PlatformFacts
+
+_ORDER = {severity: number for number, severity in enumerate(Severity)}
+_NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Something by its name, before and after; empty where there is none."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformDiff:
+    """The differences of one platform; sizes in bytes, compressed.
+
+    `fixed` are findings that are gone, `new` those that came, `kept` how many stayed. `pulled` is
+    what a client pulls that has the old image. `files` is None when files were not compared.
+    """
+
+    platform: str
+    packages: tuple[Moved, ...]
+    fixed: tuple[Finding, ...]
+    new: tuple[Finding, ...]
+    kept: int
+    licences: tuple[Moved, ...]
+    checks: tuple[Moved, ...]
+    config: tuple[Moved, ...]
+    size_before: int
+    size_after: int
+    pulled: int
+    layers_new: int
+    layers_shared: int
+    files: tuple[Moved, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDiff:
+    """The differences of two images; `added` and `removed` are platforms that only one has."""
+
+    before: ImageFacts = field(repr=False)
+    after: ImageFacts = field(repr=False)
+    platforms: tuple[PlatformDiff, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    waived: tuple[str, ...]
+    no_longer_waived: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether both are one image."""
+        return self.before.digest == self.after.digest
+
+
+def compare(
+    before: ImageFacts,
+    after: ImageFacts,
+    files: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] | None = None,
+) -> ImageDiff:
+    """What changed from `before` to `after`; `files` are both trees of each platform, if known."""
+    both = [p for p in after.platforms if p in before.platforms]
+    return ImageDiff(
+        before,
+        after,
+        tuple(
+            _platform(before.platforms[p], after.platforms[p], files.get(p) if files else None, before, after)
+            for p in both
+        ),
+        tuple(p for p in after.platforms if p not in before.platforms),
+        tuple(p for p in before.platforms if p not in after.platforms),
+        tuple(w for w in after.waivers if w not in before.waivers),
+        tuple(w for w in before.waivers if w not in after.waivers),
+    )
+
+
+def pulled_bytes(before: ImageFacts | None, after: ImageFacts, platform: str) -> int:
+    """What a client of a platform pulls for `after` when it has `before`: index, manifest and blobs."""
+    wanted = after.platforms[platform]
+    there = _blobs(before.platforms.values()) if before else {}
+    blobs = {d: size for d, size in _blobs([wanted]).items() if d not in there}
+    known = {p.digest for p in before.platforms.values()} | {before.digest} if before else set()
+    index = 0 if after.digest in known else after.index_size
+    manifest = 0 if wanted.digest in known else wanted.manifest_size
+    return sum(blobs.values()) + index + manifest
+
+
+def _platform(
+    old: PlatformFacts,
+    new: PlatformFacts,
+    files: tuple[Mapping[str, str], Mapping[str, str]] | None,
+    before: ImageFacts,
+    after: ImageFacts,
+) -> PlatformDiff:
+    had = {(f.id, f.package): f for f in old.findings}
+    has = {(f.id, f.package): f for f in new.findings}
+    there = {layer.digest for layer in old.layers}
+    shared = sum(layer.digest in there for layer in new.layers)
+    return PlatformDiff(
+        platform=new.platform,
+        packages=_moved(_joined(old.packages), _joined(new.packages)),
+        fixed=_worst_first(f for key, f in had.items() if key not in has),
+        new=_worst_first(f for key, f in has.items() if key not in had),
+        kept=len(had.keys() & has.keys()),
+        licences=_moved(_joined(old.licences), _joined(new.licences)),
+        checks=_moved(old.checks, new.checks),
+        config=_moved(old.config, new.config),
+        size_before=old.size,
+        size_after=new.size,
+        pulled=pulled_bytes(before, after, new.platform),
+        layers_new=len(new.layers) - shared,
+        layers_shared=shared,
+        files=_moved(*files) if files is not None else None,
+    )
+
+
+def _blobs(platforms: Iterable[PlatformFacts]) -> dict[Digest, int]:
+    return {d.digest: d.size for p in platforms for d in (p.config_blob, *p.layers)}
+
+
+def _joined(values: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    return {name: ", ".join(several) for name, several in values.items()}
+
+
+def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Moved, ...]:
+    return tuple(
+        Moved(name, before.get(name, ""), after.get(name, ""))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    )
+
+
+def _worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], f.id, f.package)))

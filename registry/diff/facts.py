@@ -1,0 +1,206 @@
+"""What is known of one image: its content by digest, and what trusted keys attested of it.
+
+Whether it is approved today is not asked: an old, expired or withdrawn image can be compared, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from builder.model.digest import Digest
+from builder.model.evidence import Finding, Severity
+from builder.model.image import Descriptor
+from builder.model.reference import Reference
+from builder.oci.manifest import parse_json, parse_manifest
+from builder.signing import predicates
+from builder.signing.claims import believed
+from builder.signing.collect import Registry, collect
+from builder.signing.refusal import quoted, refuse
+from builder.signing.trust import Trust
+from builder.signing.verdicts import decode
+from builder.signing.verify import resolve
+
+_CONFIG_MAX = 4 << 20  # bytes
+_PLATFORMS_MAX = 16
+# What of a configuration decides how a container runs, or tells people what it is.
+_CONFIG_KEYS = (
+    "User",
+    "Entrypoint",
+    "Cmd",
+    "WorkingDir",
+    "Env",
+    "ExposedPorts",
+    "Volumes",
+    "StopSignal",
+    "Healthcheck",
+    "Labels",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformFacts:
+    """One platform: `packages` are NAME → versions, `config` key → text, sizes in bytes (compressed)."""
+
+    platform: str
+    digest: Digest
+    layers: tuple[Descriptor, ...]
+    config_blob: Descriptor
+    manifest_size: int
+    config: Mapping[str, str]
+    packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    licences: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    checks: Mapping[str, str] = field(default_factory=dict)
+    scanned: str = ""
+    diff_ids: tuple[Digest, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """What a client pulls: layers, configuration and manifest."""
+        return sum(layer.size for layer in self.layers) + self.config_blob.size + self.manifest_size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """An image: where it was read, its digest, its platforms by name, and its verdict's waivers."""
+
+    where: str
+    ref: str
+    digest: Digest
+    index_size: int
+    platforms: Mapping[str, PlatformFacts]
+    waivers: tuple[str, ...] = ()
+
+
+def read_image(registry: Registry, reference: Reference, trust: Trust) -> ImageFacts:
+    """What the registry holds of an image, and what trusted keys said of it.
+
+    Raises EvidenceRefused for a signature or report that is not what it claims to be, RegistryError
+    when there is no such image or the registry fails.
+    """
+    digest = resolve(reference, registry)
+    data, media_type, _ = registry.get_manifest(reference.with_digest(digest))
+    root = parse_manifest(data, media_type)
+    children = root.manifests if root.is_index else (Descriptor(root.media_type, digest, len(data)),)
+    if not 1 <= len(children) <= _PLATFORMS_MAX:
+        refuse("index-malformed", "the index does not list image manifests of known platforms")
+    said = _said(registry, reference, digest, trust)
+    verdicts = [decode(p) for p in said.get(predicates.VERDICT_TYPE, ())]
+    newest = max(verdicts, key=lambda v: v.issued_at, default=None)
+    platforms = {}
+    for child in children:
+        facts = _platform(registry, reference, child, trust)
+        platforms[facts.platform] = facts
+    return ImageFacts(
+        where=str(reference),
+        ref=newest.ref if newest else reference.name.rpartition("/")[2],
+        digest=digest,
+        index_size=len(data) if root.is_index else 0,
+        platforms=platforms,
+        waivers=newest.waivers if newest else (),
+    )
+
+
+def _platform(registry: Registry, reference: Reference, child: Descriptor, trust: Trust) -> PlatformFacts:
+    data, media_type, digest = registry.get_manifest(reference.with_digest(child.digest))
+    manifest = parse_manifest(data, media_type)
+    if manifest.config is None:
+        refuse("index-malformed", "the index does not list image manifests of known platforms")
+    configuration = parse_json(
+        registry.get_blob_bytes(reference.name, manifest.config, _CONFIG_MAX), "configuration", _CONFIG_MAX
+    )
+    said = _said(registry, reference, digest, trust)
+    scans = sorted(said.get(predicates.VULNERABILITY_TYPE, ()), key=_scanned)
+    checks = said.get(predicates.TEST_RESULT_TYPE, ())
+    result = _result(scans[-1]) if scans else {}
+    return PlatformFacts(
+        platform=f"{configuration.get('os', '?')}/{configuration.get('architecture', '?')}"[:100],
+        digest=digest,
+        layers=manifest.layers,
+        config_blob=manifest.config,
+        manifest_size=len(data),
+        config=_config(configuration),
+        packages=_versions(result.get("packages", ())),
+        findings=tuple(_finding(f) for f in result.get("findings", ())),
+        licences={str(k): tuple(map(str, v)) for k, v in (result.get("licences") or {}).items()},
+        checks={str(d["id"]): str(d["outcome"]) for d in (checks[-1]["details"] if checks else ())},
+        scanned=_scanned(scans[-1]) if scans else "",
+        diff_ids=_diff_ids(configuration),
+    )
+
+
+def _said(
+    registry: Registry, reference: Reference, digest: Digest, trust: Trust
+) -> dict[str, list[Mapping[str, Any]]]:
+    """The believed predicates about a manifest, by type."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for attached in collect(registry, reference, digest):
+        for statement in believed(attached, digest, trust):
+            found.setdefault(statement.predicate_type, []).append(statement.predicate)
+    return found
+
+
+def _result(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    predicates.parse_vulnerabilities(report)
+    result: Mapping[str, Any] = report["scanner"]["result"]
+    return result
+
+
+def _scanned(report: Mapping[str, Any]) -> str:
+    metadata = report.get("metadata")
+    return str(metadata.get("scanFinishedOn", "")) if isinstance(metadata, dict) else ""
+
+
+def _finding(raw: Mapping[str, Any]) -> Finding:
+    try:
+        return Finding(
+            str(raw["id"]),
+            str(raw["package"]),
+            str(raw["installedVersion"]),
+            str(raw["fixedVersion"]),
+            Severity(raw["severity"]),
+            str(raw["status"]),
+            str(raw["title"]),
+        )
+    except (KeyError, ValueError) as error:
+        refuse("predicate-malformed", "a finding is malformed", context=quoted(f"{error!r}"))
+
+
+def _versions(packages: Any) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = {}
+    for text in packages:
+        name, _, version = str(text).partition("=")
+        found.setdefault(name, set()).add(version)
+    return {name: tuple(sorted(versions)) for name, versions in sorted(found.items())}
+
+
+def _config(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """The settings as texts; environment and labels one by one."""
+    settings = configuration.get("config")
+    out: dict[str, str] = {}
+    if not isinstance(settings, dict):
+        return out
+    for key in _CONFIG_KEYS:
+        value = settings.get(key)
+        if value in (None, "", [], {}):
+            continue
+        if key == "Env" and isinstance(value, list):
+            out |= {f"Env {name}": text for name, _, text in (str(v).partition("=") for v in value)}
+        elif key == "Labels" and isinstance(value, dict):
+            out |= {f"Label {name}": str(text) for name, text in value.items()}
+        elif isinstance(value, list):
+            out[key] = " ".join(map(str, value))
+        else:
+            out[key] = ", ".join(sorted(map(str, value))) if isinstance(value, dict) else str(value)
+    return out
+
+
+def _diff_ids(configuration: Mapping[str, Any]) -> tuple[Digest, ...]:
+    root = configuration.get("rootfs")
+    listed = root.get("diff_ids") if isinstance(root, dict) else None
+    try:
+        return tuple(Digest(d) for d in listed) if isinstance(listed, list) else ()
+    except (ValueError, TypeError):
+        refuse("index-malformed", "the configuration does not list the layers' digests")

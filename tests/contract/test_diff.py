@@ -1,0 +1,172 @@
+"""What changed between two images: read from a registry, compared, and told without letting text escape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.errors import RegistryError
+from builder.model.digest import Digest
+from builder.model.evidence import Finding, Severity
+from builder.model.image import Descriptor
+from builder.oci.client import RegistryClient
+from builder.signing.refusal import EvidenceRefused
+from builder.signing.trust import Trust
+from registry.diff import output
+from registry.diff.compare import ImageDiff, compare, pulled_bytes
+from registry.diff.facts import ImageFacts, PlatformFacts, read_image
+from registry.diff.files import trees
+from tests.support.evidence import new_keys
+from tests.support.promotion import CANDIDATE, House
+from tests.support.registry_simulator import Simulator, simulator
+
+AMD64 = "linux/amd64"
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[Simulator]:
+    with simulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def house(sim: Simulator, tmp_path_factory: pytest.TempPathFactory) -> House:
+    return House(tmp_path_factory.mktemp("house"), RegistryClient(sim.address))
+
+
+@pytest.fixture(scope="module")
+def both(house: House) -> tuple[ImageFacts, ImageFacts]:
+    made = [house.candidate("hello"), house.candidate("hello, world")]
+    first, second = (
+        read_image(house.client, house.at(CANDIDATE, digest=one.image.digest), house.trust) for one in made
+    )
+    return first, second
+
+
+def test_what_is_attested_of_an_image_is_read_back(both: tuple[ImageFacts, ImageFacts]) -> None:
+    facts = both[0].platforms[AMD64]
+    assert facts.packages == {"hello": ("2.10-5",)}
+    assert [f.id for f in facts.findings] == ["CVE-2026-1"]
+    assert facts.licences == {"hello": ("GPL-3.0-or-later",)}
+    assert facts.checks == {"user": "passed"}
+    assert facts.size == sum(x.size for x in facts.layers) + facts.config_blob.size + facts.manifest_size
+
+
+def test_one_changed_layer_is_what_is_pulled(both: tuple[ImageFacts, ImageFacts]) -> None:
+    old, new = both
+    (one,) = compare(old, new).platforms
+    assert (one.layers_new, one.layers_shared) == (1, 1)
+    facts = new.platforms[AMD64]
+    changed = [x for x in facts.layers if x.digest not in {y.digest for y in old.platforms[AMD64].layers}]
+    expected = sum(x.size for x in changed) + facts.config_blob.size + facts.manifest_size + new.index_size
+    assert one.pulled == expected
+    assert pulled_bytes(None, new, AMD64) == facts.size + new.index_size
+    assert pulled_bytes(new, new, AMD64) == 0
+
+
+def test_files_are_compared_by_content(
+    house: House, both: tuple[ImageFacts, ImageFacts], tmp_path: Path
+) -> None:
+    first, second = (trees(house.client, CANDIDATE, one, tmp_path) for one in both)
+    diff = compare(*both, {AMD64: (first[AMD64], second[AMD64])})
+    assert diff.platforms[0].files is not None
+    assert [m.name for m in diff.platforms[0].files] == ["/hello"]
+
+
+def test_an_expired_image_can_be_compared_too(house: House, both: tuple[ImageFacts, ImageFacts]) -> None:
+    # Whether it is approved today was not asked: the facts of the past stay facts.
+    assert compare(both[0], both[0]).same
+
+
+def test_what_no_trusted_key_signed_is_refused(
+    house: House, both: tuple[ImageFacts, ImageFacts], tmp_path: Path
+) -> None:
+    new_keys(tmp_path / "others")
+    with pytest.raises(EvidenceRefused):
+        read_image(house.client, house.at(CANDIDATE, digest=both[0].digest), Trust.load(tmp_path / "others"))
+    with pytest.raises(RegistryError, match="not in the registry"):
+        read_image(house.client, house.at(CANDIDATE, digest=Digest.of(b"none")), house.trust)
+
+
+# Pure, from here on.
+
+
+def facts(name: str, **changes: object) -> ImageFacts:
+    blob = Descriptor("application/octet-stream", Digest.of(name.encode()), 100)
+    platform = PlatformFacts(AMD64, Digest.of(name.encode() + b"m"), (blob,), blob, 10, {"User": "65532"})
+    platform = replace(platform, **changes)
+    return ImageFacts(
+        f"mirror.example/{name}", "python:3.13", Digest.of(name.encode()), 20, {AMD64: platform}
+    )
+
+
+def flaw(name: str, severity: Severity = Severity.HIGH, package: str = "openssl") -> Finding:
+    return Finding(name, package, "3.0.1", "3.0.2", severity, "fixed", "a flaw")
+
+
+def test_every_kind_of_difference_is_told() -> None:
+    old = facts(
+        "old",
+        packages={"openssl": ("3.0.1",), "gone": ("1",)},
+        findings=(flaw("CVE-2026-1000"), flaw("CVE-2026-2000"), flaw("CVE-2026-3000", Severity.CRITICAL)),
+        checks={"no-shell": "passed"},
+        licences={"openssl": ("OpenSSL",)},
+    )
+    new = facts(
+        "new",
+        packages={"openssl": ("3.0.2",), "came": ("2",)},
+        findings=(flaw("CVE-2026-2000"), flaw("CVE-2026-4000", Severity.LOW)),
+        checks={"no-shell": "failed"},
+        licences={"openssl": ("Apache-2.0",)},
+        config={"User": "0", "Env PATH": "/usr/bin"},
+    )
+    diff = compare(old, replace(new, waivers=("base/CVE-2026-4000@1",)))
+    (one,) = diff.platforms
+    assert [(m.name, m.before, m.after) for m in one.packages] == [
+        ("came", "", "2"),
+        ("gone", "1", ""),
+        ("openssl", "3.0.1", "3.0.2"),
+    ]
+    assert [f.id for f in one.fixed] == ["CVE-2026-3000", "CVE-2026-1000"], "worst first"
+    assert [f.id for f in one.new] == ["CVE-2026-4000"]
+    assert one.kept == 1
+    assert [(m.before, m.after) for m in one.checks] == [("passed", "failed")]
+    assert {m.name for m in one.config} == {"User", "Env PATH"}
+    assert diff.waived == ("base/CVE-2026-4000@1",)
+    for text in (output.as_text(diff), output.as_markdown(diff), json.dumps(output.as_dict(diff))):
+        for part in ("openssl", "CVE-2026-3000", "no-shell", "Apache-2.0", "65532", "base/CVE-2026-4000@1"):
+            assert part in text
+
+
+def test_platforms_come_and_go() -> None:
+    old, new = facts("old"), facts("new")
+    arm = replace(new.platforms[AMD64], platform="linux/arm64")
+    diff = compare(old, replace(new, platforms={"linux/arm64": arm}))
+    assert (diff.added, diff.removed, diff.platforms) == (("linux/arm64",), (AMD64,), ())
+    assert "platform removed: linux/amd64" in output.as_text(diff)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "](https://evil.example)",
+        "`code`\n# heading",
+        "<img src=x>",
+        "@everyone",
+        "a | b | c",
+        "\x1b[31mred",
+        "![x](y)",
+    ],
+)
+def test_names_of_strangers_stay_text_in_markdown(hostile: str) -> None:
+    diff: ImageDiff = compare(facts("old"), facts("new", packages={hostile: ("1",)}))
+    row = next(
+        line for line in output.as_markdown(diff).splitlines() if line.startswith("| `") and "`1`" in line
+    )
+    assert row.count("|") == 4, "a name cannot make further columns"
+    assert row.count("`") == 4, "a name cannot end the code that it stands in"
+    assert "\x1b" not in output.as_markdown(diff)
