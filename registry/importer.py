@@ -260,12 +260,11 @@ def _fact(office: Office, wish: Wish, source: Source, image: BuiltImage) -> Fact
 def _tell_quarantine(office: Office, subject: Subject, entry: Entry, image: BuiltImage) -> None:
     """7. platforms first, the index last; the records may be there before what they speak of."""
     repo, record = subject.repos[1], record_of(subject, entry)
-    key = office.trust.verdict
     index = office.client.reference(repo, digest=subject.digest)
     for one in (*(p.manifest for p in image.platforms), image.index):
         plain = Descriptor(one.media_type, one.digest, one.size)
         where = index.with_digest(one.digest)
-        if read_record(office.client, where, subject.digest, key, one.digest) != record:
+        if read_record(office.client, where, subject.digest, office.trust, one.digest) != record:
             put_record(office.client, repo, record, plain, office.keys.verdict)
 
 

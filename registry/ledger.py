@@ -1,10 +1,12 @@
 """The ledger: who decided what, when and why. Append-only, hash-chained, each head signed.
 
 One entry is one line of canonical JSON, `{"entry", "hash", "signature"}`: `hash` is the SHA-256 of
-the entry, which holds the hash of the one before; `signature` (DER, base64) is by the verdict's
-key over the DSSE encoding of the head `{"entries", "hash"}` under a type of its own, so that it
-can stand for nothing else. A line is complete with its newline: entry and signed head are one
-write. `head.json` holds the newest head once more; what is cut off at the end shows against it.
+the entry, which holds the hash of the one before; `signature` (DER, base64) is by a verdict key
+over the DSSE encoding of the head `{"entries", "hash"}` under a type of its own, so that it can
+stand for nothing else. That key held at the time of the entry; or else a later entry, by a key that
+did, vouches for the chain before it (so a ledger outlives the revocation of a key). A line is
+complete with its newline: entry and signed head are one write. `head.json` holds the newest head
+once more; what is cut off at the end shows against it.
 
 The order of writing: line, fsync, head. A kill leaves a torn last line, which was never
 acknowledged (the next append takes it off), or a head that is one entry behind (which is good).
@@ -17,21 +19,21 @@ import contextlib
 import datetime as dt
 import fcntl
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
 from builder.errors import GoldsmithError, PolicyDenied, ToolError
 from builder.model.digest import Digest, canonical_json
-from builder.signing.keys import PublicKey, RoleSigner
+from builder.signing.keys import VERDICT, RoleSigner
 from builder.signing.refusal import strict_json
 from builder.signing.statements import decode_base64, pae
+from builder.signing.trust import Trust
 from builder.store import write_atomically
-from registry.access.identity import is_identity
-from registry.redaction import redact
+from registry.facts import Action, Fact, clean, state_of_entry
+
+__all__ = ["Action", "Entry", "Fact", "Head", "Ledger", "LedgerBroken", "Proof", "parse_head"]
 
 HEAD_TYPE = "application/vnd.goldsmith.ledger.head.v1+json"
 START = Digest.of(b"goldsmith ledger v1")
@@ -40,57 +42,8 @@ _SIGNATURE_MAX = 128  # bytes
 _FIELDS = {"sequence", "previous", "at", "who", "what", "ref", "digest", "before", "after", "why"}
 
 
-class Action(StrEnum):
-    """What can be decided."""
-
-    PROMOTE = "promote"
-    ROLLBACK = "rollback"
-    REVOKE = "revoke"
-    DEPRECATE = "deprecate"
-    QUARANTINE = "quarantine"
-    RELEASE = "release"
-    CREATE_TOKEN = "create-token"  # noqa: S105 - an action's name
-    REVOKE_TOKEN = "revoke-token"  # noqa: S105
-    IMPORT = "import"
-
-
-_TAG, _DIGEST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", r"sha256:[0-9a-f]{64}"
-_NAME = r"[a-z0-9][a-z0-9._/-]{0,254}"
-_REF = rf"{_NAME}:{_TAG}"
-# What an entry can say of the state before and after, and how; nothing else can be written.
-STATE_FIELDS: Mapping[str, str] = {
-    "channel": r"[a-z]{1,32}",
-    "tag": _TAG,
-    "tagDigest": _DIGEST,
-    "immutableTag": _TAG,
-    "verdict": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
-    "policy": rf"{_NAME}@{_DIGEST}",
-    "replacement": rf"{_REF}@{_DIGEST}",
-    "token": r"valid|revoked",
-    "holder": r"[a-z0-9-]{1,64}",
-    "roles": r"[a-z0-9-]+(?: [a-z0-9-]+)*",
-    "images": r"[a-z0-9._/* -]+",
-    "expires": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
-    # Where an image came from: a repository with its host, or the kind of a file; or a bundle.
-    "source": rf"[A-Za-z0-9\[][A-Za-z0-9.:\[\]_/-]{{0,300}}@{_DIGEST}",
-}
-
-
 class LedgerBroken(PolicyDenied):
     """The ledger is not what was written; the message names the first entry that is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What is to be recorded of one decision; `ref` is `NAME:TAG`, `digest` the image's index."""
-
-    who: str
-    what: Action
-    ref: str
-    digest: Digest
-    before: Mapping[str, str]
-    after: Mapping[str, str]
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +62,17 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """A ledger that is whole; `doubtful` entries stand only because a later one vouches for them.
+
+    They are by a key that did not hold at their time: somebody should look at what they say.
+    """
+
+    head: Head
+    doubtful: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """How many entries there are, and the newest one's hash."""
 
@@ -122,24 +86,26 @@ class Head:
 
 
 class Ledger:
-    """The ledger in a folder, as believed by the verdict's public key."""
+    """The ledger in a folder, as believed by the public keys of the verdict's role."""
 
-    def __init__(self, folder: Path, key: PublicKey) -> None:
+    def __init__(self, folder: Path, trust: Trust) -> None:
         self.path = folder / "entries.jsonl"
         self.head_path = folder / "head.json"
         self._folder = folder
-        self._key = key
+        self._trust = trust
 
     def append(self, fact: Fact, signer: RoleSigner, now: dt.datetime) -> Entry:
         """Record a fact, and return its entry once it is on the disk.
 
         Texts lose what looks like a secret. Waits for another writer. Raises LedgerBroken when what
-        is there cannot be continued, ToolError when it cannot be written; then nothing was.
+        is there cannot be continued, UsageError when the signer's key does not hold now, ToolError
+        when it cannot be written; then nothing was.
         """
         with self._exclusive():
             head = self._last()
-            clean = _clean(fact)
-            entry = _entry(head.entries + 1, head.hash, now, clean)
+            cleaned = clean(fact)
+            entry = _entry(head.entries + 1, head.hash, now, cleaned)
+            self._trust.require(signer.public, _time(entry["at"]))
             after = Head(head.entries + 1, Digest.of_json(entry))
             signature = base64.b64encode(signer.sign(after.signed_bytes)).decode()
             if not head.entries and not self.head_path.exists():
@@ -150,7 +116,7 @@ class Ledger:
                 raise ToolError("a ledger entry is too large", context=f"{len(line)} bytes")
             self._write_line(line + b"\n")
             self._write_head(after, signature)
-        return Entry(after.entries, _time(entry["at"]), clean, head.hash, after.hash)
+        return Entry(after.entries, _time(entry["at"]), cleaned, head.hash, after.hash)
 
     def entries(self) -> tuple[Entry, ...]:
         """All entries, the chain and the newest signature checked; raises LedgerBroken.
@@ -161,27 +127,32 @@ class Ledger:
         return tuple(self._read(every_signature=False))
 
     def verify(self, known: Head | None = None) -> Head:
-        """Prove the whole ledger with nothing but the public key; returns its head.
+        """Prove the whole ledger with nothing but public keys; returns its head. See `prove`."""
+        return self.prove(known).head
+
+    def prove(self, known: Head | None = None) -> Proof:
+        """Prove the whole ledger, each signature of it.
 
         `known` is a head that was seen before and kept elsewhere: the ledger has to contain it.
         Raises LedgerBroken, which names the first broken entry.
         """
         head, contained = Head(), known is None or known == Head()
-        for entry in self._read(every_signature=True):
+        doubtful: list[int] = []
+        for entry in self._read(every_signature=True, doubtful=doubtful):
             head = Head(entry.sequence, entry.hash)
             contained = contained or head == known
         if not contained and known is not None:
             if known.entries > head.entries:
                 _truncated(head.entries, known.entries, "the head that was kept")
             _broken("ledger-replaced", f"entry {known.entries} is not the one that was seen before")
-        return head
+        return Proof(head, tuple(doubtful))
 
     def torn(self) -> bool:
         """Whether the last line was cut off while it was written."""
         data = self._data()
         return bool(data) and not data.endswith(b"\n")
 
-    def _read(self, every_signature: bool) -> Iterator[Entry]:
+    def _read(self, every_signature: bool, doubtful: list[int] | None = None) -> Iterator[Entry]:
         lines = self._data().split(b"\n")[:-1]  # what follows the last newline was never completed
         stated = self._head()
         head = Head()
@@ -194,10 +165,20 @@ class Ledger:
                     context=f"found: {entry.sequence}, after {entry.previous}\nexpected: after {head.hash}",
                 )
             head = Head(number, entry.hash)
-            if (every_signature or number == len(lines)) and not self._key.verifies(
-                signature, head.signed_bytes
-            ):
-                _broken("ledger-forged", f"entry {number} is not signed by the trusted verdict key")
+            newest = number == len(lines)
+            if every_signature or newest:
+                key = self._trust.find(VERDICT, signature, head.signed_bytes)
+                if key is None:
+                    _broken("ledger-forged", f"entry {number} is not signed by a trusted verdict key")
+                flaw = key.flaw(entry.at)
+                if flaw and newest:
+                    _broken(
+                        "ledger-forged",
+                        f"entry {number} is signed by a key that did not hold then",
+                        context=flaw,
+                    )
+                if flaw and doubtful is not None:
+                    doubtful.append(number)
             if stated and stated.entries == number and stated != head:
                 _broken("ledger-replaced", f"entry {number} is not the one that the signed head names")
             yield entry
@@ -228,8 +209,8 @@ class Ledger:
         except OSError as error:
             raise ToolError(f"cannot read {self.head_path}", context=str(error)) from None
         head, signature = parse_head(data)
-        if not self._key.verifies(signature, head.signed_bytes):
-            _broken("ledger-forged", "the head is not signed by the trusted verdict key", context=str(head))
+        if self._trust.find(VERDICT, signature, head.signed_bytes) is None:
+            _broken("ledger-forged", "the head is not signed by a trusted verdict key", context=str(head))
         return head
 
     def _data(self) -> bytes:
@@ -311,8 +292,8 @@ def _parse(line: bytes, number: int) -> tuple[Entry, bytes]:
             Action(raw["what"]),
             str(raw["ref"]),
             Digest(raw["digest"]),
-            _state(raw["before"]),
-            _state(raw["after"]),
+            state_of_entry(raw["before"]),
+            state_of_entry(raw["after"]),
             str(raw["why"]),
         )
         entry = Entry(int(raw["sequence"]), _time(raw["at"]), fact, Digest(raw["previous"]), hashed)
@@ -336,28 +317,6 @@ def _entry(sequence: int, previous: Digest, at: dt.datetime, fact: Fact) -> dict
         "after": dict(fact.after),
         "why": fact.why,
     }
-
-
-def _clean(fact: Fact) -> Fact:
-    """The fact as it may be written: known fields only, and no text that looks like a secret."""
-    try:
-        if not re.fullmatch(_REF, fact.ref):
-            raise ValueError(f"not NAME:TAG: {fact.ref[:100]!r}")
-        before, after = _state(fact.before), _state(fact.after)
-    except ValueError as error:
-        raise ToolError("a ledger entry says only what it has fields for", context=str(error)) from None
-    # An identity's name has a grammar of its own; what only looks like a secret in it stays.
-    who = fact.who if is_identity(fact.who) else redact(fact.who)
-    return Fact(who, Action(fact.what), fact.ref, Digest(fact.digest), before, after, redact(fact.why))
-
-
-def _state(value: Any) -> Mapping[str, str]:
-    if not isinstance(value, Mapping):
-        raise ValueError("a state is no object")
-    for key, text in value.items():
-        if key not in STATE_FIELDS or not isinstance(text, str) or not re.fullmatch(STATE_FIELDS[key], text):
-            raise ValueError(f"a state has a malformed or unknown field {str(key)[:50]!r}")
-    return dict(value)
 
 
 def _time(text: Any) -> dt.datetime:

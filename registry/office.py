@@ -22,7 +22,7 @@ from builder.oci.manifest import Manifest, parse_manifest
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
 from builder.signing.keys import Keys
-from builder.signing.trust import Trust
+from builder.signing.trust import Trust, Use
 from builder.store import StateBusy
 from registry.changes import announce
 from registry.ledger import Entry, Fact, Ledger, LedgerBroken
@@ -137,7 +137,7 @@ def state_of(office: Office, subject: Subject, *registries: Registry) -> State:
     for number, repo in enumerate(subject.repos):
         registry = registries[number] if number < len(registries) else office.client
         where = office.client.reference(repo, digest=subject.digest)
-        record = read_record(registry, where, subject.digest, office.trust.verdict)
+        record = read_record(registry, where, subject.digest, office.trust)
         if record is not None:
             _check_known(record, history)
             records.append(record)
@@ -163,10 +163,12 @@ def decide(office: Office, state: State, fact: Fact) -> tuple[Entry, bool]:
     """The ledger's entry of a decision, and whether it is new.
 
     A decision that was cut before it took effect is the newest one on the image and on its tag,
-    and says the same: then it is taken up again and not told twice.
+    and says the same: then it is taken up again and not told twice. One from before today's verdict
+    key is told anew, since no record of it could be signed any more.
     """
     last = state.last(fact.digest)
-    if last is not None and last.fact.after == fact.after:
+    signer = Use(office.keys.verdict.public.id, last.at if last else office.now, dated=True)
+    if last is not None and last.fact.after == fact.after and not office.trust.flaw(signer):
         of_tag = state.last_of_tag(fact.ref)
         if "tagDigest" not in fact.after or of_tag == last:
             return last, False
@@ -201,7 +203,7 @@ def publish_record(
     platforms = parse_manifest(data, media_type).manifests
 
     def says_it(one: Descriptor, registry: Registry) -> bool:
-        where, key = index.with_digest(one.digest), office.trust.verdict
+        where, key = index.with_digest(one.digest), office.trust
         return read_record(registry, where, subject.digest, key, one.digest) == record
 
     def upload(one: Descriptor) -> SignedManifest:

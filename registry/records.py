@@ -12,6 +12,7 @@ from builder.model.reference import Reference
 from builder.model.release import SignedManifest
 from builder.oci.client import RegistryClient
 from builder.signing import channels, cosign_parse
+from builder.signing.claims import calls_back
 from builder.signing.collect import Registry, manifest_at
 from builder.signing.cosign_formats import (
     BUNDLE_PREDICATE_ANNOTATION,
@@ -20,7 +21,7 @@ from builder.signing.cosign_formats import (
     SignedStatement,
     bundle_referrer,
 )
-from builder.signing.keys import PublicKey, RoleSigner
+from builder.signing.keys import VERDICT, RoleSigner
 from builder.signing.predicates import CHANNEL_TYPE, timestamp
 from builder.signing.refusal import refuse
 from builder.signing.statements import (
@@ -30,6 +31,7 @@ from builder.signing.statements import (
     parse_statement,
     statement,
 )
+from builder.signing.trust import Trust
 
 _RECORD_MAX = 64 << 10  # bytes of a bundle with a record
 
@@ -84,9 +86,9 @@ def listing(item: SignedManifest) -> Descriptor:
 
 
 def read_record(
-    registry: Registry, where: Reference, image: Digest, key: PublicKey, subject: Digest | None = None
+    registry: Registry, where: Reference, image: Digest, trust: Trust, subject: Digest | None = None
 ) -> ChannelRecord | None:
-    """The newest record on an image in a repository (`where`) that the verdict's key signed.
+    """The newest record on an image in a repository (`where`) that a verdict's key signed in its time.
 
     `subject` is the manifest that carries it: the image's index, or one of its platforms. None
     when there is no record. Raises EvidenceRefused when one is by another key, of another
@@ -102,12 +104,15 @@ def read_record(
         if part.predicate_type != CHANNEL_TYPE:
             continue
         envelope = cosign_parse.parse_bundle(registry.get_blob_bytes(where.name, part.blob, _RECORD_MAX))
-        if not key.verifies(envelope.signature, envelope.signed_bytes):
+        key = trust.find(VERDICT, envelope.signature, envelope.signed_bytes)
+        if key is None:
             refuse(
-                "signature-invalid", "a channel record is not by the trusted verdict key", context=str(where)
+                "signature-invalid", "a channel record is not by a trusted verdict key", context=str(where)
             )
         said = parse_statement(envelope.payload)
         if said.subject != subject or said.predicate_type != CHANNEL_TYPE:
             refuse("subject-mismatch", "a channel record is of another manifest", context=str(said.subject))
-        found.append(channels.decode(said.predicate))
+        record = channels.decode(said.predicate)
+        if calls_back(said) or not key.flaw(record.at):
+            found.append(record)
     return channels.newest(found, image)

@@ -23,7 +23,7 @@ LedgerFolder = Annotated[
 ]
 TrustFolder = Annotated[
     Path | None,
-    typer.Option("--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."),
+    typer.Option("--trust", metavar="DIR", help="A folder with the public keys. Default: ours."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -111,11 +111,26 @@ def verify(
             known = parse_head(head.read_bytes())[0]
         except OSError as error:
             raise UsageError(f"cannot read {head}", context=str(error)) from None
-    proved = book.verify(known)
+    proof = book.prove(known)
+    proved = proof.head
     if as_json:
-        emit_json({"whole": True, "entries": proved.entries, "head": proved.hash, "torn": book.torn()})
+        emit_json(
+            {
+                "whole": True,
+                "entries": proved.entries,
+                "head": proved.hash,
+                "torn": book.torn(),
+                "doubtful": list(proof.doubtful),
+            }
+        )
         return
     emit(f"the ledger is whole: {proved.entries} entries, head {proved.hash}")
+    if proof.doubtful:
+        numbers = ", ".join(map(str, proof.doubtful[:20]))
+        emit(
+            f"{len(proof.doubtful)} entries are by a key that did not hold then; they stand because later\n"
+            f"ones vouch for them. See that nobody else wrote them: {numbers}"
+        )
     if book.torn():
         emit("a write at its end was cut off before it counted; the next entry takes the rest of it away")
 
@@ -148,15 +163,20 @@ def _is(name: str, asked: str) -> bool:
 
 
 def _ledger(folder: Path | None, trust: Path | None) -> Ledger:
+    from builder.cli.trusting import trusted
     from builder.settings import Settings
     from builder.signing.keys import VERDICT, load_public
+    from builder.signing.trust import FILE, Trust
     from builder.store import Store
     from registry.ledger import Ledger
 
     store = Store(Settings.load(needs_catalogue=folder is None).state)
     if folder is not None and not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
-    return Ledger(folder or ledger_folder(store), load_public(trust or store.keys, VERDICT))
+    keys = trust or store.keys
+    # The ledger needs no other key than this one.
+    believed = trusted(store, keys) if (keys / FILE).exists() else Trust.of(load_public(keys, VERDICT))
+    return Ledger(folder or ledger_folder(store), believed)
 
 
 def _day(text: str) -> dt.datetime | None:

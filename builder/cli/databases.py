@@ -99,9 +99,10 @@ def _signed(source: str | None, folder: Path) -> str:
 
 
 def _verifier(folder: Path) -> Callable[[bytes, bytes], bool]:
+    from builder.signing.keys import VERDICT
     from builder.signing.trust import Trust
 
-    return Trust.load(folder).verdict.verifies
+    return Trust.load(folder).unrevoked(VERDICT)
 
 
 def status(policy: PolicyName = None, as_json: AsJson = False) -> None:

@@ -23,7 +23,7 @@ _VALID_DAYS_MAX = 90
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 TrustFolder = Annotated[
     Path | None,
-    typer.Option("--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."),
+    typer.Option("--trust", metavar="DIR", help="A folder with the public keys. Default: ours."),
 ]
 Mirror = Annotated[
     str | None,
@@ -103,6 +103,7 @@ def export(
 
     settings, keys = surroundings(None)
     signer = load_keys(Store(settings.state).keys, settings.key_uris, settings.passphrase).verdict
+    keys.require(signer.public, settings.now)
     known = _read(settings, keys, mirror, dt.timedelta(days=days), accept_sample)
     data = encode(known, signer)
     write_atomically(to, data)
@@ -126,12 +127,12 @@ def export(
 
 def surroundings(trust: Path | None) -> tuple[Settings, Trust]:
     """Settings and trusted keys; with `--trust`, no catalogue is needed."""
+    from builder.cli.trusting import trusted
     from builder.settings import Settings
-    from builder.signing.trust import Trust
     from builder.store import Store
 
     settings = Settings.load(needs_catalogue=False)
-    return settings, Trust.load(trust or Store(settings.state).keys)
+    return settings, trusted(Store(settings.state), trust)
 
 
 def known_images(
@@ -142,7 +143,7 @@ def known_images(
 
     if file is None:
         return _read(settings, keys, mirror, dt.timedelta(days=1), accept_sample)
-    known = load(file, keys.verdict, settings.now)
+    known = load(file, keys, settings.now)
     return known.model_copy(update={"mirror": mirror}) if mirror else known
 
 
@@ -212,6 +213,7 @@ def client_config(
     It says what that enforces and what it cannot. Prove it with `goldsmith doctor --client`.
     """
     from builder.report import emit, emit_json
+    from builder.signing.keys import BUILDER, VERDICT
     from builder.store import write_atomically
     from registry.devcheck.clients import find, podman
     from registry.devcheck.clients import mirror as mirrors
@@ -220,7 +222,7 @@ def client_config(
     settings, keys = surroundings(trust)
     host = mirror or settings.registry
     try:
-        where = mirrors.Mirror(host, keys.builder.pem.decode(), keys.verdict.pem.decode())
+        where = mirrors.Mirror(host, *(keys.current(role).pem.decode() for role in (BUILDER, VERDICT)))
     except ValueError as error:
         raise UsageError(str(error), hint="give it as HOST or HOST:PORT, in lower case") from None
     if not signatures and client != "podman":

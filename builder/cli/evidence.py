@@ -27,7 +27,7 @@ Ref = Annotated[
 ]
 TrustFolder = Annotated[
     Path | None,
-    typer.Option("--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."),
+    typer.Option("--trust", metavar="DIR", help="A folder with the public keys. Default: ours."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -135,13 +135,13 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
 
 def surroundings(trust: Path | None) -> tuple[Settings, Store, Trust]:
     """Settings, state and trusted keys; with `--trust`, no catalogue is needed."""
+    from builder.cli.trusting import trusted
     from builder.settings import Settings
-    from builder.signing.trust import Trust
     from builder.store import Store
 
     settings = Settings.load(needs_catalogue=trust is None)
     store = Store(settings.state)
-    return settings, store, Trust.load(trust or store.keys)
+    return settings, store, trusted(store, trust)
 
 
 def reference_of(text: str, settings: Settings) -> Reference:

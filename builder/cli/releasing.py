@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.cli.trusting import trusted
 from builder.cli.wiring import Workshop
 from builder.model.digest import Digest
 from builder.model.evidence import Evidence, LintReport, NotDone, Sboms, ScanReport
@@ -24,7 +25,7 @@ from builder.pipeline.run import Failure, Runner, split
 from builder.policy.schema import Policy
 from builder.report import Reporter
 from builder.settings import Settings
-from builder.signing.keys import Keys, load_keys
+from builder.signing.keys import BUILDER, VERDICT, Keys, load_keys, load_public
 from builder.signing.trust import Trust
 from builder.store import Store, file_digest, write_atomically
 from builder.tools.hadolint import Hadolint
@@ -67,14 +68,17 @@ class ReleaseTools:
 
     @cached_property
     def keys(self) -> Keys:
-        """The signers; only the sign stage asks for them."""
+        """The signers, which sign what will be believed; only the sign stage asks for them."""
         settings = self.workshop.settings
-        return load_keys(self.workshop.store.keys, settings.key_uris, settings.passphrase)
+        keys = load_keys(self.workshop.store.keys, settings.key_uris, settings.passphrase)
+        for signer in (keys.builder, keys.verdict):
+            self.trust.require(signer.public, settings.now)
+        return keys
 
     @cached_property
     def trust(self) -> Trust:
         """The public keys."""
-        return Trust.load(self.workshop.store.keys)
+        return trusted(self.workshop.store)
 
     @cached_property
     def trivy(self) -> Trivy:
@@ -130,7 +134,7 @@ class ReleaseTools:
             "exploited": self.policy.exploited.digest if self.policy.exploited else None,
             "database": database,
             "scanner": self._scanner_stamp(),
-            "keys": [self.trust.builder.hint, self.trust.verdict.hint],
+            "keys": [load_public(self.workshop.store.keys, role).hint for role in (BUILDER, VERDICT)],
             "registry": self.workshop.settings.registry,
             "goldsmith": version(),
             "provenance": _PROVENANCE_VERSION,
@@ -187,7 +191,7 @@ class ReleaseTools:
             environment=workshop.settings.child_environment,
             registry=self.client,
             host=workshop.settings.registry,
-            believes=self.trust.builder.verifies,
+            believes=self.trust.unrevoked(BUILDER),
             publisher=caller(workshop.settings, workshop.store).name,
         )
 

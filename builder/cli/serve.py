@@ -27,7 +27,7 @@ _Upstream = Annotated[
 ]
 _TrustFolder = Annotated[
     Path | None,
-    typer.Option("--trust", metavar="DIR", help="A folder with builder.pub and verdict.pub. Default: ours."),
+    typer.Option("--trust", metavar="DIR", help="A folder with the public keys. Default: ours."),
 ]
 _Prefix = Annotated[
     str,
@@ -75,11 +75,12 @@ def serve(
 ) -> None:
     """Serve approved images to those who may pull them, read-only, until stopped; logs JSON lines."""
     from builder.cli.identity import pulls_folder, token_store
+    from builder.cli.trusting import trusted
     from builder.report import log_line
     from builder.settings import Settings, wall_clock
-    from builder.signing.trust import Trust
     from builder.store import Store
     from registry.access.source import Files
+    from registry.gate.keyfolder import KeyFolder
     from registry.gate.server import Configuration, Service
     from registry.gate.watch import Names
 
@@ -87,11 +88,14 @@ def serve(
     host, port = _address(listen)
     upstream = storage or settings.registry
     store = Store(settings.state)
+    folder = trust or store.keys
+    keys = KeyFolder(folder, lambda: trusted(store, folder))
     config = Configuration(
         host=host,
         port=port,
         storage=upstream,
-        trust=Trust.load(trust or store.keys),
+        trust=keys.trust,
+        keys=keys,
         link=(link or f"http://{listen}").rstrip("/"),
         access=Files(settings.catalogue, token_store(store), file=access, anonymous=anonymous),
         names=Names(prefix, strip_prefix),

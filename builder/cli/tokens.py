@@ -165,21 +165,22 @@ def _id_of(text: str) -> str:
 
 def _record(settings: Settings, store: Store, who: Caller, token: Token, action: Action, why: str) -> Entry:
     from builder.cli.audit import ledger_folder
+    from builder.cli.trusting import trusted
     from builder.signing.keys import load_keys
     from registry.access.facts import token_fact
     from registry.ledger import Ledger
 
     signer = load_keys(store.keys, settings.key_uris, settings.passphrase).verdict
-    book = Ledger(ledger_folder(store), signer.public)
+    book = Ledger(ledger_folder(store), trusted(store))
     return book.append(token_fact(token, action, who.name, why), signer, settings.now)
 
 
 def _told(store: Store, token: Token) -> Entry | None:
     """The ledger's entry of a token's end, when there is one."""
     from builder.cli.audit import ledger_folder
-    from builder.signing.keys import VERDICT, load_public
+    from builder.cli.trusting import trusted
     from registry.ledger import Action, Ledger
 
-    entries = Ledger(ledger_folder(store), load_public(store.keys, VERDICT)).entries()
+    entries = Ledger(ledger_folder(store), trusted(store)).entries()
     ends = (e for e in entries if e.fact.what is Action.REVOKE_TOKEN and e.fact.digest == token.digest)
     return next(ends, None)

@@ -5,16 +5,17 @@ Pure. The step numbers are those of `verify`.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from builder.model.channel import ChannelRecord
+from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest, canonical_json
 from builder.model.verdict import Verdict
 from builder.signing import channels, predicates, verdicts
 from builder.signing.collect import BUNDLES, Attached, PromisedEnvelope, SignedPayload
-from builder.signing.keys import APPROVER, BUILDER, VERDICT
+from builder.signing.keys import BUILDER
 from builder.signing.predicates import (
     CHANNEL_TYPE,
     ROLE_OF,
@@ -24,10 +25,13 @@ from builder.signing.predicates import (
     VEX_TYPE,
     VULNERABILITY_TYPE,
     Provenance,
+    stated_time,
+    timestamp,
 )
 from builder.signing.refusal import EvidenceRefused, quoted, refuse
 from builder.signing.statements import Statement, parse_simple_signing, parse_statement
-from builder.signing.trust import Trust
+from builder.signing.trust import REVOKED, Trust, Use, earliest
+from builder.signing.trustfile import TrustedKey
 
 _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     predicates.PROVENANCE_TYPE: predicates.parse_provenance,
@@ -39,6 +43,8 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     CHANNEL_TYPE: channels.decode,
     VEX_TYPE: predicates.parse_openvex,
 }
+_CALLED_BACK = (Channel.WITHDRAWN.value, Channel.QUARANTINE.value)
+_EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 _REPORTS = (VULNERABILITY_TYPE, TEST_RESULT_TYPE, VEX_TYPE)
 
 
@@ -49,6 +55,7 @@ class Claims:
     `cyclonedx` maps the digest of each SBOM as canonical JSON to what it names (NAME=VERSION).
     `verdict` is the newest one. `channels` are the records of decisions on the image; `reports`
     are the vulnerability and check reports, and OpenVEX documents, with their predicate types.
+    `uses` are the keys that all this rests on.
     """
 
     form: str
@@ -60,17 +67,29 @@ class Claims:
     ignored: int
     channels: tuple[ChannelRecord, ...] = ()
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    uses: frozenset[Use] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sifted:
+    """What keys said that held at their time, and the flaws of what they said when they did not."""
+
+    repositories: tuple[str, ...]
+    statements: tuple[Statement, ...]
+    uses: frozenset[Use]
+    unknown: int
+    flaws: tuple[tuple[str, TrustedKey], ...]
 
 
 def believe(attached: Attached, subject: Digest, required: frozenset[str], trust: Trust) -> Claims:
     """Steps 3 to 5 for one form of one manifest; raises EvidenceRefused with the first flaw."""
-    repositories = frozenset(_check_signature(s, subject, trust) for s in attached.signatures)
-    statements = [_check_statement(e, subject, trust) for e in attached.envelopes]
-    known = [s for s in statements if s is not None]
+    sifted = _sift(attached, subject, trust)
+    known = sifted.statements
     types = {s.predicate_type for s in known}
     # 3. at least one signature of the image itself: an attestation is none
-    signed = SIGNATURE_TYPE in types if attached.form == BUNDLES else bool(attached.signatures)
+    signed = SIGNATURE_TYPE in types if attached.form == BUNDLES else bool(sifted.repositories)
     if not signed:
+        _refuse_flawed(sifted, subject)
         refuse("signature-missing", f"there is no signature of {subject} among the {attached.form}")
     # 5. everything that is demanded is there, once or more, and all of it parses
     parsed: dict[str, list[object]] = {t: [] for t in _PARSERS}
@@ -81,6 +100,7 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
             continue
         parsed[one.predicate_type].append(_PARSERS[one.predicate_type](one.predicate))
     if missing := sorted(required - types):
+        _refuse_flawed(sifted, subject)
         refuse(
             "attestation-missing",
             f"attestations are missing among the {attached.form} of {subject}",
@@ -97,10 +117,11 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
             for s in known
             if s.predicate_type == predicates.CYCLONEDX_TYPE
         },
-        repositories=repositories,
-        ignored=len(statements) - len(known),
+        repositories=frozenset(sifted.repositories),
+        ignored=sifted.unknown,
         channels=tuple(c for c in parsed[CHANNEL_TYPE] if isinstance(c, ChannelRecord)),
         reports=tuple((s.predicate_type, s.predicate) for s in known if s.predicate_type in _REPORTS),
+        uses=sifted.uses,
     )
 
 
@@ -109,25 +130,102 @@ def believed(attached: Attached, subject: Digest, trust: Trust) -> tuple[Stateme
 
     For those who want to know what was said, not whether the image is approved.
     """
-    statements = (_check_statement(e, subject, trust) for e in attached.envelopes)
-    return tuple(s for s in statements if s is not None)
+    return _sift(attached, subject, trust).statements
 
 
-def _check_signature(signed: SignedPayload, subject: Digest, trust: Trust) -> str:
-    """3. an image signature: by the builder's key, over this digest; returns its repository."""
+def _sift(attached: Attached, subject: Digest, trust: Trust) -> _Sifted:
+    """3. and 4., and of all that the part that was signed by keys which held at its time.
+
+    By a stranger's key, of another subject or of a wrong role: refused. By a key of ours outside of its
+    time: left out, so that what newer keys say of the same image governs.
+    """
+    signatures = [_check_signature(s, subject, trust) for s in attached.signatures]
+    envelopes = [_check_statement(e, subject, trust) for e in attached.envelopes]
+    found = [pair for pair in envelopes if pair is not None]
+    uses: set[Use] = set()
+    flaws: list[tuple[str, TrustedKey]] = []
+
+    def holds(key: TrustedKey, at: dt.datetime | None, dated: bool) -> bool:
+        if at is not None:
+            flaw = key.flaw(at, dated=dated)
+            uses.update(() if flaw else (Use(key.id, at, dated),))
+        else:  # there is no verdict, so nothing says that it is older than the revocation
+            flaw = REVOKED if key.revoked_at else ""
+        if flaw:
+            flaws.append((flaw, key))
+        return not flaw
+
+    kept: dict[int, Statement] = {}
+    for number, (statement, key) in enumerate(found):
+        at = stated_time(statement.predicate_type, statement.predicate)
+        # What calls an image back counts whenever it was signed: it can only deny.
+        if at is not None and (calls_back(statement) or holds(key, at, True)):
+            kept[number] = statement
+    # What says no time has that of the verdict which rests on it.
+    governing = max(
+        (
+            stated_time(VERDICT_TYPE, s.predicate) or _EVER
+            for s in kept.values()
+            if s.predicate_type == VERDICT_TYPE
+        ),
+        default=None,
+    )
+    for number, (statement, key) in enumerate(found):
+        if stated_time(statement.predicate_type, statement.predicate) is None and holds(
+            key, governing, False
+        ):
+            kept[number] = statement
+    repositories = tuple(r for r, key in signatures if holds(key, governing, False))
+    return _Sifted(
+        repositories,
+        tuple(kept[n] for n in sorted(kept)),
+        earliest(uses),
+        len(envelopes) - len(found),
+        tuple(flaws),
+    )
+
+
+def calls_back(statement: Statement) -> bool:
+    """Whether a channel record takes an image away from consumers."""
+    return statement.predicate_type == CHANNEL_TYPE and statement.predicate.get("channel") in _CALLED_BACK
+
+
+def _refuse_flawed(sifted: _Sifted, subject: Digest) -> None:
+    """Refuse for a key that did not hold, where there is one; a revocation says the most."""
+    for flaw, key in sorted(sifted.flaws, key=lambda f: f[0] != REVOKED):
+        if flaw == REVOKED and key.revoked_at is not None:
+            since = timestamp(key.revoked_at)
+            refuse(
+                REVOKED,
+                f"it is signed by a {key.role} key that was revoked, for what it says from {since} on",
+                context=f"{key.why}\nkey {key.id}\n{subject}",
+                hint="use another image, or run the image's pipeline again, so that good keys sign it",
+            )
+        refuse(
+            flaw,
+            f"it is signed by a {key.role} key outside of that key's period",
+            context=f"key {key.id}\n{subject}",
+            hint="run the image's pipeline again, so that it is signed by a key of today",
+        )
+
+
+def _check_signature(signed: SignedPayload, subject: Digest, trust: Trust) -> tuple[str, TrustedKey]:
+    """3. an image signature: by a builder's key, over this digest; returns its repository and key."""
     payload = parse_simple_signing(signed.payload)
-    _check_key(BUILDER, signed.signature, signed.payload, trust, "image signature")
+    key = _check_key(BUILDER, signed.signature, signed.payload, trust, "image signature")
     if payload.digest != subject:
         refuse(
             "subject-mismatch",
             "the signature is of another manifest",
             context=f"signed: {payload.digest}\nlooked for: {subject}",
         )
-    return payload.repository
+    return payload.repository, key
 
 
-def _check_statement(promised: PromisedEnvelope, subject: Digest, trust: Trust) -> Statement | None:
-    """4. a statement: one signature by the key of its role, this subject, the promised type."""
+def _check_statement(
+    promised: PromisedEnvelope, subject: Digest, trust: Trust
+) -> tuple[Statement, TrustedKey] | None:
+    """4. a statement: one signature by a key of its role, this subject, the promised type."""
     envelope = promised.envelope
     statement = parse_statement(envelope.payload)
     kind = statement.predicate_type
@@ -140,28 +238,28 @@ def _check_statement(promised: PromisedEnvelope, subject: Digest, trust: Trust) 
     role = ROLE_OF.get(kind)
     if role is None:
         return None
-    _check_key(role, envelope.signature, envelope.signed_bytes, trust, kind)
+    key = _check_key(role, envelope.signature, envelope.signed_bytes, trust, kind)
     if statement.subject != subject:
         refuse(
             "subject-mismatch",
             f"an attestation is of another manifest: {kind}",
             context=f"signed: {statement.subject}\nlooked for: {subject}",
         )
-    return statement
+    return statement, key
 
 
-def _check_key(role: str, signature: bytes, data: bytes, trust: Trust, what: str) -> None:
-    if trust.of(role).verifies(signature, data):
-        return
-    others = {BUILDER: trust.builder, VERDICT: trust.verdict, APPROVER: trust.approver}
-    for other, key in others.items():
-        if other != role and key is not None and key.verifies(signature, data):
+def _check_key(role: str, signature: bytes, data: bytes, trust: Trust, what: str) -> TrustedKey:
+    found = trust.find(role, signature, data)
+    if found is not None:
+        return found
+    for other in sorted({k.role for k in trust.keys} - {role}):
+        if trust.find(other, signature, data) is not None:
             refuse("wrong-role", f"the {other} key signed what only the {role} key may sign", context=what)
     refuse(
         "signature-invalid",
-        f"a signature is not by the trusted {role} key, or the signed bytes were changed",
+        f"a signature is not by a trusted {role} key, or the signed bytes were changed",
         context=what,
-        hint="if the key was changed on purpose, give the new public keys with --trust",
+        hint="if the key was changed on purpose, give the new trust file with --trust",
     )
 
 

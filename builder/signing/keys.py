@@ -43,6 +43,13 @@ class PublicKey:
     role: str
     pem: bytes
     key: ec.EllipticCurvePublicKey
+    id: str = field(init=False)  # SHA-256 of the DER SubjectPublicKeyInfo, in hexadecimal
+
+    def __post_init__(self) -> None:
+        der = self.key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        object.__setattr__(self, "id", hashlib.sha256(der).hexdigest())
 
     @classmethod
     def parse(cls, role: str, pem: bytes, source: str) -> PublicKey:
@@ -60,11 +67,8 @@ class PublicKey:
 
     @property
     def hint(self) -> str:
-        """The key's hint in a Sigstore bundle: base64 of SHA-256 of the DER SubjectPublicKeyInfo."""
-        der = self.key.public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        return base64.b64encode(hashlib.sha256(der).digest()).decode()
+        """The key's hint in a Sigstore bundle: its id in base64."""
+        return base64.b64encode(bytes.fromhex(self.id)).decode()
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
         """Whether `signature` (DER) over `data` is by this key."""

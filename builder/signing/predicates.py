@@ -51,6 +51,12 @@ ROLE_OF: Mapping[str, str] = {
     CHANNEL_TYPE: VERDICT,
     VEX_TYPE: VERDICT,
 }
+# Where a predicate says its own time. The others say none: the same input gives the same bytes.
+_TIME_OF: Mapping[str, tuple[str, ...]] = {
+    VERDICT_TYPE: ("issuedAt",),
+    CHANNEL_TYPE: ("at",),
+    VULNERABILITY_TYPE: ("metadata", "scanFinishedOn"),
+}
 SHORT_NAMES: Mapping[str, str] = {
     SIGNATURE_TYPE: "signature",
     PROVENANCE_TYPE: "provenance",
@@ -261,6 +267,25 @@ def parse_openvex(predicate: Mapping[str, Any]) -> None:
         refuse("predicate-malformed", f"not an {what}")
     for statement in items(predicate, "statements", what, 100_000):
         text(statement, "status", what)
+
+
+def stated_time(kind: str, predicate: Mapping[str, Any]) -> dt.datetime | None:
+    """The time that a statement of this type says of itself; None for a type that says none."""
+    path = _TIME_OF.get(kind)
+    if path is None:
+        return None
+    for key in path[:-1]:
+        predicate = mapping(predicate, key, SHORT_NAMES[kind])
+    return parse_time(predicate, path[-1], SHORT_NAMES[kind])
+
+
+def parse_time(parent: Mapping[str, Any], key: str, what: str) -> dt.datetime:
+    """The time under `key`, RFC 3339 in UTC to the second; refuses anything else."""
+    value = text(parent, key, what)
+    try:
+        return dt.datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+    except ValueError:
+        refuse("predicate-malformed", f"the {what}'s {key} is malformed", context=quoted(value))
 
 
 def timestamp(at: dt.datetime) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import DatabaseIdentity
 from builder.model.verdict import RuleResult, Verdict
-from builder.signing.predicates import items, mapping, text, timestamp
+from builder.signing.predicates import items, mapping, parse_time, text, timestamp
 from builder.signing.refusal import quoted, refuse
 
 _FIELDS = {
@@ -75,7 +74,7 @@ def decode(predicate: Mapping[str, Any]) -> Verdict:
     rules = tuple(_rule(r) for r in items(predicate, "rules", _WHAT, _RULES_MAX))
     if approved and any(not r.passed for r in rules):
         refuse("verdict-contradicts", "the verdict approves although a rule failed")
-    issued, expires = _time(predicate, "issuedAt"), _time(predicate, "expiresAt")
+    issued, expires = (parse_time(predicate, key, _WHAT) for key in ("issuedAt", "expiresAt"))
     if issued >= expires:
         refuse("predicate-malformed", "the verdict expires before it is issued")
     return Verdict(
@@ -131,14 +130,6 @@ def _texts(value: Any, key: str, count_max: int) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > count_max or not all(isinstance(x, str) for x in value):
         _malformed(key, value)
     return tuple(value)
-
-
-def _time(parent: Mapping[str, Any], key: str) -> dt.datetime:
-    value = text(parent, key, _WHAT)
-    try:
-        return dt.datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
-    except ValueError:
-        _malformed(key, value)
 
 
 def _digest(value: Any, key: str) -> Digest:

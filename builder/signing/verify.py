@@ -6,16 +6,19 @@ The procedure; the numbers stand in the code (here, in `collect` and in `claims`
     here on the digest is the identity, and every byte is fetched once and by digest.
  2. Parse it. An index has only image manifests of known platforms, at least one.
  3. For each form that is there (bundles by the referrers list; the tags `.sig` and `.att`): an
-    image signature, made by the builder's key, over this digest. A tag's signature is a
+    image signature, made by a builder's key, over this digest. A tag's signature is a
     simple-signing payload, a bundle's is a statement of cosign's signature type with an empty
     predicate. An attestation is never taken for a signature.
- 4. Every attestation of a type we know has exactly one signature, by the key of the role that may
+ 4. Every attestation of a type we know has exactly one signature, by a key of the role that may
     say such a thing; its subject is this digest; its type is the one that its carrier promises.
-    Statements of other types count for nothing.
+    Statements of other types count for nothing. Nor do those by a key of ours that did not hold at
+    their time: the one that they say, or else that of the newest verdict (`trust` has the rules).
+    Only what calls an image back counts whenever it was signed.
  5. All demanded types are there, and every predicate parses as its type.
  6. The newest verdict approves, is of this image, unexpired and not from the future, was not
-    given with a sample database (unless accepted), and lists the platforms of the index. Both
-    forms have the same verdict; when only one form is there, that form has to satisfy everything.
+    given with a sample database (unless accepted), and lists the platforms of the index. It does
+    not live longer than any policy allows. Both forms have the same verdict; when only one form is
+    there, that form has to satisfy everything.
  7. The SBOM that the verdict names is among the attested ones, and it names every package that
     the provenance says was put in.
  8. Each platform manifest that the index lists passes 3 to 7 with its own digest.
@@ -53,8 +56,9 @@ from builder.signing.claims import Claims, believe
 from builder.signing.collect import Registry, collect, manifest_at
 from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, Provenance, timestamp
 from builder.signing.refusal import refuse
-from builder.signing.trust import Trust
+from builder.signing.trust import Trust, Use, earliest
 
+LIFE_MAX = dt.timedelta(days=90)  # of a verdict: what was stolen and dated back ends with it
 SKEW = dt.timedelta(minutes=5)  # how far the clocks of signer and verifier may differ
 _IMMUTABLE_TAG = re.compile(r".+-[0-9a-f]{12}")
 _PLATFORMS_MAX = 16
@@ -75,13 +79,15 @@ class ManifestProof:
     ignored: int
     provenances: tuple[Provenance, ...] = ()
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    uses: frozenset[Use] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
     """An image that passed: use `digest` from here on. `verdict` is the approval that governs.
 
-    `channel` is the newest record of a decision on it; None when there is none.
+    `channel` is the newest record of a decision on it; None when there is none. `uses` are the
+    keys that all this rests on: when trust in one of them changes, it has to be verified again.
     """
 
     reference: Reference
@@ -89,6 +95,7 @@ class Verification:
     verdict: Verdict
     manifests: tuple[ManifestProof, ...]
     channel: ChannelRecord | None = None
+    uses: frozenset[Use] = frozenset()
 
 
 def verify(
@@ -129,7 +136,8 @@ def verify(
     else:
         for platform in platforms:
             proofs.append(_verify_platform(registry, reference, platform, verdict, trust))
-    return Verification(reference, digest, verdict, tuple(proofs), channel)
+    uses = earliest(u for p in proofs for u in p.uses)
+    return Verification(reference, digest, verdict, tuple(proofs), channel, uses)
 
 
 def published_verdict(reference: Reference, registry: Registry, trust: Trust) -> Verdict:
@@ -224,6 +232,8 @@ def _check_verdict(
             context=times,
             hint="run the image's pipeline again, so that it is scanned and judged anew",
         )
+    if verdict.expires_at - verdict.issued_at > LIFE_MAX:
+        refuse("verdict-too-long", f"the verdict on {verdict.ref} lives too long", context=times)
     if not_before is not None and verdict.issued_at < not_before:
         refuse(
             "verdict-replayed",
@@ -347,4 +357,5 @@ def _proof(digest: Digest, platform: Platform | None, claims: tuple[Claims, ...]
         sum(c.ignored for c in claims),
         tuple(dict.fromkeys(p for c in claims for p in c.provenances)),
         tuple(r for c in claims for r in c.reports),
+        frozenset(u for c in claims for u in c.uses),
     )

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from builder.errors import GoldsmithError
 from builder.model.digest import canonical_json
-from builder.signing.keys import PublicKey, RoleSigner
+from builder.signing.keys import VERDICT, RoleSigner
 from builder.signing.refusal import EvidenceRefused, strict_json
 from builder.signing.statements import SIGNATURE_MAX, decode_base64, pae
+from builder.signing.trust import Trust
 from registry.devcheck.known import Known
 
 PAYLOAD_TYPE = "application/vnd.goldsmith.catalogue.v1+json"
@@ -41,7 +42,7 @@ def encode(known: Known, signer: RoleSigner) -> bytes:
     return canonical_json(envelope) + b"\n"
 
 
-def decode(data: bytes, key: PublicKey, now: dt.datetime) -> Known:
+def decode(data: bytes, trust: Trust, now: dt.datetime) -> Known:
     """Read a file back: signature first, then the form, then the dates; raises CatalogueRefused."""
     try:
         envelope = strict_json(data, "catalogue", FILE_MAX)
@@ -54,9 +55,10 @@ def decode(data: bytes, key: PublicKey, now: dt.datetime) -> Known:
             raise _refused("it does not have exactly one signature")
         payload = decode_base64(envelope["payload"], "payload", FILE_MAX)
         signature = decode_base64(signatures[0].get("sig"), "signature", SIGNATURE_MAX)
-        if not key.verifies(signature, pae(PAYLOAD_TYPE, payload)):
+        key = trust.find(VERDICT, signature, pae(PAYLOAD_TYPE, payload))
+        if key is None:
             raise _refused(
-                "its signature is not by the trusted verdict key, or it was changed",
+                "its signature is not by a trusted verdict key, or it was changed",
                 hint="get it anew with `goldsmith catalogue export`, and the right keys with --trust",
             )
         value = strict_json(payload, "catalogue", FILE_MAX)
@@ -71,6 +73,8 @@ def decode(data: bytes, key: PublicKey, now: dt.datetime) -> Known:
         where = ".".join(map(str, first["loc"]))
         raise _refused("it is malformed", f"{where}: {first['msg']}"[:300]) from None
     dates = f"exported {known.exported.isoformat()}, valid until {known.valid_until.isoformat()}"
+    if flaw := key.flaw(known.exported):
+        raise _refused("it is signed by a key that did not hold then", f"{flaw}: {key.id}; {dates}")
     if known.exported > now + _SKEW:
         raise _refused("it is from the future", dates, "set the clock right")
     if known.valid_until <= now:
@@ -78,14 +82,14 @@ def decode(data: bytes, key: PublicKey, now: dt.datetime) -> Known:
     return known
 
 
-def load(path: Path, key: PublicKey, now: dt.datetime) -> Known:
+def load(path: Path, trust: Trust, now: dt.datetime) -> Known:
     """The catalogue in a file; raises CatalogueRefused."""
     try:
         with open(path, "rb") as handle:
             data = handle.read(FILE_MAX + 1)
     except OSError as error:
         raise _refused(f"{path} cannot be read", error.strerror or str(error)) from None
-    return decode(data, key, now)
+    return decode(data, trust, now)
 
 
 def _refused(message: str, context: str = "", hint: str = "") -> CatalogueRefused:

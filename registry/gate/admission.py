@@ -27,7 +27,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from builder.errors import GoldsmithError, RegistryError
 from builder.model.channel import Channel, ChannelRecord
@@ -48,10 +48,11 @@ from builder.signing.cosign_formats import (
     carrier_config,
     signature_tag,
 )
+from builder.signing.keys import VERDICT
 from builder.signing.predicates import ROLE_OF, VERDICT_TYPE, timestamp
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
-from builder.signing.trust import Trust
+from builder.signing.trust import OUT_OF_PERIOD, REVOKED, Trust, Use
 from builder.signing.verdicts import decode
 from builder.signing.verify import Verification, published_verdict, verify
 from registry.channels import SERVED
@@ -69,6 +70,7 @@ _REASONS = {
     "sample-database": Reason.POLICY,
     "not-scanned": Reason.POLICY,
     "withdrawn": Reason.WITHDRAWN,
+    "key-revoked": Reason.WITHDRAWN,
     "quarantined": Reason.WITHDRAWN,
     "not-promoted": Reason.NOT_CURATED,
     "verdict-expired": Reason.EXPIRED,
@@ -142,16 +144,20 @@ def _closure(
         envelope=_envelope(reference, proof, witness, trust),
         mark=mark,
         deprecated=_deprecation(proof.channel),
+        uses=proof.uses,
     )
 
 
 def prove_again(approved: Approved, trust: Trust) -> bool:
     """Whether the kept verdict still says what the closure says, by the keys of today; no I/O.
 
+    The keys that the evidence rests on hold for it still, by the trust of today.
     Index and platforms are bound to the verdict by their digests, everything by its own hash.
     """
     payload, signature = approved.envelope
-    if not trust.verdict.verifies(signature, Envelope(payload, signature).signed_bytes):
+    if trust.find(VERDICT, signature, Envelope(payload, signature).signed_bytes) is None:
+        return False
+    if any(trust.flaw(use) for use in approved.uses):
         return False
     # Signed by our own key, and parsed strictly when it was admitted: plain reading will do.
     said = json.loads(payload)
@@ -170,6 +176,35 @@ def prove_again(approved: Approved, trust: Trust) -> bool:
         and judged >= {h.digest for h in approved.manifests} - attached
         and all(hashlib.sha256(h.data).hexdigest() == h.digest[7:] for h in approved.manifests)
     )
+
+
+class Resting(Protocol):
+    """An approval, as far as keys concern it."""
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        """The keys that its evidence rests on."""
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        """Its manifests."""
+
+
+def no_longer(approved: Resting, trust: Trust, now: dt.datetime) -> Denied:
+    """The refusal of an image whose evidence rests on a key that no longer holds for it."""
+    flaws = {use.key: trust.flaw(use) for use in approved.uses}
+    lost = [k for k in trust.keys if flaws.get(k.id)]
+    revoked = [k for k in lost if flaws[k.id] == REVOKED and k.revoked_at is not None]
+    concerned = approved.digests
+    if not revoked:
+        cause = "it is signed by a key that is no longer trusted"
+        return Denied(Reason.NOT_CURATED, cause, now, OUT_OF_PERIOD, digests=concerned)
+    one = revoked[0]
+    since = timestamp(one.revoked_at) if one.revoked_at else ""
+    cause = f"it is signed by a {one.role} key that was revoked, for what it says from {since} on" + (
+        f": {one.why}" if one.why else ""
+    )
+    return Denied(Reason.WITHDRAWN, cause, now, REVOKED, digests=concerned)
 
 
 def _held(digest: Digest, witness: Witness) -> Held:
@@ -219,8 +254,8 @@ def _envelope(
         statement = parse_statement(envelope.payload)
         if statement.predicate_type != VERDICT_TYPE or statement.subject != proof.digest:
             continue
-        if decode(statement.predicate) == proof.verdict and trust.verdict.verifies(
-            envelope.signature, envelope.signed_bytes
+        if decode(statement.predicate) == proof.verdict and trust.verifies(
+            VERDICT, envelope.signature, envelope.signed_bytes, proof.verdict.issued_at
         ):
             return envelope.payload, envelope.signature
     raise RegistryError("the verdict cannot be read a second time", context=str(reference))
@@ -276,7 +311,7 @@ def _decided(
         if flaw == "verdict-expired":
             return published_verdict(reference, witness, trust).expires_at, "", ""
         if flaw in ("withdrawn", "quarantined") and reference.digest is not None:
-            record = read_record(witness, reference, reference.digest, trust.verdict)
+            record = read_record(witness, reference, reference.digest, trust)
             if record is not None:
                 return record.at, f"{flaw}: {record.why}", record.replacement
     except GoldsmithError:
@@ -299,7 +334,11 @@ def _denied(
         if manifest.is_index and Digest.of(data) == reference.digest:
             concerned |= {d.digest for d in manifest.manifests}
     first = error.context.splitlines()[0] if error.context else ""
-    cause = f"{error.message} ({first})" if first and reason is Reason.POLICY else error.message
+    cause = (
+        f"{error.message} ({first})"
+        if first and (reason is Reason.POLICY or error.reference == REVOKED)
+        else error.message
+    )
     since, decided, replacement = _decided(error.reference, reference, witness, trust, now)
     return Denied(
         reason, decided or cause, since, error.reference, error.hint, frozenset(concerned), replacement

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.signing.trust import Use
 
 
 class Reason(StrEnum):
@@ -38,6 +39,7 @@ class Approved:
     `repository` is its name in the storage. `manifests` are index, platforms, signature tags and
     bundles; `tags` are cosign's (`sha256-HEX.sig`); `referrers` lists bundles by their subject.
     `deprecated` says why it should not be used any more, when somebody decided so.
+    `uses` are the keys that its evidence rests on.
     `envelope` is the signed verdict (payload and DER signature), so that it can be proved again
     without the storage. `mark` is the state of the evidence in the storage when it was read.
     """
@@ -54,6 +56,7 @@ class Approved:
     envelope: tuple[bytes, bytes]
     mark: str = ""
     deprecated: str = ""
+    uses: frozenset[Use] = frozenset()
 
     @property
     def digests(self) -> frozenset[Digest]:

@@ -14,9 +14,10 @@ from typing import Any
 
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.signing.trust import Use
 from registry.gate.decision import Approved, Held
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Kept:
@@ -29,6 +30,7 @@ class Kept:
     __slots__ = (
         "_approved",
         "_prove",
+        "_uses",
         "blobs",
         "cosign",
         "expires_at",
@@ -55,6 +57,7 @@ class Kept:
         self.manifests: Sequence[Digest] = _texts(head["manifests"])
         self.blobs: Sequence[Digest] = _texts(head["blobs"])
         self.subjects: Sequence[Digest] = _texts(head["subjects"])
+        self._uses = [(str(k), str(at), bool(dated)) for k, at, dated in head["uses"]]
         self.refused = False
         self._prove = prove
         self._approved: Approved | None = None
@@ -63,6 +66,11 @@ class Kept:
     def digests(self) -> frozenset[Digest]:
         """Its manifests."""
         return frozenset(self.manifests)
+
+    @property
+    def uses(self) -> frozenset[Use]:
+        """The keys that its evidence rests on."""
+        return _uses(self._uses)
 
     def approved(self) -> Approved | None:
         """The approval, proved when it is asked for first; None when it does not prove itself."""
@@ -80,6 +88,14 @@ def _texts(values: Iterable[Any]) -> list[Any]:
     return found
 
 
+def _plain(uses: Iterable[Use]) -> list[list[Any]]:
+    return sorted([u.key, u.at.isoformat(), u.dated] for u in uses)
+
+
+def _uses(listed: Iterable[Sequence[Any]]) -> frozenset[Use]:
+    return frozenset(Use(str(k), dt.datetime.fromisoformat(at), bool(dated)) for k, at, dated in listed)
+
+
 def encode_head(approved: Approved, tags: Sequence[str]) -> bytes:
     """What look-ups need of an approval, and the tags that lead to it."""
     return json.dumps(
@@ -94,6 +110,7 @@ def encode_head(approved: Approved, tags: Sequence[str]) -> bytes:
             "manifests": [h.digest for h in approved.manifests],
             "blobs": sorted({b for h in approved.manifests for b in h.blobs}),
             "subjects": list(approved.referrers),
+            "uses": _plain(approved.uses),
         }
     ).encode()
 
@@ -118,6 +135,7 @@ def encode_body(approved: Approved) -> bytes:
         "signature": approved.envelope[1].hex(),
         "mark": approved.mark,
         "deprecated": approved.deprecated,
+        "uses": _plain(approved.uses),
     }
     return json.dumps(head).encode() + b"\n" + b"".join(h.data for h in approved.manifests)
 
@@ -154,4 +172,5 @@ def decode_body(data: bytes) -> Approved:
         envelope=(head["payload"].encode("latin-1"), bytes.fromhex(head["signature"])),
         mark=str(head["mark"]),
         deprecated=str(head["deprecated"]),
+        uses=_uses(head["uses"]),
     )

@@ -69,6 +69,11 @@ class Proofs:
         if self._written.pop((repository, digest), None) is not None:
             self._tried(lambda db: _delete(db, repository, digest))
 
+    def forget(self, repository: str, digest: Digest) -> None:
+        """Forget an approval that was nobody's to give, and with it that its verdict was seen."""
+        self._newest.pop(digest, None)
+        self.drop(repository, digest)
+
     def load(self, trust: Trust) -> Iterator[Kept]:
         """All approvals that were kept; each proves itself when it is used first, by `trust`."""
         rows: list[tuple[str, str, bytes, bytes]] = []

@@ -27,6 +27,7 @@ from registry.gate.bounds import Bounds, connections_max
 from registry.gate.clock import SteadyClock
 from registry.gate.door import Door
 from registry.gate.journal import Journal, Metrics
+from registry.gate.keyfolder import KeyFolder
 from registry.gate.proofs import Proofs
 from registry.gate.protocol import bounded
 from registry.gate.upstream import Folder, Storage
@@ -47,6 +48,7 @@ _LIMITS = Limits(connect_seconds=2, read_seconds=10, total_seconds=20, attempts=
 class Configuration:
     """One gate: where it listens, what storage it stands before, and which keys it believes.
 
+    `keys` watches the folder that the keys come from, so that a rotation needs no restart.
     `link` is its address for people, in refusals. `proofs` is the folder in which approvals
     outlive a restart. `blobs` is the storage's blob folder when that is on this machine, `accel`
     the internal address that a web server in front hands blobs out from. `access` says who may pull,
@@ -67,6 +69,7 @@ class Configuration:
     accel: str | None = None
     log_requests: bool = True
     bounds: Bounds = field(default_factory=Bounds)
+    keys: KeyFolder | None = None
 
 
 class _Server(uvicorn.Server):
@@ -124,6 +127,7 @@ class Service:
             self.journal,
             config.names,
             accept_sample=config.accept_sample,
+            keys=config.keys,
         )
         self._server: uvicorn.Server | None = None
         self._looked = threading.Event()
@@ -224,10 +228,10 @@ class Service:
         """Until the next look, ask whether something was decided."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0 and not self._stop.wait(min(left, HEED_SECONDS)):
-            if not self.watch.reachable:
-                continue
             try:
-                self.watch.heed()
+                self.watch.heed_keys()
+                if self.watch.reachable:
+                    self.watch.heed()
             except Exception as error:  # noqa: BLE001 - as for a look
                 self.journal.event("bug", cause=repr(error))
 

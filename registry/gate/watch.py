@@ -2,9 +2,8 @@
 
 A look asks for the catalogue, the tags of each served repository, and where its floating tags
 point; evidence is looked at again when its tags moved. Immutable tags and older images are asked
-for in turn, some at each look. Between looks, and within one, a note of the storage (`changes`) is
-asked for: what it names is looked at first. What cannot be reached changes nothing: what is approved and held
-goes on being served until it expires.
+for in turn. Between looks, and within one, a note of the storage (`changes`) is asked for: what it
+names is looked at first. What cannot be reached changes nothing: what is held expires by itself.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ from builder.model.reference import Reference
 from builder.signing.collect import Registry
 from builder.signing.trust import Trust
 from registry import changes
-from registry.gate.admission import admit
+from registry.gate.admission import admit, no_longer
 from registry.gate.approved import ApprovedSet, RepositoryState, View, compile_view
 from registry.gate.clock import SteadyClock
 from registry.gate.decision import Approved, Denied, Reason
 from registry.gate.journal import Journal
 from registry.gate.kept import Kept
+from registry.gate.keyfolder import KeyFolder
 from registry.gate.names import Refused, read_path
 from registry.gate.proofs import Proofs
 
@@ -89,6 +89,12 @@ class _Known:
     decision: Approved | Kept | Denied
     mark: str
     contradicted: dt.datetime | None = None
+    again: bool = False  # the keys have changed since
+
+    @property
+    def passing(self) -> bool:
+        """Whether it is to be decided anew."""
+        return self.again or (isinstance(self.decision, Denied) and self.decision.passing)
 
 
 class Watch:
@@ -106,10 +112,11 @@ class Watch:
         names: Names,
         *,
         accept_sample: bool = False,
+        keys: KeyFolder | None = None,
     ) -> None:
         self._host, self._registry, self._trust = host, registry, trust
         self._approved, self._proofs, self._clock, self._journal = approved, proofs, clock, journal
-        self._names, self._accept_sample = names, accept_sample
+        self._names, self._accept_sample, self._keys = names, accept_sample, keys
         self._known: dict[str, dict[Digest, _Known]] = {}
         self._tags: dict[str, dict[str, Digest]] = {}
         self._gone: dict[str, dict[str, Digest]] = {}
@@ -179,7 +186,25 @@ class Watch:
         """One repository of a look; in a large storage, notes do not wait for the end of it."""
         if time.monotonic() - self._heeded > HEED_SECONDS:
             self.heed()
+        self.heed_keys()
         return self._look_at(repository)
+
+    def heed_keys(self) -> None:
+        """Take up changed keys: deny what rested on a lost one; the next look decides on all denials."""
+        trust = self._keys.changed(self._journal) if self._keys is not None else None
+        if trust is None:
+            return
+        self._trust = trust
+        for repository, images in self._known.items():
+            for digest, known in images.items():
+                known.again = isinstance(known.decision, Denied)
+                if not isinstance(known.decision, Denied) and any(map(trust.flaw, known.decision.uses)):
+                    denied = no_longer(known.decision, trust, self._clock.time())
+                    images[digest] = _Known(denied, "", again=True)
+                    self._proofs.forget(repository, digest)
+                    self._tell(repository, digest, "", denied)
+            self._compile(repository)
+        self._approved.replace(dict(self._views))
 
     def known(self, repository: str, digest: Digest) -> Approved | Kept | Denied | None:
         """What was decided on an image."""
@@ -241,7 +266,7 @@ class Watch:
         known = self._of(repository).get(digest)
         if known is not None and isinstance(known.decision, Kept) and known.decision.refused:
             known = None  # what was kept did not prove itself
-        settled = known is not None and not (isinstance(known.decision, Denied) and known.decision.passing)
+        settled = known is not None and not known.passing
         floating = any(not _IMMUTABLE_TAG.fullmatch(t) for t in tags)
         if settled and not floating and not self._due(sorted(self._tags.get(repository, {}))) & set(tags):
             return False
@@ -288,7 +313,7 @@ class Watch:
             same = (known.decision.reason, known.decision.name) == (decision.reason, decision.name)
             decision = replace(decision, since=known.decision.since) if same else decision
             if same:
-                known.decision, known.mark = decision, mark
+                known.decision, known.mark, known.again = decision, mark, False
                 return False
         self._of(repository)[digest] = _Known(decision, mark)
         self._tell(repository, digest, tag, decision)

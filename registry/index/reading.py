@@ -139,7 +139,7 @@ def read_image(registry: Registry, where: Reference, trust: Trust, listed: Colle
         about = said if alone else _said(registry, where, child.digest, trust, listed, _ON_PLATFORM)
         platforms.append(_platform_facts(child, about, verdict, provenances))
     # 6. what was decided
-    record = read_record(registry, where, digest, trust.verdict)
+    record = read_record(registry, where, digest, trust)
     return ImageFacts(
         where.name, digest, provenances[0].immutable_tag, verdict, tuple(platforms), record, mark
     )

@@ -26,7 +26,6 @@ from builder.errors import GoldsmithError, RegistryError, ToolError
 from builder.model.digest import Digest
 from builder.model.reference import Reference
 from builder.signing.collect import Registry
-from builder.signing.keys import BUILDER, VERDICT
 from builder.signing.predicates import timestamp
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
@@ -183,7 +182,7 @@ def _ahead(
 
 def _keys(trust: Trust) -> str:
     """Which keys are believed: with others, nothing is taken over that was verified before."""
-    return Digest.of_json([trust.of(role).hint for role in (BUILDER, VERDICT)])
+    return Digest.of_json([f"{k.id} {k.not_before} {k.not_after} {k.revoked_at}" for k in trust.keys])
 
 
 def _copy(old: Path, new: Path) -> None:

@@ -25,7 +25,7 @@ def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
             client=tools.client,
             keys=tools.keys,
             trust=tools.trust,
-            ledger=Ledger(work / "ledger", tools.trust.verdict),
+            ledger=Ledger(work / "ledger", tools.trust),
             policy=tools.policy,
             who="bench@host",
             now=settings.now,

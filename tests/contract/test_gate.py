@@ -146,7 +146,7 @@ def test_a_blob_is_served_only_where_an_approved_image_has_it(
 
 def test_an_image_by_an_unknown_key_is_denied(sim: Simulator, here: World, tmp_path: Path) -> None:
     stranger = new_keys(tmp_path / "stranger")
-    trust = type(here.trust)(here.trust.builder, stranger.verdict.public)
+    trust = type(here.trust).of(here.keys.builder.public, stranger.verdict.public)
     with running_gate(sim.address, trust) as gate:
         got = gate.get(TAG)
         assert (got.status, got.error["detail"]["name"]) == (403, "signature-invalid")
@@ -278,7 +278,7 @@ def test_a_restart_without_the_storage(sim: Simulator, here: World, tmp_path: Pa
             assert gate.events("recalled")[0]["images"] == 0
     file.write_bytes(good)
     stranger = new_keys(tmp_path / "stranger")
-    trust = type(here.trust)(here.trust.builder, stranger.verdict.public)
+    trust = type(here.trust).of(here.keys.builder.public, stranger.verdict.public)
     with running_gate(sim.address, trust, proofs=proofs) as gate:
         assert gate.get(TAG).status in (404, 503)
 

@@ -67,7 +67,7 @@ def visible(sim: Simulator, repo: str = REPO) -> dict[str, str]:
 
 def channel(house: House, digest: Digest, repo: str = REPO) -> Channel | None:
     """The channel as the registry alone tells it."""
-    record = read_record(house.client, house.at(repo), digest, house.trust.verdict)
+    record = read_record(house.client, house.at(repo), digest, house.trust)
     return record.channel if record else None
 
 
@@ -132,7 +132,7 @@ def test_a_promotion_asks_for_little(sim: Simulator, house: House) -> None:
 def test_the_record_names_the_ledgers_entry(house: House) -> None:
     here = house.candidate()
     done = house.promote(here)
-    record = read_record(house.client, house.at(REPO), here.image.digest, house.trust.verdict)
+    record = read_record(house.client, house.at(REPO), here.image.digest, house.trust)
     assert record is not None
     assert (record.sequence, record.entry) == (done.entry.sequence, done.entry.hash)
     assert (record.immutable_tag, record.why) == (here.image.immutable_tag, "it passed")
@@ -168,7 +168,7 @@ def test_the_signature_is_made_for_the_new_name_and_its_hosts(house: House) -> N
         payloads = [parse_simple_signing(p) for p, _ in signed]
         assert [p.repository for p in payloads] == ["mirror.example/python", f"{house.client.host}/python"]
         assert {p.digest for p in payloads} == {digest}
-        assert all(house.trust.builder.verifies(s, p) for p, s in signed)
+        assert all(house.keys.builder.public.verifies(s, p) for p, s in signed)
 
 
 def test_without_links_the_blobs_are_copied(sim: Simulator, house: House) -> None:

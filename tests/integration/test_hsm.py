@@ -40,9 +40,9 @@ def test_each_role_signs_with_its_own_key_of_the_token(folder: Path) -> None:
     keys, trust = load_keys(folder, URIS, hsm.PIN), Trust.load(folder)
     for role, other in (PUBLISHING, reversed(PUBLISHING)):
         signature = getattr(keys, role).sign(b"something")
-        assert trust.of(role).verifies(signature, b"something")
-        assert not trust.of(role).verifies(signature, b"something else")
-        assert not trust.of(other).verifies(signature, b"something")
+        assert trust.current(role).verifies(signature, b"something")
+        assert not trust.current(role).verifies(signature, b"something else")
+        assert not trust.current(other).verifies(signature, b"something")
 
 
 def test_several_images_are_signed_at_a_time(folder: Path) -> None:

@@ -82,7 +82,7 @@ class House:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.folder / "ledger", self.trust.verdict)
+        return Ledger(self.folder / "ledger", self.trust)
 
     def office(self, **changes: Any) -> Office:
         """An office at this moment."""

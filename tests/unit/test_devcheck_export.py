@@ -148,7 +148,7 @@ def test_a_registry_that_is_down_gives_no_catalogue(registry: Registry, here: Wo
 def test_a_signed_file_is_read_back(here: World, tmp_path: Path) -> None:
     path = tmp_path / "catalogue.json"
     path.write_bytes(encode(known(), here.keys.verdict))
-    assert load(path, here.trust.verdict, NOW) == known()
+    assert load(path, here.trust, NOW) == known()
 
 
 def forged(here: World, **changes: Any) -> bytes:
@@ -188,9 +188,9 @@ def test_bad_files_are_refused(here: World, tmp_path: Path) -> None:
     }
     for message, data in cases.items():
         with pytest.raises(CatalogueRefused, match=message) as caught:
-            decode(data, here.trust.verdict, NOW)
+            decode(data, here.trust, NOW)
         assert caught.value.exit_code == 1
     with pytest.raises(CatalogueRefused, match="cannot be read"):
-        load(tmp_path / "gone", here.trust.verdict, NOW)
+        load(tmp_path / "gone", here.trust, NOW)
     with pytest.raises(CatalogueRefused, match="malformed"):
-        decode(forged(here, surprise=1), here.trust.verdict, NOW)
+        decode(forged(here, surprise=1), here.trust, NOW)

@@ -26,10 +26,10 @@ def test_made_keys_sign_and_their_public_keys_verify(tmp_path: Path) -> None:
     keys, trust = load_keys(tmp_path / "keys", {}, None), Trust.load(tmp_path / "keys")
     for signer in (keys.builder, keys.verdict):
         signature = signer.sign(b"data")
-        assert trust.of(signer.role).verifies(signature, b"data")
-        assert not trust.of(signer.role).verifies(signature, b"other")
-        assert not trust.of(signer.role).verifies(b"", b"data")
-    assert not trust.verdict.verifies(keys.builder.sign(b"data"), b"data")
+        assert trust.current(signer.role).verifies(signature, b"data")
+        assert not trust.current(signer.role).verifies(signature, b"other")
+        assert not trust.current(signer.role).verifies(b"", b"data")
+    assert not trust.current("verdict").verifies(keys.builder.sign(b"data"), b"data")
 
 
 def test_private_files_are_private_and_encrypted(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ class _Answer:
 )
 def test_a_backend_that_fails_or_lies_signs_nothing(tmp_path: Path, answer: object, message: str) -> None:
     create_keys(tmp_path, {}, PASSPHRASE)
-    signer = RoleSigner(Trust.load(tmp_path).builder, _Backend(answer))
+    signer = RoleSigner(Trust.load(tmp_path).current("builder"), _Backend(answer))
     with pytest.raises(ToolError, match=message):
         signer.sign(b"data")
 

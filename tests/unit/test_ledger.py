@@ -15,6 +15,7 @@ import pytest
 from builder.errors import ToolError
 from builder.model.digest import Digest, canonical_json
 from builder.signing.keys import Keys
+from builder.signing.trust import Trust
 from registry.ledger import Action, Fact, Head, Ledger, LedgerBroken, parse_head
 from registry.redaction import REDACTED, TEXT_MAX, redact
 from tests.support.evidence import new_keys
@@ -41,7 +42,7 @@ def fact(number: int = 0, why: str = "it passed", who: str = "ann@host", **after
 
 
 def book(folder: Path, keys: Keys) -> Ledger:
-    return Ledger(folder / "ledger", keys.verdict.public)
+    return Ledger(folder / "ledger", Trust.of(keys.verdict.public))
 
 
 def write(ledger: Ledger, keys: Keys, count: int = COUNT) -> Ledger:
@@ -225,7 +226,7 @@ def test_tampering_is_found_and_the_first_broken_entry_named(
 
 def test_another_key_verifies_nothing(full: Ledger, keys: Keys) -> None:
     with pytest.raises(LedgerBroken) as raised:
-        Ledger(full.path.parent, keys.builder.public).verify()
+        Ledger(full.path.parent, Trust.of(keys.builder.public)).verify()
     assert raised.value.reference == "ledger-forged"
 
 

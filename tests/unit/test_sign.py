@@ -40,10 +40,10 @@ def _bundles(signed: SignedImage, subject: Descriptor, world: World) -> dict[str
         assert statement.subject == subject.digest
         (role,) = (
             key.role
-            for key in (world.trust.builder, world.trust.verdict)
+            for key in (world.keys.builder.public, world.keys.verdict.public)
             if key.verifies(envelope.signature, envelope.signed_bytes)
         )
-        assert bundle["verificationMaterial"]["publicKey"]["hint"] == world.trust.of(role).hint
+        assert bundle["verificationMaterial"]["publicKey"]["hint"] == world.trust.current(role).hint
         out[statement.predicate_type] = role
     return out
 

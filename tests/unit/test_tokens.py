@@ -13,6 +13,7 @@ import pytest
 
 from builder.errors import ToolError, UsageError
 from builder.signing.keys import Keys
+from builder.signing.trust import Trust
 from registry.access.authenticate import Authenticator
 from registry.access.facts import token_fact
 from registry.access.identity import may
@@ -123,7 +124,7 @@ def test_the_secret_is_nowhere_in_the_file_and_the_file_is_private(store: TokenS
 
 def test_no_secret_gets_into_the_ledger(store: TokenStore, keys: Keys, tmp_path: Path) -> None:
     token, shown = make(store, roles=("developer", "robot"), images=("python*", "base"))
-    ledger = Ledger(tmp_path / "ledger", keys.verdict.public)
+    ledger = Ledger(tmp_path / "ledger", Trust.of(keys.verdict.public))
     for action in (Action.CREATE_TOKEN, Action.REVOKE_TOKEN):
         ledger.append(token_fact(token, action, "user:ann", f"for {shown}"), keys.verdict, NOW)
     written = ledger.path.read_text()

@@ -13,6 +13,7 @@ from builder.model.digest import Digest
 from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.signing.refusal import EvidenceRefused
+from builder.signing.trust import Trust
 from builder.signing.verify import verify
 from registry.records import read_record, signed_record
 from tests.support.evidence import World, new_keys, world
@@ -95,11 +96,11 @@ def test_a_record_of_another_image_says_nothing(good: World) -> None:
 
 def test_a_record_is_read_from_the_registry_alone(good: World, tmp_path: Path) -> None:
     registry = published(good, record(good, Channel.STABLE, 1), record(good, Channel.DEPRECATED, 5))
-    found = read_record(registry, TAG, good.image.digest, good.trust.verdict)
+    found = read_record(registry, TAG, good.image.digest, good.trust)
     assert found == record(good, Channel.DEPRECATED, 5)
-    assert read_record(published(good), TAG, good.image.digest, good.trust.verdict) is None
+    assert read_record(published(good), TAG, good.image.digest, good.trust) is None
     with pytest.raises(EvidenceRefused) as raised:
-        read_record(registry, TAG, good.image.digest, new_keys(tmp_path / "other").verdict.public)
+        read_record(registry, TAG, good.image.digest, Trust.of(new_keys(tmp_path / "other").verdict.public))
     assert raised.value.reference == "signature-invalid"
 
 
