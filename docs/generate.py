@@ -91,6 +91,10 @@ BESIDE = {
     "pulls": ("builder/cli/identity.py", "who pulled what, as `goldsmith serve` notes it; kept for 400 days"),
     "ledger": ("builder/cli/audit.py", "who decided what: the entries, the signed head, locks"),
     "index": ("builder/cli/knowledge.py", "the index of the registry: rebuilt by `goldsmith reindex`"),
+    "metrics": (
+        "builder/cli/rescanning.py",
+        "`rescan.prom`: the last rescan, for a collector that reads files",
+    ),
     "assembler": (
         "builder/engines/assembler.py",
         "the root in which Docker assembles images, by its lock's digest",

@@ -25,6 +25,7 @@ from builder.oci.manifest import Manifest, parse_manifest
 from builder.signing.cosign_formats import (
     BUNDLE_PREDICATE_ANNOTATION,
     BUNDLE_TYPE,
+    PREDICATE_ANNOTATION,
     attestation_tag,
     signature_tag,
 )
@@ -143,6 +144,14 @@ class Closure:
                 if kind in ROLE_OF and kind != CHANNEL_TYPE:
                     found.append(digest)
         return tuple(found)
+
+    def kinds(self, subject: Digest) -> frozenset[str]:
+        """The types of what is attached to a subject, as the carriers promise them."""
+        found = [self.manifest(d).annotations.get(BUNDLE_PREDICATE_ANNOTATION) for d in self.bundles(subject)]
+        carrier = self.tags.get(attestation_tag(subject))
+        if carrier is not None:
+            found += [x.annotations.get(PREDICATE_ANNOTATION) for x in self.manifest(carrier).layers]
+        return frozenset(kind for kind in found if kind)
 
     # the interface of verification
 

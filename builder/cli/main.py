@@ -45,6 +45,7 @@ _GROUPS = (
     "importing",
     "audit",
     "knowledge",
+    "rescanning",
     "tokens",
     "waivers",
     "rehearsal",

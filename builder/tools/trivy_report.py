@@ -131,6 +131,35 @@ def spdx_packages(document: bytes) -> tuple[str, ...]:
     return tuple(sorted(packages))
 
 
+def findings_by_reference(report: Report) -> dict[str, tuple[Finding, ...]]:
+    """What a report of an SBOM found in each package, by the package's reference in the SBOM.
+
+    Every package that was seen has an entry. Raises ToolError when one is seen twice, or a finding is
+    of a package that was not seen.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for result in _objects(report.raw, "Results"):
+        for entry in _objects(result, "Packages"):
+            reference = _reference(_object(entry, "Identifier"))
+            if reference in rows:
+                raise _malformed(f"the package {reference} twice")
+            rows[reference] = []
+    for result in _objects(report.raw, "Results"):
+        for row in _objects(result, "Vulnerabilities"):
+            reference = _reference(_object(row, "PkgIdentifier"))
+            if reference not in rows:
+                raise _malformed(f"a finding in the package {reference}, which it has not seen")
+            rows[reference].append(row)
+    return {reference: _findings(found) for reference, found in rows.items()}
+
+
+def _reference(identifier: dict[str, Any]) -> str:
+    reference = identifier.get("BOMRef")
+    if not isinstance(reference, str) or not _TOKEN.fullmatch(reference):
+        raise _malformed("a package without a reference")
+    return reference
+
+
 def _package(entry: dict[str, Any]) -> str:
     """NAME=VERSION as Debian writes it, from the parts that Trivy splits a version into."""
     epoch, version, release = entry.get("Epoch", 0), entry.get("Version"), entry.get("Release", "")

@@ -246,7 +246,7 @@ def _platform_facts(
     system = mapping(result, "os", "vulnerability report")
     point = _short(system.get("version"))
     release = f"{_short(system.get('family'))} {point.partition('.')[0]}"
-    packages = {p.name + "=" + p.version: p for p in _packages(sbom, release, child.platform)}
+    packages = {p.name + "=" + p.version: p for p in packages_of(sbom, release, child.platform)}
     if sorted(packages) != sorted(result.get("packages") or ()):
         refuse("sbom-mismatch", "the vulnerability report lists other packages than the SBOM")
     flaws: dict[Package, list[Flaw]] = {p: [] for p in packages.values()}
@@ -282,7 +282,8 @@ def _scanner(statement: Statement, digest: Digest) -> Mapping[str, Any]:
     return scanner
 
 
-def _packages(sbom: Mapping[str, Any], release: str, platform: Platform | None) -> Iterable[Package]:
+def packages_of(sbom: Mapping[str, Any], release: str, platform: Platform | None) -> Iterable[Package]:
+    """The packages that a CycloneDX document names; raises EvidenceRefused when one is malformed."""
     for component in items(sbom, "components", "SBOM", 1_000_000):
         if component.get("type") != "operating-system":
             yield _package(component, release, platform)

@@ -93,13 +93,16 @@ def reindex(
     identity = {"registry": host, "keys": _keys(trust)}
     old = None if afresh else place.current()
     path = place.new()
+    kept: dict[str, str] = {}
     try:
         if old is not None and identity.items() <= schema.facts_of(old).items():
             _copy(old, path)
+            kept = schema.facts_of(old)
         engine = schema.engine(path, create=True)
         with engine.begin() as connection:
             rebuilt = _fill(connection, path, host, registry, trust)
             said = {
+                **kept,
                 **identity,
                 "version": schema.VERSION,
                 "made_at": timestamp(now),

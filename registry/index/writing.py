@@ -62,7 +62,7 @@ class Writer:
         self._newest_package = max(self._looked, default=0)
         self._vulnerabilities = {n: i for i, n in self._all(s.vulnerabilities.c.id, s.vulnerabilities.c.name)}
         self._platforms = connection.execute(select(func.max(s.platforms.c.id))).scalar() or 0
-        self._written: dict[int, frozenset[str]] = {}
+        self._written: dict[int, frozenset[tuple[str, frozenset[Package]]]] = {}
         self._flaws: dict[int, tuple[Flaw, ...]] = {}
         self._rows: list[tuple[int, int]] = []
         self._tags: list[dict[str, str]] = []
@@ -96,9 +96,11 @@ class Writer:
         self._insert(s.places, image=image, repository=found.repository, mark=found.mark)
         self._decide(image, found.verdict)
         self._record(image, found.record)
-        digests = frozenset(p.digest for p in found.platforms)
-        if self._written.get(image) != digests:
-            self._written[image] = digests
+        content = frozenset((p.digest, frozenset(p.packages)) for p in found.platforms)
+        if self._written.get(image) != content:
+            if image in self._written:  # its rows may wait to be written
+                self._flush()
+            self._written[image] = content
             self._execute(delete(s.platforms).where(s.platforms.c.image == image))
             for platform in found.platforms:
                 self._platform(image, platform)

@@ -31,6 +31,7 @@ class Town:
         self.state, self.catalogue = folder / "state", folder / "catalogue"
         self.state.mkdir()
         self.sim = sim
+        self.environment: dict[str, str] = {}
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         self.house = House(self.state, RegistryClient(sim.address), now=now)
         for name in ("images", "templates"):
@@ -54,6 +55,7 @@ class Town:
                 "GOLDSMITH_REGISTRY": self.sim.address,
                 "GOLDSMITH_POLICY": "here",
                 "GOLDSMITH_KEY_PASSPHRASE": PASSPHRASE,
+                **self.environment,
             },
             capture_output=True,
             text=True,

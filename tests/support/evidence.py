@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import tempfile
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,14 @@ def new_keys(folder: Path) -> Keys:
     """A new key for each role."""
     create_keys(folder, {}, PASSPHRASE)
     return load_keys(folder, {}, PASSPHRASE)
+
+
+@cache
+def shared_keys() -> tuple[Keys, Trust]:
+    """Keys of this process, and their public halves: for tests that do not change them."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = new_keys(Path(folder))
+        return keys, Trust.load(Path(folder))
 
 
 def world(folder: Path, **image: Any) -> World:

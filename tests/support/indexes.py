@@ -19,7 +19,7 @@ from builder.signing.trust import Trust
 from registry.index.rebuild import Rebuilt, reindex
 from registry.index.schema import Place
 from registry.records import signed_record
-from tests.support.evidence import DATABASE, World, approval, evidence, new_keys
+from tests.support.evidence import DATABASE, World, approval, evidence, shared_keys
 from tests.support.images import NOW, built_image, package
 from tests.support.memory_registry import HOST, MemoryRegistry
 
@@ -132,8 +132,7 @@ class Fleet:
     made: int = 0
 
     def __post_init__(self) -> None:
-        self.keys = new_keys(self.folder / "keys")
-        self.trust = Trust.load(self.folder / "keys")
+        self.keys, self.trust = shared_keys()
 
     @property
     def place(self) -> Place:
@@ -149,12 +148,13 @@ class Fleet:
         point: str = "13.1",
         at: dt.datetime = NOW,
         of_database: DatabaseIdentity = DATABASE,
+        folder: str = "image",
         **options: Any,
     ) -> World:
         """A signed image with these packages and findings, published."""
         self.made += 1
         files = ({"etc/os-release": b"base\n"}, {"hello": f"{self.made}".encode()})
-        image = built_image(self.folder / f"image-{self.made}", name=name, files=files, **options)
+        image = built_image(self.folder / f"{folder}-{self.made}", name=name, files=files, **options)
         own = (
             replace(i, packages=tuple(replace(p, architecture=i.platform.debian) for p in packages))
             for i in image.platforms

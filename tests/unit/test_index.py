@@ -117,6 +117,17 @@ def test_several_platforms_are_one_image(fleet: Fleet) -> None:
     ]
 
 
+def test_an_image_that_is_described_twice_is_what_was_said_last(fleet: Fleet) -> None:
+    """The same bytes under two names, each with an SBOM of its own."""
+    first = fleet.image([LIBSSL])
+    fleet.made -= 1
+    second = fleet.image([BASH], name="base", repository="candidate/base", folder="again")
+    assert first.image.digest == second.image.digest
+    fleet.reindex()
+    assert len(ask(fleet, "pkg:deb/debian/libssl3t64").images) == 1
+    assert ask(fleet, "pkg:deb/debian/bash").images == ()
+
+
 def test_channels_and_replacements_are_known(fleet: Fleet) -> None:
     here = fleet.image([LIBSSL], [finding(CVE, LIBSSL, FIXED)])
     instead = f"python:3.13@{Digest.of(b'new')}"

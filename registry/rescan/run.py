@@ -1,0 +1,350 @@
+"""The rescan: an index of today, one scan for each release, an outcome for each image, and what follows.
+
+The procedure; the numbers stand in the code:
+
+ 1. The index is brought up to date from the registry. What cannot be verified was not scanned.
+ 2. When database, scanner, policy and images are those of the last complete rescan, and every verdict
+    has more than half of its time left, there is nothing to do.
+ 3. All packages of a release are compared with the database at once (`union`).
+ 4. The policy's limits decide about each image (`judging`).
+ 5. What follows is carried out: rebuild requests are written down or taken back, verdicts renewed,
+    images put into quarantine or let out of it, each decision in the ledger. One that fails is told
+    and stops no other. More quarantines at once than the limit are none: somebody has to look first.
+ 6. The index learns what was found. When all images were scanned and everything that follows was
+    done, it also remembers that (2).
+
+Coverage is the share of served images that were scanned. It must be 1.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sqlalchemy import delete, insert
+
+from builder.errors import GoldsmithError, PolicyDenied
+from builder.model.channel import Channel
+from builder.model.digest import Digest
+from builder.model.evidence import Evidence, NotDone
+from builder.model.image import Target
+from builder.model.rebuild import RebuildRequest
+from builder.model.waiver import Waiver
+from builder.rebuilds import ask_rebuild, waiting_rebuilds, withdraw_rebuild
+from builder.policy.schema import Policy
+from builder.store import Store
+from builder.tools.trivy import Trivy
+from builder.tools.trivy_db import Database
+from registry import callback
+from registry.closure import Closure
+from registry.index import schema
+from registry.index.reading import Flaw
+from registry.index.rebuild import ListingRegistry, reindex
+from registry.index.writing import Problem, Writer
+from registry.ledger import Action
+from registry.office import Office
+from registry.recheck import attested_case
+from registry.rescan.inventory import Image, Inventory, read_inventory
+from registry.rescan.judging import BY_RESCAN, Bench, Judged, Outcome, Scanned, judge, requests
+from registry.rescan.renewing import renew, verdict_of_today, verified
+from registry.rescan.union import match
+
+_REMEMBERED = "rescan"
+_THREADS = 4
+_QUARANTINE_SHARE, _QUARANTINE_FEW = 0.2, 3  # of the served images; so many are always allowed
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a rescan works with, beside the office that decides."""
+
+    store: Store
+    place: schema.Place
+    registry: ListingRegistry
+    database: Database
+    trivy: Trivy
+    target: Callable[[str], Target]  # in the catalogue; raises UsageError
+    ledger_entries: Callable[[], int]
+    policies: tuple[Policy, ...] = ()  # of images that others made
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What should have followed from an image's outcome, and why it did not."""
+
+    ref: str
+    digest: Digest
+    what: str
+    error: GoldsmithError
+
+
+@dataclass(frozen=True)
+class Rescan:
+    """What a rescan found and did; `unchanged` when there was nothing to do."""
+
+    unchanged: bool
+    images: int
+    judged: tuple[Judged, ...]
+    unverified: tuple[Problem, ...]
+    packages: int = 0
+    renewed: int = 0
+    asked: tuple[RebuildRequest, ...] = ()
+    withdrawn: tuple[RebuildRequest, ...] = ()
+    failed: tuple[Failed, ...] = field(default=())
+
+    @property
+    def served(self) -> int:
+        """How many images are served, as far as that is known: what is attached but bad may be."""
+        unsure = {p.digest for p in self.unverified if p.reason != "attestation-missing"}
+        return sum(j.image.served for j in self.judged) + len(unsure)
+
+    @property
+    def scanned(self) -> int:
+        """How many of them were scanned."""
+        return sum(j.image.served and j.outcome is not Outcome.UNSCANNED for j in self.judged)
+
+    @property
+    def coverage(self) -> float:
+        """Scanned ÷ served; 1 when nothing is served."""
+        return self.scanned / self.served if self.served else 1.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was scanned, and all that follows was done."""
+        return self.coverage == 1 and not self.failed
+
+
+def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Rescan:
+    """Carry out the procedure above; `quarantine_all` lifts the limit of step 5.
+
+    Raises ToolError when scanner or database cannot be trusted, RegistryError when the registry is
+    away, PolicyDenied when the policy does not accept the database; then nothing was changed.
+    """
+    _check_database(office, desk.database)
+    # 1. today's index
+    rebuilt = reindex(
+        desk.place,
+        office.client.host,
+        desk.registry,
+        office.trust,
+        office.now,
+        ledger_entries=desk.ledger_entries(),
+    )
+    inventory = read_inventory(rebuilt.path)
+    # 2. is there anything to do
+    bench = _bench(office, desk)
+    key = _key(office, desk, inventory)
+    remembered = schema.facts_of(rebuilt.path).get(_REMEMBERED) == key and not rebuilt.problems
+    if remembered and not any(_is_due(i, office, desk.database) for i in inventory.images):
+        return Rescan(True, len(inventory.images), (), ())
+    # 3. one scan for each release
+    scanned = scan(inventory, desk)
+    # 4. outcomes
+    judged = judge(inventory, scanned, bench)
+    # 5. what follows
+    asked, withdrawn = _settle_requests(desk.store, judged, bench)
+    renewed, failed = _carry_out(office, desk, scanned, judged, bench, quarantine_all)
+    done = Rescan(
+        False,
+        len(judged),
+        judged,
+        rebuilt.problems,
+        len(inventory.packages),
+        renewed,
+        asked,
+        withdrawn,
+        tuple(failed),
+    )
+    # 6. the index learns
+    _learn(rebuilt.path, inventory, scanned, key if done.complete else "")
+    if renewed or failed:
+        desk.place.mark_stale("verdicts were renewed")
+    return done
+
+
+def scan(inventory: Inventory, desk: Desk) -> Scanned:
+    """3. Compare the packages of each release with the database; raises ToolError."""
+    releases = {}
+    for release in inventory.releases:
+        point, packages = inventory.of_release(release)
+        with desk.store.scratch("rescan") as work:
+            releases[release] = match(
+                release, point, packages, database=desk.database, trivy=desk.trivy, work=work
+            )
+    return Scanned(desk.trivy.identity, desk.database.identity, releases)
+
+
+def _check_database(office: Office, database: Database) -> None:
+    policy = office.policy
+    if database.identity.sample and not office.accept_sample:
+        raise PolicyDenied(
+            f"the policy {policy.name} does not accept the sample vulnerability database",
+            context=database.identity.source,
+            hint="name a real one in GOLDSMITH_TRIVY_DB",
+            reference="sample-database",
+        )
+    if policy.data.known_exploited.list == "required" and policy.exploited is None:
+        raise PolicyDenied(
+            f"the policy {policy.name} requires a list of known exploited vulnerabilities",
+            hint="put it beside the policies as known-exploited.json",
+            reference="no-known-exploited",
+        )
+
+
+def _key(office: Office, desk: Desk, inventory: Inventory) -> str:
+    """2. Everything that the outcomes follow from."""
+    images = sorted(f"{i.digest} {i.channel} {i.current}" for i in inventory.images)
+    scanner, database = desk.trivy.identity.binary, desk.database.identity.digest
+    exploited = office.policy.exploited.digest if office.policy.exploited else ""
+    waivers = sorted({w.id for i in inventory.images for w in _waivers(desk, i.ref)})
+    policies = sorted(p.digest for p in (office.policy, *desk.policies))
+    return Digest.of_json([database, scanner, policies, exploited, waivers, images])
+
+
+def _is_due(image: Image, office: Office, database: Database) -> bool:
+    """Whether a verdict that today's database gave has less than half of its time left."""
+    times = (image.issued_at, image.expires_at)
+    issued, expires = (dt.datetime.strptime(t, _TIME).replace(tzinfo=dt.UTC) for t in times)
+    late = (expires - office.now) * 2 < expires - issued
+    return image.served and late and image.database == database.identity.digest
+
+
+def _bench(office: Office, desk: Desk) -> Bench:
+    return Bench(
+        office.policy, office.now, lambda ref: _waivers(desk, ref), _by_rescan(office), desk.policies
+    )
+
+
+def _waivers(desk: Desk, ref: str) -> tuple[Waiver, ...]:
+    try:
+        return desk.target(ref).waivers
+    except GoldsmithError:  # what is no longer in the catalogue has none
+        return ()
+
+
+def _by_rescan(office: Office) -> frozenset[str]:
+    """The images that a rescan was the last one to decide on, and put into quarantine."""
+    last = {e.fact.digest: e.fact for e in office.ledger.entries()}
+    return frozenset(
+        d for d, f in last.items() if f.what is Action.QUARANTINE and f.why.startswith(BY_RESCAN)
+    )
+
+
+def _settle_requests(
+    store: Store, judged: tuple[Judged, ...], bench: Bench
+) -> tuple[tuple[RebuildRequest, ...], tuple[RebuildRequest, ...]]:
+    """5. Requests that are new, and those that nothing asks for any more."""
+    wanted = {r.key: r for r in requests(judged, bench)}
+    unknown = {j.image.digest for j in judged if j.outcome is Outcome.UNSCANNED}
+    over = [r for r in waiting_rebuilds(store) if r.key not in wanted and r.digest not in unknown]
+    withdrawn = tuple(r for r in over if withdraw_rebuild(store, r))
+    return tuple(r for r in wanted.values() if ask_rebuild(store, r)), withdrawn
+
+
+def _carry_out(
+    office: Office,
+    desk: Desk,
+    scanned: Scanned,
+    judged: tuple[Judged, ...],
+    bench: Bench,
+    quarantine_all: bool,
+) -> tuple[int, list[Failed]]:
+    failed: list[Failed] = []
+
+    def tried(one: Judged, what: str, action: Callable[[], object]) -> bool:
+        try:
+            action()
+        except GoldsmithError as error:
+            failed.append(Failed(one.image.ref, one.image.digest, what, error))
+            return False
+        return True
+
+    stopped = [j for j in judged if j.outcome is Outcome.QUARANTINE and j.image.served]
+    served = sum(j.image.served for j in judged)
+    if len(stopped) > max(_QUARANTINE_FEW, served * _QUARANTINE_SHARE) and not quarantine_all:
+        error = _too_many(len(stopped), served)
+        failed += [Failed(j.image.ref, j.image.digest, "quarantine", error) for j in stopped]
+        stopped = []
+    for one in stopped:
+        tried(one, "quarantine", lambda j=one: _move(office, j, Channel.QUARANTINE))  # type: ignore[misc]
+    for one in judged:
+        if one.outcome is Outcome.RELEASE:
+            tried(one, "release", lambda j=one: _move(office, j, Channel.CANDIDATE))  # type: ignore[misc]
+    due = [
+        j
+        for j in judged
+        if j.outcome in (Outcome.KEEP, Outcome.RELEASE)
+        and (
+            j.image.database != scanned.database.digest
+            or j.image.policy_digest != bench.policy_of(j.image).digest
+            or _is_due(j.image, office, desk.database)
+        )
+    ]
+
+    def renewal(one: Judged) -> bool:
+        by = replace(office, policy=bench.policy_of(one.image))
+        return tried(one, "renew", lambda: _renew(by, desk, one.image, scanned))
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="rescan") as pool:
+        return sum(pool.map(renewal, due)), failed
+
+
+def _move(office: Office, one: Judged, channel: Channel) -> None:
+    where = office.client.reference(one.image.repositories[0], digest=one.image.digest)
+    callback.change(office, where, channel, BY_RESCAN + one.reason)
+
+
+def _renew(office: Office, desk: Desk, image: Image, scanned: Scanned) -> None:
+    # Of an image that others made, its provenance says what the catalogue would.
+    target = None if office.policy.data.imports else desk.target(image.ref)
+    for repository in image.repositories:
+        closure = Closure.read(office.client, repository, image.digest)
+        found = verified(office, closure)
+        case = attested_case(found, target, office.policy, office.now)
+        case = replace(case, evidence=tuple(_today(e, image, scanned) for e in case.evidence))
+        renew(office, closure, case, verdict_of_today(office, found, case))
+
+
+def _today(evidence: Evidence, image: Image, scanned: Scanned) -> Evidence:
+    """A platform's evidence with today's findings; secrets and licences do not change with the database."""
+    platform = next(p for p in image.platforms if p.digest == evidence.digest)
+    if isinstance(evidence.scan, NotDone):
+        return evidence
+    scan = replace(
+        evidence.scan,
+        scanner=scanned.scanner,
+        database=scanned.database,
+        findings=scanned.findings(platform.release, tuple(platform.packages)),
+        canary=scanned.releases[platform.release].canary,
+    )
+    return replace(evidence, scan=scan)
+
+
+def _learn(path: Path, inventory: Inventory, scanned: Scanned, key: str) -> None:
+    """6. What the database says of packages today; and, when all is done, that it is."""
+    found: Mapping[int, tuple[Flaw, ...]] = {
+        n: tuple(Flaw(f.id, f.severity.value, f.status, f.fixed_version, f.title) for f in flaws)
+        for matched in scanned.releases.values()
+        for n, flaws in matched.findings.items()
+    }
+    engine = schema.engine(path)
+    with engine.begin() as connection:
+        writer = Writer(connection)
+        writer.learn(found, scanned.database.digest, scanned.database.updated_at)
+        writer.write_flaws()
+        connection.execute(delete(schema.facts).where(schema.facts.c.name == _REMEMBERED))
+        if key:
+            connection.execute(insert(schema.facts), [{"name": _REMEMBERED, "value": key}])
+    engine.dispose()
+
+
+def _too_many(count: int, served: int) -> PolicyDenied:
+    return PolicyDenied(
+        f"{count} of {served} served images would go into quarantine at once",
+        hint="see `goldsmith rescan --json`; if that is right: goldsmith rescan --quarantine-all",
+        reference="too-many-quarantines",
+    )
