@@ -183,9 +183,7 @@ def _against(
 ) -> tuple[Finding, ...]:
     """The findings over the policy's limits."""
     terms = Terms((), bench.exploited, policy.data.waivers.days_max, bench.now)
-    counted = [
-        f for f in findings if f.status != NOT_AFFECTED and decide(f, waivers, terms).waiver is None
-    ]
+    counted = [f for f in findings if f.status != NOT_AFFECTED and decide(f, waivers, terms).waiver is None]
     over: dict[Finding, None] = {}
     for kind, limit in bench.limits(policy):
         group = [f for f in counted if kind(f)]

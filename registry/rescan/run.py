@@ -33,8 +33,8 @@ from builder.model.evidence import Evidence, NotDone
 from builder.model.image import Target
 from builder.model.rebuild import RebuildRequest
 from builder.model.waiver import Waiver
-from builder.rebuilds import ask_rebuild, waiting_rebuilds, withdraw_rebuild
 from builder.policy.schema import Policy
+from builder.rebuilds import ask_rebuild, waiting_rebuilds, withdraw_rebuild
 from builder.store import Store
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
