@@ -1,8 +1,10 @@
 """Blobs on their way out: hashed before the last byte leaves, small ones kept in memory.
 
 A whole blob is hashed while it passes, and its last piece is held back until the digest agrees;
-otherwise the connection is cut, so that no client ever has a complete wrong blob. A part (Range)
-is only sent of a blob that was hashed as a whole before. After a while a blob is hashed again.
+otherwise the connection is cut, so that no client ever has a complete wrong blob. Meanwhile the
+CRC-32 of each block is noted. For some minutes, what is read of the same blob again is held
+against those, a block at a time before it leaves; that is how a part (Range) is checked, and what
+a storage that spoils a byte later is found out by. Then the blob is hashed as a whole again.
 """
 
 from __future__ import annotations
@@ -10,8 +12,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+from zlib_ng import zlib_ng
 
 from registry.gate.upstream import Source, StorageAway
 
@@ -19,6 +25,7 @@ SMALL = 256 << 10  # bytes: such blobs are read as a whole before the first byte
 _MEMORY_MAX = 64 << 20  # bytes of small blobs that are kept
 _VERIFIED_MAX = 100_000
 VERIFIED_SECONDS = 600
+_BLOCK = 2 << 20  # bytes that one checksum is of
 _HASH_IN_THREAD = 256 << 10  # bytes from which on another thread does it
 _RANGE = re.compile(r"bytes=([0-9]{1,15})?-([0-9]{1,15})?")
 
@@ -29,6 +36,29 @@ class WrongBytes(StorageAway):
 
 class Unsatisfiable(Exception):
     """A range that the blob does not have."""
+
+
+@dataclass(slots=True)
+class _Blocks:
+    """Splits what passes into blocks; `sums` are those of the blocks that have passed, from the first on."""
+
+    at: int
+    size: int
+    sums: array[int] = field(default_factory=lambda: array("L"))
+    _crc: int = 0
+
+    def take(self, chunk: bytes) -> Iterator[tuple[bytes, bool]]:
+        """Pieces of a chunk, and whether a block ends with them."""
+        while chunk:
+            room = _BLOCK - self.at % _BLOCK
+            piece, chunk = (chunk, b"") if len(chunk) <= room else (chunk[:room], chunk[room:])
+            self._crc = zlib_ng.crc32(piece, self._crc)
+            self.at += len(piece)
+            ended = self.at % _BLOCK == 0 or self.at == self.size
+            if ended:
+                self.sums.append(self._crc)
+                self._crc = 0
+            yield piece, ended
 
 
 def read_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -62,7 +92,7 @@ class Blobs:
         self._monotonic = monotonic
         self._small: OrderedDict[str, bytes] = OrderedDict()
         self._held = 0
-        self._verified: OrderedDict[str, float] = OrderedDict()
+        self._verified: OrderedDict[str, tuple[float, array[int]]] = OrderedDict()
 
     async def open(
         self, repository: str, digest: str, size: int, part: tuple[int, int] | None
@@ -76,11 +106,12 @@ class Blobs:
         if size <= SMALL:
             data = await self._whole(repository, digest, size)
             return _once(data[start : end + 1])
-        if part is not None and not self._is_verified(digest):
+        if part is not None and self._sums(digest) is None:
             async for _ in self._hashed(repository, digest, size):
                 pass
-        if self._is_verified(digest):
-            chunks = self._source.read(repository, digest, start, end, size)
+        sums = self._sums(digest)
+        if sums is not None:
+            chunks = self._checked(repository, digest, start, end, size, sums)
         else:
             chunks = self._hashed(repository, digest, size)
         first = await anext(chunks, None)
@@ -105,7 +136,7 @@ class Blobs:
         return data
 
     async def _hashed(self, repository: str, digest: str, size: int) -> AsyncIterator[bytes]:
-        sha = hashlib.sha256()
+        sha, blocks = hashlib.sha256(), _Blocks(0, size)
         last: bytes | None = None
         async for chunk in self._source.read(repository, digest, 0, size - 1, size):
             if last is not None:
@@ -114,17 +145,42 @@ class Blobs:
                 await asyncio.to_thread(sha.update, chunk)
             else:
                 sha.update(chunk)
+            for _ in blocks.take(chunk):
+                pass
             last = chunk
         if sha.hexdigest() != digest[7:]:
             raise WrongBytes("the storage's bytes have another digest")
-        self._verified[digest] = self._monotonic()
+        self._verified[digest] = (self._monotonic(), blocks.sums)
         if len(self._verified) > _VERIFIED_MAX:
             self._verified.popitem(last=False)
         if last is not None:
             yield last
 
-    def _is_verified(self, digest: str) -> bool:
-        return self._monotonic() - self._verified.get(digest, -VERIFIED_SECONDS) < VERIFIED_SECONDS
+    async def _checked(
+        self, repository: str, digest: str, start: int, end: int, size: int, sums: array[int]
+    ) -> AsyncIterator[bytes]:
+        """The bytes from `start` to `end`, each block as good as it was when the blob was hashed."""
+        first = start // _BLOCK
+        position = first * _BLOCK
+        stop = min(size, (end // _BLOCK + 1) * _BLOCK)
+        blocks, held = _Blocks(position, size), list[bytes]()
+        async for chunk in self._source.read(repository, digest, position, stop - 1, size):
+            for piece, ended in blocks.take(chunk):
+                held.append(piece)
+                if not ended:
+                    continue
+                if blocks.sums[-1] != sums[first + len(blocks.sums) - 1]:
+                    self._verified.pop(digest, None)
+                    raise WrongBytes("the storage's bytes are not those that were hashed before")
+                for one in held:
+                    yield one[max(0, start - position) : max(0, end + 1 - position)]
+                    position += len(one)
+                held.clear()
+
+    def _sums(self, digest: str) -> array[int] | None:
+        """The checksums of a blob that was hashed a short while ago."""
+        at, sums = self._verified.get(digest, (-VERIFIED_SECONDS, None))
+        return sums if self._monotonic() - at < VERIFIED_SECONDS else None
 
     async def close(self) -> None:
         """Let go of the source."""

@@ -390,6 +390,38 @@ def test_ranges_of_a_large_blob_from_the_storage_s_folder(
         assert gate.get(_blob(blob.digest)).body == data
 
 
+@pytest.mark.parametrize("spoiled", [0, 3_000_000, 4_999_999])
+def test_a_byte_that_the_storage_spoils_later_is_found_out(
+    tmp_path_factory: pytest.TempPathFactory, spoiled: int
+) -> None:
+    """The blob was good and hashed once; what is read of it again is checked block by block."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    with published(folder / "scene", files=({"data": os.urandom(5_000_000)},)) as scene:
+        blob = scene.world.image.platforms[0].layers[0].blob
+        path = _blob(blob.digest)
+        with running_gate(scene.sim.address, scene.world.trust) as gate:
+            good = scene.sim.blobs[REPO][blob.digest]
+            assert gate.get(path).body == good
+            assert gate.get(path).body == good
+            bad = good[:spoiled] + bytes([good[spoiled] ^ 1]) + good[spoiled + 1 :]
+            scene.sim.blobs[REPO][blob.digest] = bad
+            part = f"bytes={max(0, spoiled - 5)}-{spoiled + 5}"
+            head, _, body = _raw(gate, path, part).partition(b"\r\n\r\n")
+            assert b" 503 " in head or len(body) < 10
+            head, _, body = _raw(gate, path).partition(b"\r\n\r\n")
+            assert b" 503 " in head or len(body) < blob.size
+            assert bad[max(0, spoiled - 5) : spoiled + 1] not in body
+            assert gate.events("wrong-bytes")
+            scene.sim.blobs[REPO][blob.digest] = good
+            assert gate.get(path, Range=part).body == good[max(0, spoiled - 5) : spoiled + 6]
+            assert gate.get(path).body == good
+
+
+def _raw(gate: RunningGate, path: str, part: str = "bytes=0-") -> bytes:
+    lines = f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: {part}\r\nConnection: close\r\n\r\n"
+    return gate.raw(lines.encode())
+
+
 def test_a_range_of_a_wrong_blob_is_not_served(large_sim: Simulator, large: World) -> None:
     sim = large_sim
     blob = large.image.platforms[0].layers[0].blob

@@ -293,7 +293,14 @@ class Handler(BaseHTTPRequestHandler):
             self.error(404, "BLOB_UNKNOWN")
         else:
             content = sim.blobs[repo][rest]
-            self.reply(200, content, Content_Type="application/octet-stream", Docker_Content_Digest=rest)
+            extra = {"Content_Type": "application/octet-stream", "Docker_Content_Digest": rest}
+            part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            if part is None:
+                self.reply(200, content, **extra)
+                return
+            start, end = int(part[1]), min(int(part[2]), len(content) - 1)
+            extra["Content_Range"] = f"bytes {start}-{end}/{len(content)}"
+            self.reply(206, content[start : end + 1], **extra)
 
     def _upload(self, repo: str, upload: str, query: dict[str, str]) -> None:
         sim = self.simulator
