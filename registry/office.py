@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from builder.errors import RegistryError, ToolError
+from builder.errors import PolicyDenied, RegistryError, ToolError
 from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
@@ -23,6 +23,7 @@ from builder.policy.schema import Policy
 from builder.signing.collect import Registry
 from builder.signing.keys import Keys
 from builder.signing.trust import Trust, Use
+from builder.signing.verify import SKEW
 from builder.store import StateBusy
 from registry.changes import announce
 from registry.ledger import Entry, Fact, Ledger, LedgerBroken
@@ -145,6 +146,22 @@ def state_of(office: Office, subject: Subject, *registries: Registry) -> State:
     decided = [e for e in history if e.fact.digest == subject.digest and "channel" in e.fact.after]
     channel = Channel(decided[-1].fact.after["channel"]) if decided else Channel.CANDIDATE
     return State(channel, newest, history)
+
+
+def heed_clock(office: Office, state: State) -> None:
+    """Refuse to approve by a clock that is behind an earlier decision: an expired verdict might pass.
+
+    Decisions that take something back are not held up. Raises PolicyDenied.
+    """
+    decided = [e.at for e in state.history if "channel" in e.fact.after]
+    newest = max(decided, default=office.now)
+    if newest > office.now + SKEW:
+        raise PolicyDenied(
+            "this machine's clock is behind the ledger",
+            context=f"it says {office.now.isoformat()}; the newest decision is of {newest.isoformat()}",
+            hint="set the clock, then run the command again",
+            reference="clock-behind",
+        )
 
 
 def _check_known(record: ChannelRecord, history: tuple[Entry, ...]) -> None:

@@ -45,6 +45,7 @@ from registry.office import (
     State,
     Subject,
     decide,
+    heed_clock,
     move_tag,
     points_to,
     publish_record,
@@ -97,6 +98,7 @@ def promote(
     # 3. its channel
     known = (source,) if at_home else (office.client, source)
     state = state_of(office, subject, *known)
+    heed_clock(office, state)
     if state.channel is not Channel.STABLE:
         move(state.channel, Channel.STABLE)
     # 4. its immutable tag

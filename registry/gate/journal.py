@@ -69,7 +69,7 @@ class Journal:
         )
 
     def flush(self) -> None:
-        """Write what was noted."""
+        """Write what was noted; what cannot be written is counted, and told when it can."""
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             self._lines.append(
@@ -77,7 +77,10 @@ class Journal:
             )
         lines, self._lines = self._lines, []
         if lines:
-            self._write("\n".join(lines) + "\n")
+            try:
+                self._write("\n".join(lines) + "\n")
+            except OSError:  # a full disk behind the log does not stop the gate
+                self._dropped += len(lines)
 
 
 class Metrics:

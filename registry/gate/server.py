@@ -98,7 +98,8 @@ class Service:
         self, config: Configuration, wall: Callable[[], float], write: Callable[[str], None]
     ) -> None:
         self._config = config
-        clock = SteadyClock(wall, time.monotonic)
+        kept = config.proofs / "clock" if config.proofs else None
+        self._clock = clock = SteadyClock(wall, time.monotonic, kept)
         self.journal = Journal(write, clock.stamp, requests=config.log_requests)
         self.metrics = Metrics()
         approved = ApprovedSet()
@@ -184,6 +185,10 @@ class Service:
         flusher = asyncio.create_task(self._flush())
         pulls = asyncio.create_task(self._flush_pulls())
         self.journal.event("started", listen=f"{config.host}:{config.port}", storage=config.storage)
+        if self._clock.behind:
+            self.journal.event(
+                "clock-behind", seconds=round(self._clock.behind), goes_on_from=self._clock.stamp()
+            )
         if self.door.is_open:
             self.journal.event("anonymous", warning="EVERYBODY MAY PULL EVERYTHING WITHOUT A LOGIN")
         try:
@@ -215,6 +220,7 @@ class Service:
             except Exception as error:  # noqa: BLE001 - the watch must not end; what is held expires
                 self.journal.event("bug", cause=repr(error))
                 reachable = False
+            self._clock.keep()
             self.metrics.storage_up.set(reachable)
             self.metrics.look_seconds.set(self.watch.seconds)
             for decision, count in self.watch.counts().items():

@@ -25,6 +25,7 @@ from registry.gate.admission import prove_again
 from registry.gate.watch import Names
 from registry.records import put_record
 from tests.support import registry_simulator as reg
+from tests.support.disk import full_disk
 from tests.support.evidence import World, approval, evidence, new_keys
 from tests.support.forge import Item, draft
 from tests.support.gates import RunningGate, running_gate
@@ -175,6 +176,36 @@ def test_a_verdict_of_tomorrow_is_not_believed_today(sim: Simulator, here: World
         assert got.headers["retry-after"]
         gate.time[0] = NOW.timestamp()
         gate.until(TAG, lambda r: r.status == 200)
+
+
+def test_a_clock_that_is_set_back_across_a_restart_brings_nothing_to_life(
+    sim: Simulator, here: World, tmp_path: Path
+) -> None:
+    """An expired verdict would be valid again; the gate goes on from the highest time that it kept."""
+    proofs, late = tmp_path / "gate", here.verdict.expires_at.timestamp() + 1800
+    with running_gate(sim.address, here.trust, now=late, proofs=proofs) as gate:
+        assert gate.get(TAG).error["detail"]["reason"] == "expired"
+    with running_gate(sim.address, here.trust, now=late - 3600, proofs=proofs) as gate:
+        for _ in range(2):
+            got = gate.get(TAG)
+            assert (got.status, got.error["detail"]["reason"]) == (403, "expired")
+        assert gate.get(_blob(_layer(here).digest)).status in (403, 404)
+        (event,) = gate.events("clock-behind")
+        assert 3500 < event["seconds"] <= 3601
+    (proofs / "clock").write_text("not a time")
+    with running_gate(sim.address, here.trust, now=late, proofs=proofs) as gate:
+        assert gate.get(TAG).error["detail"]["reason"] == "expired"
+
+
+def test_a_full_disk_does_not_stop_the_gate(sim: Simulator, here: World, tmp_path: Path) -> None:
+    proofs = tmp_path / "gate"
+    with full_disk(), running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        assert gate.get(TAG).status == 200
+        assert gate.get(_blob(_layer(here).digest)).status == 200
+    # What was kept of it, if anything, is good enough for the next start.
+    _away(sim)
+    with running_gate(sim.address, here.trust, proofs=proofs) as gate:
+        assert gate.get(TAG).status in (200, 404, 503)
 
 
 # ------------------------------------------------------------------ changes
@@ -328,6 +359,30 @@ def test_what_was_taken_back_while_the_gate_was_down_is_not_served(
     sim.tags[REPO].clear()
     with running_gate(sim.address, here.trust, proofs=proofs) as gate:
         assert gate.get(TAG).error["detail"]["reason"] == "withdrawn"
+
+
+@pytest.mark.parametrize("fault", [reg.corrupt, reg.longer, reg.cut_download], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("what", ["index", "platform", "evidence"])
+def test_a_wrong_manifest_is_never_served_and_the_right_one_comes_back(
+    sim: Simulator, here: World, what: str, fault: object
+) -> None:
+    digest = {
+        "index": here.image.digest,
+        "platform": here.image.platforms[0].manifest.digest,
+        "evidence": sim.tags[REPO][f"sha256-{here.image.digest.hex}.att"],
+    }[what]
+    names = [digest, *(t for t, d in sim.tags[REPO].items() if d == digest)]
+    sim.fault("GET", f"manifests/({'|'.join(names)})$", fault)  # type: ignore[arg-type]
+    with running_gate(sim.address, here.trust) as gate:
+        got = gate.get(TAG)
+        assert got.status in (403, 503), got.body
+        assert got.error["detail"]["reason"] in ("temporarily-unverifiable", "not-curated")
+        assert gate.get(f"/v2/{REPO}/manifests/{here.image.digest}").status in (403, 503)
+        assert gate.get(_blob(_layer(here).digest)).status == 404
+        assert gate.events("not-admitted")
+        sim.faults.clear()
+        good, _ = gate.until(TAG, lambda r: r.status == 200)
+        assert good.body == sim.manifests[REPO][here.image.digest][0]
 
 
 @pytest.mark.parametrize("fault", [reg.corrupt, reg.longer, reg.cut_download], ids=lambda f: f.__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -291,6 +292,20 @@ def test_a_ledger_that_was_reset_decides_nothing(sim: Simulator, house: House) -
     assert raised.value.reference == "ledger-behind"
 
 
+def test_by_a_clock_that_was_set_back_nothing_is_approved(sim: Simulator, house: House) -> None:
+    """An expired verdict would be valid again; what takes something back goes on."""
+    old = house.candidate("old")
+    house.promoted(old)
+    house.now = NOW - dt.timedelta(hours=1)
+    new = house.candidate("new")  # judged by the same wrong clock
+    with pytest.raises(PolicyDenied) as raised:
+        house.promote(new)
+    assert raised.value.reference == "clock-behind"
+    assert visible(sim)["3.13"] == old.image.digest
+    change(house.office(), house.at(REPO, "3.13"), Channel.WITHDRAWN, "bad")
+    assert channel(house, old.image.digest) is Channel.WITHDRAWN
+
+
 def test_one_decision_at_a_time(tmp_path: Path) -> None:
     with deciding(tmp_path), pytest.raises(StateBusy), deciding(tmp_path):
         pass
@@ -375,11 +390,18 @@ def test_a_cut_revocation_or_rollback_is_completed(sim: Simulator, house: House,
         assert len(house.ledger.entries()) == 3
 
 
+def _full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("call", "act"), [("write", lambda handle, data: 0), ("write", _full), ("fsync", _full)]
+)
 def test_a_ledger_that_cannot_be_written_leaves_everything_invisible(
-    sim: Simulator, house: House, monkeypatch: pytest.MonkeyPatch
+    sim: Simulator, house: House, monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[..., int]
 ) -> None:
     here = house.candidate()
-    monkeypatch.setattr("registry.ledger.os.write", lambda handle, data: 0)
+    monkeypatch.setattr(f"registry.ledger.os.{call}", act)
     with pytest.raises(ToolError):
         house.promote(here)
     assert visible(sim) == {}

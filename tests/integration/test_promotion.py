@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from registry.promote import rollback
 from tests.support import registry_simulator as reg
 from tests.support.evidence import World
 from tests.support.oracles import cosign, foreign
-from tests.support.promotion import CANDIDATE, REPO, House
+from tests.support.promotion import CANDIDATE, REPO, House, Shelf
 from tests.support.registry_simulator import simulator
 from tests.support.requires import tool
 
@@ -179,52 +180,101 @@ def test_the_whole_life_of_an_image(house: House, promoted: World) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[4])
+folder, address, root, digest, *instead = sys.argv[1:]
+sys.path.insert(0, root)
+from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.oci.client import RegistryClient
+from registry.callback import change
 from registry.promote import promote
 from tests.support.images import target
 from tests.support.promotion import House
-house = House(Path(sys.argv[1]), RegistryClient(sys.argv[2]))
-promote(house.office(), house.at("candidate/python", digest=Digest(sys.argv[3])), target(), "it passed")
+house = House(Path(folder), RegistryClient(address))
+if instead:
+    change(house.office(), house.at("python", digest=Digest(digest)), Channel.WITHDRAWN, "bad", instead[0])
+else:
+    promote(house.office(), house.at("candidate/python", digest=Digest(digest)), target(), "it passed")
 """
 
 
-@pytest.mark.parametrize("n", [1, 30, -9, -6, -4, -2, -1])
-def test_a_promotion_that_is_killed_is_completed_by_the_next(tmp_path: Path, n: int) -> None:
-    """kill -9 when the n-th write (from the end, when negative) has been served."""
-    with simulator() as sim:
-        sim.referrers_api = False
-        house = House(tmp_path, RegistryClient(sim.address))
-        old, new = house.candidate("old"), house.candidate("new")
-        house.promote(old)
-        sim.requests.clear()
-        if n < 0:
-            kept = [{k: dict(v) for k, v in s.items()} for s in (sim.blobs, sim.manifests, sim.tags)]
-            ledger = [(f, f.read_bytes()) for f in (house.ledger.path, house.ledger.head_path)]
-            house.promote(new)
-            n += 1 + sim.count("PUT|POST")
-            sim.blobs, sim.manifests, sim.tags = kept  # type: ignore[assignment]
+@dataclass
+class Scene:
+    """Two images in a registry, of which the first (or both) were promoted; counts writes once."""
+
+    shelf: Shelf
+    writes: dict[str, int] = field(default_factory=dict)
+
+    def house(self, folder: Path) -> House:
+        self.shelf.sim.restore()
+        (folder / "keys").symlink_to(self.shelf.folder / "keys")
+        return House(folder, RegistryClient(self.shelf.sim.address), self.shelf)
+
+    def killed(self, house: House, n: int, what: str, act: Callable[[], object], *arguments: str) -> None:
+        """Run the same in a process of its own, killed when the n-th write (from the end, if negative) was served."""
+        sim = self.shelf.sim
+        if what not in self.writes:
+            before, files = sim.content(), (house.ledger.path, house.ledger.head_path)
+            ledger = [(f, f.read_bytes()) for f in files]
+            sim.requests.clear()
+            act()
+            self.writes[what] = sim.count("PUT|POST")
+            sim.restore(before)
             for path, data in ledger:
                 path.write_bytes(data)
-        child = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, tmp_path, sim.address, new.image.digest, ROOT], cwd=ROOT
-        )
+        due = n if n > 0 else self.writes[what] + 1 + n
+        child = subprocess.Popen([sys.executable, "-c", SCRIPT, house.folder, sim.address, ROOT, *arguments])
         writes = iter(range(1, 10_000))
 
-        def act(handler: reg.Handler) -> None:
+        def serve(handler: reg.Handler) -> None:
             handler.serve()
-            if next(writes) == n:
+            if next(writes) == due:
                 os.kill(child.pid, signal.SIGKILL)
 
-        sim.fault("PUT|POST", ".*", act)
+        sim.fault("PUT|POST", ".*", serve)
         assert child.wait(60) == -signal.SIGKILL
         sim.faults.clear()
-        tags = sim.tags[REPO]
-        for tag, digest in tags.items():
-            if not tag.startswith("sha256-"):
-                found = verify(house.at(REPO, digest=Digest(digest)), house.client, house.trust, house.now)
-                assert found.channel and found.channel.channel is Channel.STABLE
-        house.promote(new)
-        assert tags["3.13"] == sim.tags[REPO][new.image.immutable_tag] == new.image.digest
-        assert house.ledger.verify().entries == 2
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with simulator() as sim:
+        sim.referrers_api = False
+        yield Scene(Shelf(tmp_path_factory.mktemp("shelf"), sim))
+
+
+@pytest.mark.parametrize("n", [1, 30, -9, -6, -4, -2, -1])
+def test_a_promotion_that_is_killed_is_completed_by_the_next(scene: Scene, tmp_path: Path, n: int) -> None:
+    house, sim = scene.house(tmp_path), scene.shelf.sim
+    old, new = house.candidate("old"), house.candidate("new")
+    house.promoted(old)
+    scene.killed(house, n, "promote", lambda: house.promote(new), new.image.digest)
+    for tag, digest in sim.tags[REPO].items():
+        if not tag.startswith("sha256-"):
+            found = verify(house.at(REPO, digest=Digest(digest)), house.client, house.trust, house.now)
+            assert found.channel and found.channel.channel is Channel.STABLE
+    house.promote(new)
+    assert sim.tags[REPO]["3.13"] == sim.tags[REPO][new.image.immutable_tag] == new.image.digest
+    assert house.ledger.verify().entries == 2
+
+
+@pytest.mark.parametrize("n", [1, -4, -2, -1])
+def test_a_revocation_that_is_killed_is_completed_by_the_next(scene: Scene, tmp_path: Path, n: int) -> None:
+    """The tag stays, or moves to the replacement; the next run ends it."""
+    house, sim = scene.house(tmp_path), scene.shelf.sim
+    old, new = house.candidate("old"), house.candidate("new")
+    house.promoted(old)
+    house.promoted(new)
+    where, instead = house.at(REPO, digest=new.image.digest), f"python:3.13@{old.image.digest}"
+
+    def revoke() -> object:
+        return change(house.office(), where, Channel.WITHDRAWN, "bad", instead)
+
+    scene.killed(house, n, "revoke", revoke, new.image.digest, instead)
+    assert sim.tags[REPO]["3.13"] in (old.image.digest, new.image.digest)
+    verify(house.at(REPO, digest=old.image.digest), house.client, house.trust, house.now)
+    revoke()
+    assert sim.tags[REPO]["3.13"] == old.image.digest
+    with pytest.raises(EvidenceRefused) as raised:
+        verify(where, house.client, house.trust, house.now)
+    assert raised.value.reference == "withdrawn"
+    assert house.ledger.verify().entries == 3
