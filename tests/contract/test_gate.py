@@ -295,7 +295,7 @@ def test_a_restart_without_the_storage(sim: Simulator, here: World, tmp_path: Pa
         assert gate.get(TAG).body == before.body
         assert gate.get(f"/v2/{REPO}/manifests/sha256-{here.image.digest.hex}.sig").status == 200
     # A byte changed in the file, or another key: nothing of it is believed.
-    (file,) = proofs.iterdir()
+    file = proofs / "approvals.db"
     good = file.read_bytes()
     head, payload = good.index(b'"manifests"') + 20, good.index(b'"payload"') + 40
     manifest = good.index(here.image.platforms[0].config.digest.encode(), payload) + 70
@@ -339,7 +339,7 @@ def test_what_was_kept_and_is_spoilt_is_admitted_anew(sim: Simulator, here: Worl
     proofs = tmp_path / "proofs"
     with running_gate(sim.address, here.trust, proofs=proofs) as gate:
         before = gate.get(TAG)
-    (file,) = proofs.iterdir()
+    file = proofs / "approvals.db"
     good = file.read_bytes()
     spoil = good.index(b'"payload"') + 40
     file.write_bytes(good[:spoil] + bytes([good[spoil] ^ 1]) + good[spoil + 1 :])
