@@ -26,6 +26,10 @@ class GoldsmithError(Exception):
         self.hint = hint
         self.reference = reference or _kebab(type(self).__name__)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes whole, whatever their constructors take."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def as_dict(self) -> dict[str, object]:
         """The error as plain data for `--json`."""
         return {
@@ -107,6 +111,15 @@ class NotReproducible(GoldsmithError):
     """Two builds of the same input gave different digests."""
 
     exit_code = 7
+
+
+def _restored(
+    kind: type[GoldsmithError], args: tuple[object, ...], state: dict[str, object]
+) -> GoldsmithError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def _kebab(name: str) -> str:

@@ -86,6 +86,10 @@ VARIABLES = {
 BESIDE = {
     "lock": ("builder/store.py", "the lock of the whole directory (flock), and who holds it"),
     "registry": ("registry/storage.py", "the data of the storage registry"),
+    "made": (
+        "builder/pipeline/remote.py",
+        "images that a cluster built, by digest: manifests and configurations, without layers",
+    ),
     "gate": ("builder/cli/serve.py", "what `goldsmith serve` has approved, for its next start"),
     "access": ("builder/cli/identity.py", "the tokens, hashed; only for the owner's eyes"),
     "pulls": ("builder/cli/identity.py", "who pulled what, as `goldsmith serve` notes it; kept for 400 days"),

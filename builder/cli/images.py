@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from builder.cli.clustering import Scheduler, TlsCa, TlsCert, TlsKey
 
 Ref = Annotated[str, typer.Argument(metavar="IMAGE", help="An image of the catalogue: python:3.13")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -118,10 +121,15 @@ def run(
     engine: Engines = None,
     policy: Annotated[str | None, typer.Option(help="The policy that judges. Default: baseline.")] = None,
     jobs: Jobs = 1,
+    scheduler: Scheduler = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Take images from their locks to the registry: build, check, scan, judge, sign, publish."""
     from builder.cli import outcomes as shown
+    from builder.cli.clustering import certificates, elsewhere
     from builder.cli.identity import may_publish
     from builder.cli.releasing import ReleaseTools, run_catalogue
     from builder.cli.wiring import Workshop
@@ -133,7 +141,14 @@ def run(
     may_publish(workshop, images or [])
     tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
     reporter = Silent() if as_json else for_people()
-    ends = run_catalogue(tools, images or [], engine or ["direct"], reporter, jobs)
+    engines = engine or ["direct"]
+    with contextlib.ExitStack() as stack:
+        hands = None
+        if scheduler is not None:
+            files = certificates(tls_ca, tls_cert, tls_key)
+            hands, width = stack.enter_context(elsewhere(tools, engines, scheduler, files))
+            jobs = max(jobs, width)
+        ends = run_catalogue(tools, images or [], engines, reporter, jobs, hands)
     outcomes, failures = split(ends)
     if as_json:
         emit_json(

@@ -21,6 +21,7 @@ from builder.oci.client import RegistryClient
 from builder.oci.compress import COMPRESSOR
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.release import Tools
+from builder.pipeline.remote import Elsewhere
 from builder.pipeline.run import Failure, Runner, split
 from builder.policy.schema import Policy
 from builder.report import Reporter
@@ -243,12 +244,12 @@ def run_catalogue(
     engines: Sequence[str],
     reporter: Reporter,
     jobs: int = 1,
-    held: Mapping[str, str] | None = None,
+    hands: Elsewhere | None = None,
 ) -> tuple[ImageEnd, ...]:
-    """The same; returns how each image ended. What is `held`, with the reason, is not tried."""
+    """The same; returns how each image ended. `hands` builds elsewhere."""
     workshop = tools.workshop
     with workshop.store.exclusive("goldsmith run"):
-        ends = runner(tools, engines, reporter, jobs).run_all(refs, held)
+        ends = runner(tools, engines, reporter, jobs, hands).run_all(refs)
     if any(e.outcome is not None and e.outcome.outcome != "unchanged" for e in ends):
         note_publication(workshop.store)
     return ends
@@ -260,7 +261,13 @@ def note_publication(store: Store) -> None:
         write_atomically(store.root / "index" / "stale", b"images were published")
 
 
-def runner(tools: ReleaseTools, engines: Sequence[str], reporter: Reporter, jobs: int = 1) -> Runner:
+def runner(
+    tools: ReleaseTools,
+    engines: Sequence[str],
+    reporter: Reporter,
+    jobs: int = 1,
+    hands: Elsewhere | None = None,
+) -> Runner:
     """The runner of the whole pipeline; whoever uses it holds the state directory."""
     workshop = tools.workshop
     return Runner(
@@ -272,4 +279,5 @@ def runner(tools: ReleaseTools, engines: Sequence[str], reporter: Reporter, jobs
         workshop.settings.now,
         reporter,
         jobs,
+        hands,
     )

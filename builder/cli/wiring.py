@@ -26,6 +26,8 @@ class Workshop:
     settings: Settings
     catalogue: Catalogue
     store: Store
+    # The assembler's packages, when somebody else read them from the catalogue.
+    assembler: LockSection | None = None
 
     @classmethod
     def open(cls) -> Workshop:
@@ -53,11 +55,13 @@ class Workshop:
         if name == "docker":
             from builder.engines.docker import DockerEngine
 
-            return DockerEngine(self.store, self.settings.child_environment, self._assembler())
+            return DockerEngine(self.store, self.settings.child_environment, self.assembler_section())
         raise UsageError(f"there is no engine {name[:50]!r}", hint="direct or docker")
 
-    def _assembler(self) -> LockSection:
+    def assembler_section(self) -> LockSection:
         """The packages of the assembler for this machine; refused when the lock is stale."""
+        if self.assembler is not None:
+            return self.assembler
         from builder.engines.assembler import host_platform
         from builder.stages.lock import builder_section
 
@@ -74,7 +78,7 @@ class Workshop:
         from builder.tools.docker_engine import ensure_engine
 
         def folder() -> Path:
-            return probe_folder(assembler_tar(self._assembler(), self.pool, self.store))
+            return probe_folder(assembler_tar(self.assembler_section(), self.pool, self.store))
 
         engine: ContainerEngine | ToolError
         try:

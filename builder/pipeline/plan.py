@@ -94,15 +94,18 @@ def survey(
 
 
 def _finished(store: Store, input_hash: Digest, engines: Sequence[str]) -> Digest | None:
-    """The digest of the finished image of an input, as `Builder.reuse` would find it."""
-    record = store.record("built", input_hash)
-    try:
-        if record is None or not set(engines) <= set(record["engines"]):
-            return None
-        digest = Digest(record["digest"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return digest if (store.images / digest.hex / "index.json").is_file() else None
+    """The digest of the finished image of an input, as `Builder.reuse` or `Elsewhere.known` finds it."""
+    for kind, folder in (("built", store.images), ("made", store.root / "made")):
+        record = store.record(kind, input_hash)
+        try:
+            if record is None or not set(engines) <= set(record["engines"]):
+                continue
+            digest = Digest(record["digest"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if (folder / digest.hex / "index.json").is_file():
+            return digest
+    return None
 
 
 def decide(

@@ -14,9 +14,12 @@ from builder.pipeline.prepare import Prepared
 _SHOWN = 5  # packages, requests or files that a reason names
 _IDENTITY = {
     "policy": (Cause.POLICY, "the policy is another one"),
+    "exploited": (Cause.POLICY, "the list of known exploited vulnerabilities is another one"),
+    "waivers": (Cause.POLICY, "the waivers are other ones"),
     "database": (Cause.DATABASE, "the vulnerability database is another one"),
     "scanner": (Cause.TOOL, "the scanner is another one"),
     "goldsmith": (Cause.TOOL, "goldsmith is another version"),
+    "provenance": (Cause.TOOL, "goldsmith attests something else"),
     "keys": (Cause.KEYS, "the keys are other ones"),
     "registry": (Cause.LOST, "the registry is another one"),
     "checks": (Cause.DEFINITION, "checks.yaml changed"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from builder.model.digest import Digest
 from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport, Severity
@@ -29,6 +29,22 @@ _RECORDED = {
     "reference",
     "explanation",
 }
+
+
+class Assayers(Protocol):
+    """What evidence is gathered with; it needs no key."""
+
+    @property
+    def check(self) -> Callable[[Target, PlatformImage], CheckReport | NotDone]:
+        """Checks a platform."""
+
+    @property
+    def scan(self) -> Callable[[Target, PlatformImage, Path], tuple[ScanReport, Sboms]]:
+        """Scans it, in a folder for the files between."""
+
+    @property
+    def lint(self) -> Callable[[BuildContext], LintReport | NotDone]:
+        """Lints what it was built of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +116,13 @@ def release(
     tools: Tools,
     store: Store,
     stages: Stages,
+    gathered: tuple[Evidence, ...] | None = None,
 ) -> Release:
-    """Gather the evidence, judge, and publish what was approved; raises what the tools raise."""
-    evidence = tuple(
-        _assay(prepared, image.target, platform, tools, store, stages) for platform in image.platforms
-    )
+    """Gather the evidence, judge, and publish what was approved; raises what the tools raise.
+
+    `gathered` is evidence that was gathered where the image was built.
+    """
+    evidence = gathered or assay(prepared, image, tools, store, stages)
     with stages.stage("judge"):
         verdict = tools.judge(image, evidence)
     if not verdict.approved:
@@ -116,8 +134,17 @@ def release(
     return Release(verdict, evidence, published)
 
 
+def assay(
+    prepared: Prepared, image: BuiltImage, tools: Assayers, store: Store, stages: Stages
+) -> tuple[Evidence, ...]:
+    """The evidence on every platform of an image: checks, scan, lint."""
+    return tuple(
+        _assay(prepared, image.target, platform, tools, store, stages) for platform in image.platforms
+    )
+
+
 def _assay(
-    prepared: Prepared, target: Target, image: PlatformImage, tools: Tools, store: Store, stages: Stages
+    prepared: Prepared, target: Target, image: PlatformImage, tools: Assayers, store: Store, stages: Stages
 ) -> Evidence:
     """Check and scan one platform side by side: one waits for containers, the other computes."""
     with disk_faults(), ThreadPoolExecutor(1) as side, store.scratch("scan") as work:

@@ -12,6 +12,7 @@ from builder.errors import GoldsmithError, PolicyDenied, RegistryError
 from builder.fleet import Ended, State, Task, run_graph
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
+from builder.model.evidence import Evidence
 from builder.model.image import BuiltImage, Target
 from builder.model.outcome import ImageEnd, ImageOutcome, ImageState
 from builder.pipeline.build import Builder
@@ -19,6 +20,7 @@ from builder.pipeline.history import Components, history_of, keep_history, relea
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.progress import Progress
 from builder.pipeline.release import Release, Tools, release, release_key, verdict_holds
+from builder.pipeline.remote import Elsewhere
 from builder.pipeline.timing import Stages
 from builder.policy.explain import explain
 from builder.report import Reporter
@@ -44,13 +46,15 @@ class _Built:
     image: BuiltImage
     anew: bool
     stages: Stages
+    evidence: tuple[Evidence, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
     """Everything a run needs; `still_published` asks the registry for a tag's digest.
 
-    `jobs` images are built at once, and twice as many are released meanwhile.
+    `jobs` images are built at once, and twice as many are released meanwhile. With `elsewhere`
+    they are built, checked and scanned there.
     """
 
     catalogue: Catalogue
@@ -61,6 +65,7 @@ class Runner:
     now: dt.datetime
     reporter: Reporter
     jobs: int = 1
+    elsewhere: Elsewhere | None = None
 
     def run(self, refs: Sequence[str]) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
         """Take the named images (all of them when none is named) and their parents to the registry."""
@@ -127,9 +132,11 @@ class Runner:
                     ends[ref] = ImageEnd(ref, ImageState.FAILED, error=error)
         return prepared, ends
 
-    def _build(self, item: Prepared, parent: BuiltImage | None) -> _Built:
+    def _build(self, item: Prepared, parent: BuiltImage | None, below: Prepared | None) -> _Built:
         stages = Stages(item.target.ref, self.reporter)
         try:
+            if self.elsewhere is not None:
+                return self._have_made(self.elsewhere, item, parent, below, stages)
             found = self.builder.reuse(item)
             image = found or self.builder.build(item, parent, stages)
         except GoldsmithError as error:
@@ -137,6 +144,32 @@ class Runner:
             raise
         self._note_build(item, image.digest)
         return _Built(image, found is None, stages)
+
+    def _have_made(
+        self,
+        elsewhere: Elsewhere,
+        item: Prepared,
+        parent: BuiltImage | None,
+        below: Prepared | None,
+        stages: Stages,
+    ) -> _Built:
+        image = elsewhere.known(item, self.builder.names)
+        if image is not None and self._released(image) is not None:
+            return _Built(image, False, stages)
+        chain = (item,) if below is None else (below, item)
+        digests = {parent.target.ref: parent.digest} if parent else {}
+        with stages.stage("elsewhere"):
+            image, made = elsewhere.make(chain, digests, self.builder.names)
+        stages.seconds.update(made.seconds)
+        self._note_build(item, image.digest)
+        return _Built(image, made.anew, stages, made.evidence)
+
+    def _released(self, image: BuiltImage) -> dict[str, Any] | None:
+        """The record of an image's release, if its verdict is good and its tags are in place."""
+        record = self.store.record("released", release_key(image, self.tools))
+        if record and verdict_holds(record, self.now) and self.still_published(image):
+            return record
+        return None
 
     def _release(
         self, prepared: Prepared, built: _Built, parent: BuiltImage | None, before: ImageOutcome | None
@@ -149,15 +182,14 @@ class Runner:
                 hint=f"goldsmith why {before.ref}",
                 reference=_PARENT_DENIED,
             )
-        key = release_key(image, self.tools)
-        record = self.store.record("released", key)
-        if record and verdict_holds(record, self.now) and self.still_published(image):
-            return _outcome(image, record, stages, anew, self.builder.names)
-        result = release(prepared, image, parent, self.tools, self.store, stages)
+        known = self._released(image)
+        if known is not None:
+            return _outcome(image, known, stages, anew, self.builder.names)
+        result = release(prepared, image, parent, self.tools, self.store, stages, built.evidence)
         record = _record(image, result)
         self.store.remember("verdicts", Digest.of(image.target.ref.encode()), record)
         if result.published:
-            self.store.remember("released", key, record)
+            self.store.remember("released", release_key(image, self.tools), record)
         history = history_of(self.store, image.target.ref)
         keep_history(self.store, history.released(release_identity(image.target, self.tools.identity)))
         return _outcome(image, record, stages, anew, self.builder.names)
@@ -231,6 +263,8 @@ class _Threads:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and self._runner.elsewhere is not None:
+            self._runner.elsewhere.cancel()
         for pool in (self._building, self._releasing):
             pool.shutdown(cancel_futures=kind is not None)
 
@@ -242,7 +276,8 @@ class _Threads:
         below: _Built | None = inputs.get(f"build {above.ref}") if above else None
         parent = below.image if below else None
         if kind == "build":
-            return self._building.submit(self._runner._build, item, parent)
+            under = self._prepared[above.ref] if above else None
+            return self._building.submit(self._runner._build, item, parent, under)
         before = inputs.get(f"release {above.ref}") if above else None
         built = inputs[f"build {ref}"]
         return self._releasing.submit(self._runner._release, item, built, parent, before)

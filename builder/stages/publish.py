@@ -67,13 +67,8 @@ def publish(
     immutable = client.reference(repo, image.immutable_tag)
     _refuse_moved(client, immutable, image.digest)
 
-    parent = _parent(image.target, repository_prefix)
-    layers = _unique(layer.blob for p in image.platforms for layer in p.layers)
-    configs = _unique(p.config for p in image.platforms)
-    sent = 0
-    for blobs in (layers, configs):
-        sent += _push_blobs(client, repo, image, blobs, parent)
-    sent += _push_manifests(client, repo, image)
+    layers, configs = _layers(image), _unique(p.config for p in image.platforms)
+    sent = push_image(image, client, repository_prefix)
     sent += _push_evidence(client, repo, signed.signatures)
     _read_back(client, repo, image, (*layers, *configs))
     _read_back_evidence(client, repo, signed.signatures)
@@ -88,6 +83,23 @@ def publish(
         tags=(image.immutable_tag, image.target.tag),
         uploaded_bytes=sent,
     )
+
+
+def push_image(image: BuiltImage, client: RegistryClient, repository_prefix: str = CANDIDATE) -> int:
+    """Push what an image consists of, by digest: no tag, no signature, so nobody sees it yet.
+
+    Returns the bytes sent; raises RegistryError.
+    """
+    repo = repository(image.target, repository_prefix)
+    parent = _parent(image.target, repository_prefix)
+    sent = 0
+    for blobs in (_layers(image), _unique(p.config for p in image.platforms)):
+        sent += _push_blobs(client, repo, image, blobs, parent)
+    return sent + _push_manifests(client, repo, image)
+
+
+def _layers(image: BuiltImage) -> tuple[Descriptor, ...]:
+    return _unique(layer.blob for p in image.platforms for layer in p.layers)
 
 
 def _refuse_moved(client: RegistryClient, ref: Reference, digest: Digest) -> None:

@@ -41,6 +41,7 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "gate_manifest_p99": ("under 10 ms", lambda r: r.value < 10),
     "gate_blob": ("ratio at least 0.8", lambda r: r.ratio >= 0.8),
     "plan_1000": ("under 5 s", lambda r: r.value < 5),
+    "dag_overhead_dask": ("under 30 ms", lambda r: r.value < 30),
     "dag_overhead": ("under 10 ms", lambda r: r.value < 10),
     "gate_start_10000": ("under 5 s", lambda r: r.value < 5),
 }
