@@ -10,10 +10,15 @@ import typer
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator
+
+    from builder.cli.identity import Caller
     from builder.store import Store
     from registry.index.queries import Answer
     from registry.index.rebuild import Rebuilt
     from registry.index.schema import Place
+    from registry.pulls import Pull
 
 _ROWS_MAX = 100  # images that are shown to people; --json has all of them
 
@@ -54,6 +59,7 @@ def reindex(
             settings.now,
             afresh=afresh,
             ledger_entries=ledger_length(store),
+            journal=recent_pulls(store, settings.now),
         )
     _tell_rebuilt(done, as_json)
     if done.problems:
@@ -68,6 +74,7 @@ def affected(
     as_json: AsJson = False,
 ) -> None:
     """Which images a vulnerability or a package concerns, on which channels, and who pulled them."""
+    from builder.cli.identity import caller
     from builder.report import emit, emit_json
     from builder.settings import Settings
     from builder.store import Store
@@ -80,7 +87,7 @@ def affected(
     store = Store(settings.state)
     place = index_place(store)
     path = place.require()
-    found = queries.affected(path, what, settings.now)
+    found = _as_allowed(queries.affected(path, what, settings.now), caller(settings, store))
     behind = _behind(place, path, store)
     if as_json:
         emit_json({**found.as_dict(), "indexed_at": facts_of(path).get("made_at", ""), "behind": behind})
@@ -99,6 +106,21 @@ def index_place(store: Store) -> Place:
     return Place(store.root / "index")
 
 
+def recent_pulls(store: Store, now: dt.datetime) -> Iterator[Pull]:
+    """What was pulled in the days that `affected` tells of; raises ToolError when that cannot be read."""
+    import datetime as dt
+
+    from builder.cli.identity import pulls_folder
+    from builder.errors import ToolError
+    from registry.index.queries import PULLED_DAYS
+    from registry.pulls import pulls
+
+    try:
+        yield from pulls(pulls_folder(store), now - dt.timedelta(days=PULLED_DAYS))
+    except OSError as error:
+        raise ToolError("the journal of pulls cannot be read", context=str(error)) from None
+
+
 def ledger_length(store: Store) -> int:
     """How many entries the ledger says it has; 0 when there is none."""
     from builder.cli.audit import ledger_folder
@@ -109,6 +131,20 @@ def ledger_length(store: Store) -> int:
         return parse_head((ledger_folder(store) / "head.json").read_bytes())[0].entries
     except (OSError, GoldsmithError):
         return 0
+
+
+def _as_allowed(found: Answer, who: Caller) -> Answer:
+    """Who pulled an image is told to those who may read the audit of it."""
+    from dataclasses import replace
+
+    from registry.access.identity import may
+    from registry.access.roles import Permission
+
+    def told(name: str) -> bool:
+        return may(who.identity, Permission.READ_AUDIT, name)
+
+    images = (i if told(i.ref.partition(":")[0]) else replace(i, pulls=()) for i in found.images)
+    return replace(found, images=tuple(images))
 
 
 def _behind(place: Place, path: Path, store: Store) -> str:

@@ -33,7 +33,7 @@ def rescan(
 
     Exit code 4 when something was not scanned, or could not be carried out.
     """
-    from builder.cli.knowledge import index_place, ledger_length
+    from builder.cli.knowledge import index_place, ledger_length, recent_pulls
     from builder.cli.promotion import open_office
     from builder.cli.releasing import ReleaseTools
     from builder.report import emit_json
@@ -56,6 +56,7 @@ def rescan(
                 trivy=tools.trivy,
                 target=workshop.catalogue.find,
                 ledger_entries=lambda: ledger_length(store),
+                journal=lambda: recent_pulls(store, settings.now),
                 policies=(ReleaseTools(workshop, "import", settings.trivy_db).policy,),
             )
             done = run.rescan(office, desk, quarantine_all=quarantine_all)

@@ -33,6 +33,7 @@ from registry import changes
 from registry.index import schema
 from registry.index.reading import ImageFacts, evidence_mark, read_image
 from registry.index.writing import Problem, Writer
+from registry.pulls import Pull
 
 _THREADS = 8
 _AHEAD = 4 * _THREADS  # images that are read and not yet written
@@ -84,10 +85,12 @@ def reindex(
     *,
     afresh: bool = False,
     ledger_entries: int = 0,
+    journal: Iterable[Pull] = (),
 ) -> Rebuilt:
     """Make the next generation of the index and put it in place; `afresh` forgets the one before.
 
-    `ledger_entries` is the ledger's length now: by it the index is known to be behind later. Raises
+    `ledger_entries` is the ledger's length now: by it the index is known to be behind later. `journal`
+    is what was pulled in the last time (`PULLED_DAYS` is what is asked for). Raises
     RegistryError when the registry cannot be read, ToolError when the file cannot be written.
     """
     identity = {"registry": host, "keys": _keys(trust)}
@@ -100,7 +103,7 @@ def reindex(
             kept = schema.facts_of(old)
         engine = schema.engine(path, create=True)
         with engine.begin() as connection:
-            rebuilt = _fill(connection, path, host, registry, trust)
+            rebuilt = _fill(connection, path, host, registry, trust, journal)
             said = {
                 **kept,
                 **identity,
@@ -117,7 +120,14 @@ def reindex(
     return rebuilt
 
 
-def _fill(connection: Connection, path: Path, host: str, registry: ListingRegistry, trust: Trust) -> Rebuilt:
+def _fill(
+    connection: Connection,
+    path: Path,
+    host: str,
+    registry: ListingRegistry,
+    trust: Trust,
+    journal: Iterable[Pull],
+) -> Rebuilt:
     writer = Writer(connection)
     known = writer.marks()
     problems: list[Problem] = []
@@ -153,6 +163,7 @@ def _fill(connection: Connection, path: Path, host: str, registry: ListingRegist
     for repository, digest_text in set(known) - seen:
         writer.drop(repository, digest_text)
     writer.finish(problems)
+    writer.pulled(journal)
     return Rebuilt(path, writer.count(), read, tuple(problems))
 
 

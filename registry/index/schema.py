@@ -144,7 +144,7 @@ findings = Table(
     Column("fixed_version", String, nullable=False),
     sqlite_with_rowid=False,
 )
-# Who pulled what on which day, from the gate's journal.
+# Who pulled which image on which day, from the gate's journal; also one that has left the registry.
 pulls = Table(
     "pulls",
     metadata,

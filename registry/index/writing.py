@@ -19,6 +19,7 @@ from builder.model.verdict import Verdict
 from builder.signing.predicates import timestamp
 from registry.index import schema as s
 from registry.index.reading import Flaw, ImageFacts, Package, PlatformFacts
+from registry.pulls import Pull
 
 _ROWS = 50_000  # that are collected before they are written
 _TEXT_MAX = 1000  # characters
@@ -126,6 +127,31 @@ class Writer:
         for package, flaws in found.items():
             self._flaws[package] = flaws
             self._looked[package] = (updated, database)
+
+    def pulled(self, journal: Iterable[Pull]) -> None:
+        """Who pulled what: the journal takes the place of what was known before.
+
+        A client pulls the index and then a platform of it: that is one pull. What is pulled by a
+        platform's digest alone is a pull of the image, too.
+        """
+        joined = s.platforms.join(s.images, s.platforms.c.image == s.images.c.id)
+        query = select(s.platforms.c.digest, s.images.c.digest).select_from(joined)
+        image_of: dict[str, str] = {row[0]: row[1] for row in self._connection.execute(query)}
+        counts: dict[tuple[str, str, str], list[int]] = {}
+        newest: dict[tuple[str, str, str], str] = {}
+        for one in journal:
+            at = timestamp(one.at)
+            key = (image_of.get(one.digest, one.digest), one.who, at[:10])
+            count = counts.setdefault(key, [0, 0])
+            count[one.digest in image_of] += one.count
+            newest[key] = max(newest.get(key, ""), at)
+        self._execute(delete(s.pulls))
+        rows = [
+            {"digest": d, "who": who, "day": day, "count": max(count), "last_at": newest[d, who, day]}
+            for (d, who, day), count in counts.items()
+        ]
+        if rows:
+            self._execute(insert(s.pulls), rows)
 
     def finish(self, problems: Iterable[Problem]) -> None:
         """Write everything, and forget images without a place and packages without an image."""

@@ -19,7 +19,7 @@ Coverage is the share of served images that were scanned. It must be 1.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +46,7 @@ from registry.index.rebuild import ListingRegistry, reindex
 from registry.index.writing import Problem, Writer
 from registry.ledger import Action
 from registry.office import Office
+from registry.pulls import Pull
 from registry.recheck import attested_case
 from registry.rescan.inventory import Image, Inventory, read_inventory
 from registry.rescan.judging import BY_RESCAN, Bench, Judged, Outcome, Scanned, judge, requests
@@ -70,6 +71,7 @@ class Desk:
     target: Callable[[str], Target]  # in the catalogue; raises UsageError
     ledger_entries: Callable[[], int]
     policies: tuple[Policy, ...] = ()  # of images that others made
+    journal: Callable[[], Iterable[Pull]] = tuple  # what was pulled lately
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
         office.trust,
         office.now,
         ledger_entries=desk.ledger_entries(),
+        journal=desk.journal(),
     )
     inventory = read_inventory(rebuilt.path)
     # 2. is there anything to do

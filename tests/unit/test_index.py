@@ -15,6 +15,7 @@ from builder.model.platform import Platform
 from builder.signing.trust import Trust
 from registry.index import schema
 from registry.index.queries import Answer, affected
+from registry.pulls import Pull
 from tests.support.evidence import new_keys
 from tests.support.images import AMD64, NOW
 from tests.support.indexes import Fleet, binary, database, finding
@@ -148,6 +149,30 @@ def test_waivers_and_expiry_come_from_the_newest_verdict_of_all_places(fleet: Fl
     image = ask(fleet).images[0]
     assert (image.repositories, image.waivers) == (("candidate/python", "python"), ("W-1",))
     assert image.expires_at == "2026-03-06T12:00:00Z"
+
+
+def test_who_pulled_an_image_lately_is_told_once_for_index_and_platform(fleet: Fleet) -> None:
+    here = fleet.image([LIBSSL], [finding(CVE, LIBSSL)])
+    index, platform = here.image.digest, here.image.platforms[0].manifest.digest
+
+    def pull(days: float, who: str, digest: Digest, count: int = 1) -> Pull:
+        return Pull(NOW - days * DAY, who, "python", digest, "", count)
+
+    journal = [
+        *(pull(2, "user:ann", digest, 3) for digest in (index, platform)),
+        pull(1, "user:ann", platform),
+        pull(29, "robot:ci", platform, 7),
+        pull(31, "user:old", index),
+        pull(1, "user:bob", Digest.of(b"another image")),
+    ]
+    fleet.reindex(journal=journal)
+    found = ask(fleet).images[0].pulls
+    assert [(p.who, p.count, p.last_at[:10]) for p in found] == [
+        ("user:ann", 4, "2026-02-28"),
+        ("robot:ci", 7, "2026-01-31"),
+    ]
+    fleet.reindex(journal=journal[:1])
+    assert [p.who for p in ask(fleet).images[0].pulls] == ["user:ann"]
 
 
 def test_unchanged_images_are_not_read_again(fleet: Fleet) -> None:
