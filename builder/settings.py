@@ -16,6 +16,7 @@ from builder.errors import UsageError
 
 KEY_ROLES = ("root", "builder", "verdict", "approver")
 
+_NOTIFY = "GOLDSMITH_NOTIFY_"  # + TARGET
 _CATALOGUE_DEPTH_MAX = 32  # folders looked at upwards
 
 # What a child process may see of our environment: nothing that changes what it prints.
@@ -54,6 +55,7 @@ class Settings:
     debian_keyring: str | None = None
     upstream_user: str | None = None
     upstream_password: str | None = field(default=None, repr=False)
+    notify_addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(
@@ -100,6 +102,11 @@ class Settings:
             debian_keyring=env.get("GOLDSMITH_DEBIAN_KEYRING") or None,
             upstream_user=env.get("GOLDSMITH_UPSTREAM_USER") or None,
             upstream_password=env.get("GOLDSMITH_UPSTREAM_PASSWORD") or None,
+            notify_addresses={
+                name.removeprefix(_NOTIFY).lower().replace("_", "-"): value
+                for name, value in env.items()
+                if name.startswith(_NOTIFY) and value
+            },
         )
 
 

@@ -389,6 +389,8 @@ def configuration() -> str:
         "Programs that goldsmith starts see none of these, and of the rest of the environment only: "
         + ", ".join(f"`{name}`" for name in passed)
         + ". `LC_ALL` and `TZ` are fixed.\n",
+        "`GOLDSMITH_NOTIFY_` with the name of a target at its end (`GOLDSMITH_NOTIFY_WEB_TEAM`) is that target's address. "
+        "See [notifications](../guide/notifications.md).\n",
         "Set-up (`.ci/bootstrap`) also knows `GOLDSMITH_PYTHON`: the Python to make the virtual environment with.\n",
     ]
     return page(lines)

@@ -51,6 +51,7 @@ _GROUPS = (
     "rehearsal",
     "inventory",
     "diff",
+    "notify",
 )
 
 app = typer.Typer(

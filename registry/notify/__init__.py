@@ -1,0 +1,1 @@
+"""Who is told what: events of the ledger → rules → outbox → delivery."""

@@ -1,0 +1,217 @@
+"""The outbox: what is to be told, kept until it was. Each message is there once.
+
+Events and the place in the ledger up to which they were taken are written in one transaction, so
+that nothing is lost and nothing told twice because a run was cut. A message that was sent, and not
+marked because the process was killed in between, is sent once more: it is at least once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, UniqueConstraint, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from registry.index.schema import engine
+from registry.ledger import Entry
+from registry.notify.events import TURNED_BAD, Event, of_entry
+from registry.notify.rules import NotifyFile
+
+WAITING, SENT, DEAD = "waiting", "sent", "dead"
+ATTEMPTS_MAX = 8
+_BACKOFF = dt.timedelta(minutes=1)
+_BACKOFF_MAX = dt.timedelta(hours=6)
+_CURSOR = "ledger"
+_AT_ONCE = 500  # messages of one delivery
+_ERROR_MAX = 300  # characters
+
+metadata = MetaData()
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("event", String, nullable=False),
+    Column("target", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("ref", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("body", String, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", String, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("sent_at", String, nullable=False),
+    Column("error", String, nullable=False),
+    UniqueConstraint("event", "target"),
+)
+cursors = Table(
+    "cursors", metadata, Column("name", String, primary_key=True), Column("value", Integer, nullable=False)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of the outbox, as it stands; times are RFC 3339 UTC, empty where there is none."""
+
+    id: int
+    event: str
+    target: str
+    kind: str
+    ref: str
+    digest: str
+    title: str
+    body: str
+    state: str
+    attempts: int
+    due_at: str
+    created_at: str
+    sent_at: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What became of the messages that were due."""
+
+    sent: int
+    failed: int
+    dead: int
+
+
+class Outbox:
+    """The outbox in a file; `now` is the time of the run."""
+
+    def __init__(self, path: Path, now: dt.datetime) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine, self._now = engine(path), now
+        with self._engine.begin() as connection:
+            metadata.create_all(connection)
+
+    def collect(
+        self,
+        entries: Iterable[Entry],
+        rules: NotifyFile,
+        owner_of: Callable[[str], str],
+        pulled_by: Callable[[str], Iterable[str]],
+    ) -> int:
+        """Take the ledger's new decisions in; returns how many messages that made.
+
+        `owner_of` gives the owner of an image by its name, `pulled_by` the identities that lately
+        pulled a digest. The first time, only what is decided from then on is told.
+        """
+        listed = list(entries)
+        newest = listed[-1].sequence if listed else 0
+        with self._engine.begin() as connection:
+            seen = connection.scalar(select(cursors.c.value).where(cursors.c.name == _CURSOR))
+            made = 0
+            for entry in listed if seen is not None else ():
+                found = of_entry(entry) if entry.sequence > (seen or 0) else None
+                if found is None:
+                    continue
+                made += self._add(connection, found, found.key, rules.targets(found, owner_of(found.image)))
+                if found.kind in TURNED_BAD:
+                    identities = pulled_by(found.digest)
+                    told = dict.fromkeys(t for who in identities for t in rules.targets_of(who))
+                    # Once for a digest that turned bad, whatever is decided on it afterwards.
+                    made += self._add(connection, found, f"pulled/{found.digest}", tuple(told))
+            connection.execute(
+                insert(cursors)
+                .values(name=_CURSOR, value=newest)
+                .on_conflict_do_update(index_elements=["name"], set_={"value": max(newest, seen or 0)})
+            )
+        return made
+
+    def add(self, event: Event, rules: NotifyFile, owner: str) -> int:
+        """Take one event in; returns how many messages that made, 0 when it was there before."""
+        with self._engine.begin() as connection:
+            return self._add(connection, event, event.key, rules.targets(event, owner))
+
+    def deliver(self, send: Callable[[str, str, str], str]) -> Delivered:
+        """Send what is due; `send(target, title, body)` returns what went wrong, empty when nothing did.
+
+        A message is tried again after 1, 2, 4 … minutes, at most six hours, and is dead after
+        eight times.
+        """
+        sent = failed = dead = 0
+        for message in self._claim():
+            error = send(message.target, message.title, message.body)[:_ERROR_MAX]
+            if not error:
+                sent += 1
+                self._set(message.id, state=SENT, sent_at=_text(self._now), error="")
+            elif message.attempts + 1 >= ATTEMPTS_MAX:
+                dead += 1
+                self._set(message.id, state=DEAD, error=error)
+            else:
+                failed += 1
+                self._set(message.id, error=error)
+        return Delivered(sent, failed, dead)
+
+    def list(self, state: str = "") -> tuple[Message, ...]:
+        """The messages, the newest first; of one state, or all."""
+        query = select(messages).order_by(messages.c.id.desc())
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(messages.c.state == state) if state else query)
+            return tuple(Message(**row._mapping) for row in rows)
+
+    def replay(self, ids: Iterable[int] = ()) -> int:
+        """Make dead messages (all, or these) due again; returns how many."""
+        wanted = list(ids)
+        change = update(messages).where(messages.c.state == DEAD)
+        if wanted:
+            change = change.where(messages.c.id.in_(wanted))
+        with self._engine.begin() as connection:
+            done = connection.execute(change.values(state=WAITING, attempts=0, due_at=_text(self._now)))
+            return int(done.rowcount)
+
+    def _claim(self) -> tuple[Message, ...]:
+        """What is due; it is put off at once, so that another sender at the same time leaves it alone."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(
+                select(messages)
+                .where(messages.c.state == WAITING, messages.c.due_at <= _text(self._now))
+                .order_by(messages.c.id)
+                .limit(_AT_ONCE)
+            )
+            found = tuple(Message(**row._mapping) for row in rows)
+            for one in found:
+                pause = min(_BACKOFF * 2**one.attempts, _BACKOFF_MAX)
+                connection.execute(
+                    update(messages)
+                    .where(messages.c.id == one.id)
+                    .values(attempts=one.attempts + 1, due_at=_text(self._now + pause))
+                )
+        return found
+
+    def _set(self, number: int, **values: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(update(messages).where(messages.c.id == number).values(**values))
+
+    def _add(self, connection: Connection, event: Event, key: str, targets: tuple[str, ...]) -> int:
+        made = 0
+        for target in targets:
+            values: Mapping[str, object] = {
+                "event": key,
+                "target": target,
+                "kind": event.kind.value,
+                "ref": event.ref,
+                "digest": event.digest,
+                "title": event.title,
+                "body": event.body,
+                "state": WAITING,
+                "attempts": 0,
+                "due_at": _text(self._now),
+                "created_at": _text(self._now),
+                "sent_at": "",
+                "error": "",
+            }
+            done = connection.execute(insert(messages).values(**values).on_conflict_do_nothing())
+            made += int(done.rowcount)
+        return made
+
+
+def _text(at: dt.datetime) -> str:
+    return at.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

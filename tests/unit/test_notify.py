@@ -1,0 +1,280 @@
+"""Who is told what, once, and what becomes of messages that nobody takes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from builder.cli import main as command_line
+from builder.model.digest import Digest
+from builder.model.evidence import Severity
+from registry.ledger import Action, Entry, Fact
+from registry.notify.delivery import sender
+from registry.notify.events import Kind, event, of_entry
+from registry.notify.outbox import ATTEMPTS_MAX, DEAD, SENT, WAITING, Delivered, Outbox
+from registry.notify.rules import NotifyFile
+from tests.support.catalogue import image, write
+from tests.support.images import NOW
+
+PYTHON = Digest.of(b"python")
+MINUTE = dt.timedelta(minutes=1)
+
+
+def entry(
+    number: int, what: Action = Action.PROMOTE, ref: str = "python:3.13", why: str = "", **after: str
+) -> Entry:
+    fact = Fact("user:ann", what, ref, PYTHON, {}, after, why)
+    return Entry(number, NOW, fact, Digest.of(b"before"), Digest.of(b"%d" % number))
+
+
+def rules(*listed: dict[str, Any], pullers: Mapping[str, list[str]] | None = None) -> NotifyFile:
+    return NotifyFile.model_validate_json(
+        json.dumps({"schema": 1, "rules": list(listed), "pullers": pullers or {}})
+    )
+
+
+EVERYTHING = rules({"events": [k.value for k in Kind], "to": ["chat"]})
+
+
+class Box:
+    """An outbox, a clock, and a service that takes messages or does not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.now = folder / "outbox.db", NOW
+        self.taken: list[tuple[str, str, str]] = []
+        self.error = ""
+        self.pulled: list[str] = []
+
+    @property
+    def outbox(self) -> Outbox:
+        return Outbox(self.path, self.now)
+
+    def collect(self, *entries: Entry, by: NotifyFile = EVERYTHING) -> int:
+        return self.outbox.collect(entries, by, lambda name: f"owner of {name}", lambda digest: self.pulled)
+
+    def deliver(self) -> Delivered:
+        def send(target: str, title: str, body: str) -> str:
+            if not self.error:
+                self.taken.append((target, title, body))
+            return self.error
+
+        return self.outbox.deliver(send)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    made = Box(tmp_path)
+    made.collect(entry(1))  # what was before anybody wanted to be told
+    return made
+
+
+def test_the_past_is_not_told_when_it_begins(box: Box) -> None:
+    assert box.outbox.list() == ()
+    assert box.collect(entry(1), entry(2)) == 1
+
+
+def test_a_decision_is_told_once_however_often_it_is_met(box: Box) -> None:
+    assert box.collect(entry(1), entry(2, why="new packages")) == 1
+    assert box.collect(entry(1), entry(2)) == 0
+    assert box.deliver() == Delivered(1, 0, 0)
+    assert box.deliver() == Delivered(0, 0, 0)
+    ((target, title, body),) = box.taken
+    assert (target, title) == ("chat", "python:3.13 was promoted")
+    assert "why: new packages" in body
+    assert "by user:ann" in body
+
+
+def test_what_is_no_decision_on_an_image_is_no_event() -> None:
+    assert of_entry(entry(1, Action.CREATE_TOKEN)) is None
+
+
+def test_a_run_that_is_cut_while_it_collects_loses_nothing(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> str:
+        raise SQLAlchemyError("killed")
+
+    with pytest.raises(SQLAlchemyError):
+        box.outbox.collect([entry(1), entry(2), entry(3)], EVERYTHING, cut, lambda d: ())
+    assert box.collect(entry(1), entry(2), entry(3)) == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"events": ["promoted"]}, True),
+        ({"events": ["withdrawn"]}, False),
+        ({"events": ["promoted"], "images": ["python*"]}, True),
+        ({"events": ["promoted"], "images": ["base", "node"]}, False),
+        ({"events": ["promoted"], "owners": ["owner of python"]}, True),
+        ({"events": ["promoted"], "owners": ["somebody"]}, False),
+        ({"events": ["promoted"], "severity": "CRITICAL"}, True),
+    ],
+)
+def test_rules_choose_by_event_image_and_owner(box: Box, rule: dict[str, Any], told: bool) -> None:
+    assert bool(box.collect(entry(2), by=rules({**rule, "to": ["chat"]}))) is told
+
+
+@pytest.mark.parametrize(
+    ("severity", "told"), [(Severity.CRITICAL, 1), (Severity.HIGH, 1), (Severity.LOW, 0)]
+)
+def test_rules_choose_by_severity(box: Box, severity: Severity, told: int) -> None:
+    late = event("late/1", Kind.LATE, "python:3.13", "", "late", "it is late", severity)
+    assert box.outbox.add(late, rules({"events": ["late"], "severity": "HIGH", "to": ["chat"]}), "x") == told
+    assert box.outbox.add(late, rules({"events": ["late"], "severity": "HIGH", "to": ["chat"]}), "x") == 0
+
+
+def test_who_pulled_a_digest_that_turned_bad_is_told_once_with_the_replacement(box: Box) -> None:
+    told = rules(pullers={"token:web": ["web-team"], "*": ["everybody"]})
+    box.pulled = ["token:web", "token:other", "user:ann"]
+    instead = f"python:3.13@{Digest.of(b'better')}"
+    withdrawn = entry(2, Action.REVOKE, why="leaks", replacement=instead)
+    assert box.collect(withdrawn, by=told) == 2
+    # Another decision on the same digest tells them nothing new.
+    assert box.collect(withdrawn, entry(3, Action.QUARANTINE), by=told) == 0
+    box.deliver()
+    assert {t for t, _, _ in box.taken} == {"web-team", "everybody"}
+    assert all(instead in body for _, _, body in box.taken)
+
+
+def test_nobody_who_pulled_is_told_of_good_news(box: Box) -> None:
+    box.pulled = ["token:web"]
+    assert box.collect(entry(2), by=rules(pullers={"*": ["everybody"]})) == 0
+
+
+def test_a_message_that_is_not_taken_is_tried_again_later_and_given_up_at_last(box: Box) -> None:
+    box.collect(entry(2))
+    box.error = "down"
+    pauses = []
+    for _ in range(ATTEMPTS_MAX - 1):
+        assert box.deliver() == Delivered(0, 1, 0)
+        assert box.deliver() == Delivered(0, 0, 0), "not before it is due"
+        (message,) = box.outbox.list(WAITING)
+        due = dt.datetime.fromisoformat(message.due_at)
+        pauses.append(due - box.now)
+        box.now = due
+    assert pauses[:4] == [MINUTE, 2 * MINUTE, 4 * MINUTE, 8 * MINUTE]
+    assert box.deliver() == Delivered(0, 0, 1)
+    assert [m.error for m in box.outbox.list(DEAD)] == ["down"]
+    box.now += dt.timedelta(days=9)
+    assert box.deliver() == Delivered(0, 0, 0)
+
+    box.error = ""
+    assert box.outbox.replay() == 1
+    assert box.deliver() == Delivered(1, 0, 0)
+    assert [m.state for m in box.outbox.list()] == [SENT]
+
+
+def test_two_senders_at_once_send_it_once(box: Box) -> None:
+    box.collect(entry(2))
+    inner: list[Delivered] = []
+
+    def send(target: str, title: str, body: str) -> str:
+        inner.append(box.deliver())
+        return ""
+
+    assert box.outbox.deliver(send) == Delivered(1, 0, 0)
+    assert inner == [Delivered(0, 0, 0)]
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\rb", "\u202egnp.exe", "x" * 100_000])
+def test_texts_of_strangers_are_cut_and_plain(text: str) -> None:
+    found = of_entry(entry(2, why=text))
+    assert found is not None
+    assert len(found.body) <= 2000
+    assert not any(bad in found.body for bad in ("\x1b", "\r", "\u202e"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"events": ["exploded"], "to": ["chat"]},
+        {"events": [], "to": ["chat"]},
+        {"events": ["promoted"], "to": []},
+        {"events": ["promoted"], "to": ["https://hooks.example/secret"]},
+        {"events": ["promoted"], "images": ["[a-z]*"], "to": ["chat"]},
+        {"events": ["promoted"], "severity": "BAD", "to": ["chat"]},
+        {"events": ["promoted"], "to": ["chat"], "url": "x"},
+    ],
+)
+def test_an_unsound_rule_is_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        rules(value)
+
+
+class Service:
+    """A webhook on loopback; it answers with `code`."""
+
+    def __init__(self) -> None:
+        self.code, self.taken = 200, []  # type: tuple[int, list[dict[str, Any]]]
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                service.taken.append(json.loads(data))
+                self.send_response(service.code)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"json://127.0.0.1:{self.server.server_port}/hook?+X-Secret=s3cr3t-value"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def test_a_webhook_gets_the_message(service: Service) -> None:
+    assert sender({"chat": service.address})("chat", "a title", "a body\nof two lines") == ""
+    (taken,) = service.taken
+    assert (taken["title"], taken["message"]) == ("a title", "a body\nof two lines")
+
+
+def test_what_goes_wrong_is_said_without_the_secret(
+    service: Service, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    send = sender({"chat": service.address, "odd": "nothing://s3cr3t-value"})
+    service.code = 500
+    assert send("chat", "t", "b") == "the service did not take it"
+    assert send("odd", "t", "b") == "the address is none that apprise knows"
+    assert "GOLDSMITH_NOTIFY_WEB_TEAM" in send("web-team", "t", "b")
+    said = capsys.readouterr()
+    assert "s3cr3t-value" not in said.out + said.err + caplog.text
+
+
+def test_the_commands_send_and_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write(tmp_path / "catalogue", image("base"))
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("GOLDSMITH_CATALOGUE", raising=False)
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("GOLDSMITH_NOTIFY_TEAM_CHAT", service.address)
+    assert command_line.run(["notify", "test", "team-chat"]) == 0
+    assert len(service.taken) == 1
+    assert command_line.run(["notify", "test", "other"]) == 5
+    assert command_line.run(["notify", "send"]) == 2
+    assert "notify.yaml" in capsys.readouterr().err
+    (root / "notify.yaml").write_text("schema: 1\nrules: [{events: [promoted], to: [team-chat]}]\n")
+    assert command_line.run(["init", "--json"]) == 0
+    capsys.readouterr()
+    assert command_line.run(["notify", "send", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"new": 0, "sent": 0, "failed": 0, "dead": 0}
+    assert command_line.run(["notify", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"messages": []}
+    assert command_line.run(["notify", "list", "--state", "lost"]) == 2
