@@ -1,16 +1,16 @@
-"""Commands that bring images in from elsewhere, and take them to networks that reach nothing: import."""
+"""Commands that bring images in from elsewhere: import."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.errors import GoldsmithError, UsageError
+from builder.cli.bundles import bring, journal
+from builder.errors import UsageError
 
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
@@ -25,9 +25,45 @@ if TYPE_CHECKING:
     from registry.upstream.source import Source
 
 _POLICY = "import"
-_JOURNAL = "imports.jsonl"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Where = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="HOST/NAME@sha256:…, or the path of an OCI layout (folder, tar) or docker archive.",
+    ),
+]
+Name = Annotated[str, typer.Option("--as", metavar="NAME:TAG", help="What it is called here.")]
+Until = Annotated[
+    str, typer.Option("--end-of-life", metavar="DATE", help="Until when its makers support it.")
+]
+Owner = Annotated[str, typer.Option("--owner", metavar="NAME", help="Who answers for it here.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="What it is for; for those who approve it.")]
+Platforms = Annotated[
+    list[str] | None,
+    typer.Option("--platform", help="linux/amd64 or linux/arm64; by default all of these that there are."),
+]
+TokenHosts = Annotated[
+    list[str] | None,
+    typer.Option("--token-host", metavar="HOST", help="A host that may issue tokens for the registry."),
+]
+RedirectHosts = Annotated[
+    list[str] | None,
+    typer.Option("--redirect-host", metavar="HOST", help="A host that the registry may send blobs from."),
+]
+IsBundle = Annotated[
+    bool, typer.Option("--bundle", help="SOURCE is what `goldsmith export` wrote on the other side.")
+]
+TrustFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust", metavar="DIR", help="With --bundle: the public keys of the other side. Default: ours."
+    ),
+]
+Sample = Annotated[
+    bool, typer.Option("--accept-sample", help="With --bundle: accept verdicts with the sample database.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,41 +72,30 @@ def register(app: typer.Typer) -> None:
 
 
 def import_(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="HOST/NAME@sha256:…, or the path of an OCI layout (folder, tar) or docker archive.",
-        ),
-    ],
-    name: Annotated[str, typer.Option("--as", metavar="NAME:TAG", help="What it is called here.")],
-    end_of_life: Annotated[
-        str, typer.Option("--end-of-life", metavar="DATE", help="Until when its makers support it.")
-    ],
-    owner: Annotated[str, typer.Option("--owner", metavar="NAME", help="Who answers for it here.")],
-    why: Annotated[
-        str, typer.Option("--why", metavar="TEXT", help="What it is for; for those who approve it.")
-    ],
-    platform: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--platform", help="linux/amd64 or linux/arm64; by default all of these that there are."
-        ),
-    ] = None,
-    token_host: Annotated[
-        list[str] | None,
-        typer.Option("--token-host", metavar="HOST", help="A host that may issue tokens for the registry."),
-    ] = None,
-    redirect_host: Annotated[
-        list[str] | None,
-        typer.Option("--redirect-host", metavar="HOST", help="A host that the registry may send blobs from."),
-    ] = None,
+    source: Where,
+    name: Name = "",
+    end_of_life: Until = "",
+    owner: Owner = "",
+    why: Why = "",
+    platform: Platforms = None,
+    token_host: TokenHosts = None,
+    redirect_host: RedirectHosts = None,
+    bundle: IsBundle = False,
+    trust: TrustFolder = None,
+    accept_sample: Sample = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Bring in an image that others made: into quarantine, judged by the policy `import` and signed.
 
-    Nobody can pull it before somebody approved it and it was promoted.
+    Nobody can pull it before somebody approved it and it was promoted. With --bundle: bring in what
+    was promoted elsewhere, verified with nothing but public keys; 4 when an image was left out.
     """
+    if bundle:
+        if any((name, end_of_life, owner, platform)):
+            raise UsageError("a bundle says itself what it holds", hint="goldsmith import BUNDLE --bundle")
+        return bring(Path(source), trust, accept_sample, why, as_json)
+    if trust is not None or accept_sample:
+        raise UsageError("--trust and --accept-sample are for bundles", hint="add --bundle")
     from builder.cli.promotion import open_office
     from builder.report import Silent, for_people
     from registry.access.roles import Permission
@@ -80,7 +105,7 @@ def import_(
     with open_office(_POLICY) as (workshop, office, who):
         wish = _wish(name, end_of_life, owner, why, platform or [])
         who.require(Permission.IMPORT, wish.name)
-        with _journal(workshop, office, source, wish):
+        with journal(workshop.store, office.now, office.who, source, wish.ref):
             found = _source(source, workshop.settings, office.work, token_host or [], redirect_host or [])
             with workshop.store.exclusive(f"goldsmith import {wish.ref}"):
                 done = import_image(
@@ -92,6 +117,7 @@ def import_(
                     lambda what: reporter.note(f"{wish.ref}: {what}"),
                 )
     _tell(done, as_json)
+    return 0
 
 
 def _wish(name: str, end_of_life: str, owner: str, why: str, platforms: list[str]) -> Wish:
@@ -174,34 +200,6 @@ def _instruments(workshop: Workshop, office: Office) -> Instruments:
         return publish(image, office.client, QUARANTINES)
 
     return Instruments(scanned, judged, signed, published)
-
-
-@contextlib.contextmanager
-def _journal(workshop: Workshop, office: Office, source: str, wish: Wish) -> Iterator[None]:
-    """One line for each attempt, whatever became of it: a refusal is told to nobody else."""
-    from builder.model.digest import canonical_json
-    from builder.signing.predicates import timestamp
-    from registry.redaction import redact
-
-    line: dict[str, Any] = {
-        "at": timestamp(office.now),
-        "who": office.who,
-        "as": wish.ref,
-        "source": source[:500],
-    }
-    try:
-        yield
-        line["outcome"] = "imported"
-    except GoldsmithError as error:
-        line |= {"outcome": "refused", "reason": error.reference, "message": error.message[:500]}
-        raise
-    except BaseException as error:
-        line |= {"outcome": "failed", "reason": type(error).__name__}
-        raise
-    finally:
-        line = {k: redact(v) if k in ("source", "message") else v for k, v in line.items()}
-        with contextlib.suppress(OSError), open(workshop.store.run / _JOURNAL, "ab") as out:
-            out.write(canonical_json(line) + b"\n")
 
 
 def _tell(done: Imported, as_json: bool) -> None:

@@ -43,6 +43,7 @@ _GROUPS = (
     "serve",
     "promotion",
     "importing",
+    "bundles",
     "audit",
     "knowledge",
     "rescanning",

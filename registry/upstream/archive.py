@@ -81,16 +81,32 @@ class Archive:
             self._other(descriptor)
         return data
 
+    def size(self, name: str) -> int | None:
+        """A file's size; None when it is not there."""
+        member = self._members.get(name)
+        return None if member is None or member.kind != "file" else member.size
+
+    def blobs(self) -> frozenset[Digest]:
+        """The digests of all blobs, by their names."""
+        folder = "blobs/sha256/"
+        names = (n.removeprefix(folder) for n in self._members if n.startswith(folder))
+        return frozenset(Digest(f"sha256:{n}") for n in names if len(n) == 64)
+
+    def verified(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """A blob's bytes in pieces; raises ImportRefused at the end unless size and digest agreed."""
+        sha, size = hashlib.sha256(), 0
+        for chunk in self.chunks(_blob(descriptor)):
+            sha.update(chunk)
+            size += len(chunk)
+            yield chunk
+        if size != descriptor.size or sha.hexdigest() != descriptor.digest.hex:
+            self._other(descriptor)
+
     def copy_blob(self, descriptor: Descriptor, to: Path) -> None:
         """Write a blob to `to`, which appears only when size and digest agree."""
-        sha, size = hashlib.sha256(), 0
         with replacing(to) as out:
-            for chunk in self.chunks(_blob(descriptor)):
-                sha.update(chunk)
-                size += len(chunk)
+            for chunk in self.verified(descriptor):
                 out.write(chunk)
-            if size != descriptor.size or sha.hexdigest() != descriptor.digest.hex:
-                self._other(descriptor)
 
     def _find(self, name: str) -> Member:
         member = self._members.get(name)
