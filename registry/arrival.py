@@ -168,7 +168,7 @@ def _refuse_older(desk: Desk, where: Reference, tags: tuple[str, ...], found: Ve
     if there is None or there.digest == found.digest or found.channel is None:
         return
     at = client.reference(where.name, digest=there.digest)
-    record = read_record(client, at, there.digest, desk.trust.verdict)
+    record = read_record(client, at, there.digest, desk.trust)
     if record is not None and record.sequence > found.channel.sequence:
         refuse(
             "older-bundle",
