@@ -4,6 +4,7 @@ pool/            packages by SHA-256        images/   finished OCI layouts by in
 apt/             apt's private state        db/       vulnerability databases by digest
 keys/            signing keys               records/  what each content key led to
 run/             pids, logs, sockets        tmp/      unfinished work, emptied under the lock
+credentials/     users of registries, a file for each host
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Store:
         self.keys = root / "keys"
         self.records = root / "records"
         self.run = root / "run"
+        self.credentials = root / "credentials"
         self.tmp = root / "tmp"
 
     def create(self) -> Store:

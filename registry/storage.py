@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from builder.errors import RegistryError, ToolError, UsageError
-from builder.oci.auth import host_name, is_loopback
+from builder.oci.auth import Credentials, credentials_for, host_name, is_loopback
 from builder.settings import Settings
 from builder.store import Store, write_atomically
 from builder.tools import process
@@ -19,6 +20,8 @@ _READY_SECONDS = READY_SECONDS
 _STOP_SECONDS = STOP_SECONDS
 # It takes 4 MB for each blob that it reads: with Go's own setting it collects garbage at each request.
 _MEMORY = {"GOGC": "400"}
+_USER = "goldsmith"
+_COST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +49,19 @@ class Storage:
         }
 
 
-def up(settings: Settings) -> Storage:
+def up(settings: Settings, *, closed: bool = False) -> Storage:
     """Start the storage registry, unless it runs already, and wait until it answers.
 
-    Raises UsageError when `settings.registry` is not a loopback address with a port, ToolError
-    when the program is missing, RegistryError when the port is taken or it does not come up.
+    A `closed` one asks everybody for the user that is made here, in the folder of credentials; an
+    open one is for tests. Raises UsageError when `settings.registry` is not a loopback address with
+    a port, ToolError when the program is missing, RegistryError when the port is taken or it does
+    not come up.
     """
     host, port = _loopback(settings.registry)
     store = Store(settings.state).create()
     daemon, now = _daemon(store), status(settings)
     if now.pid is not None:
-        if daemon.noted("address") == settings.registry:
+        if (daemon.noted("address"), daemon.noted("closed")) == (settings.registry, closed):
             _wait(daemon, host, port, settings.registry)
             return now
         down(settings)
@@ -70,9 +75,10 @@ def up(settings: Settings) -> Storage:
     program = _program(settings)
     config = store.run / "registry.yml"
     now.data.mkdir(parents=True, exist_ok=True)
-    write_atomically(config, _configuration(settings.registry, now.data).encode())
+    users = _make_user(store, settings.registry) if closed else None
+    write_atomically(config, _configuration(settings.registry, now.data, users).encode())
     environment = {**settings.child_environment, **_MEMORY}
-    pid = daemon.start([program, "serve", config], environment, address=settings.registry)
+    pid = daemon.start([program, "serve", config], environment, address=settings.registry, closed=closed)
     try:
         _wait(daemon, host, port, settings.registry)
     except BaseException:
@@ -112,10 +118,35 @@ def _wait(daemon: Daemon, host: str, port: int, address: str) -> None:
     daemon.wait(lambda: answers(host, port), address, _READY_SECONDS, hint)
 
 
-def _configuration(address: str, data: Path) -> str:
+def _make_user(store: Store, address: str) -> Path:
+    """Make our user, once; returns the file in which the storage knows it.
+
+    The hash has the least cost that there is: it is computed for each request, and what it guards
+    are 256 random bits, which nobody guesses however quick a try is.
+    """
+    import bcrypt
+
+    known = credentials_for(store.credentials, address)
+    if known is None:
+        try:
+            store.credentials.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ToolError(f"cannot write {store.credentials}", context=str(error)) from None
+        known = Credentials(_USER, secrets.token_urlsafe(32))
+        line = f"{known.username}:{known.password}\n"
+        write_atomically(store.credentials / address, line.encode(), mode=0o600)
+    users = store.run / "registry.users"
+    hashed = bcrypt.hashpw(known.password.encode(), bcrypt.gensalt(rounds=_COST))
+    write_atomically(users, f"{known.username}:{hashed.decode()}\n".encode(), mode=0o600)
+    return users
+
+
+def _configuration(address: str, data: Path, users: Path | None) -> str:
     """Distribution's configuration (its document "Configuring a registry", version 0.1)."""
+    auth = {"auth": {"htpasswd": {"realm": "goldsmith", "path": str(users)}}} if users else {}
     return yaml.safe_dump(
         {
+            **auth,
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {

@@ -71,7 +71,7 @@ def _demo(began: float) -> int:
     with reporter.stage("set-up", "keys"):
         create_keys(store.keys, settings.key_uris, settings.passphrase)
     with reporter.stage("set-up", "registry", settings.registry):
-        storage.up(settings)
+        storage.up(settings, closed=True)
     with reporter.stage("set-up", "engine"):
         engine = ensure_engine(store, settings.child_environment)
         combination = find_combination(engine, store, settings.child_environment)
@@ -84,7 +84,7 @@ def _demo(began: float) -> int:
     finished, failures = run_images(tools, [], ["direct", "docker"], reporter)
     approved = [o for o in finished if o.approved]
     gate = demo_serving.address(settings)
-    demo_serving.release(approved, tools, gate, reporter)
+    demo_serving.release(approved, gate, reporter)
     with reporter.stage("set-up", "gate", gate):
         daemon.up(settings, gate, accept_sample=tools.database.identity.sample)
         client = demo_serving.log_in(tools, combination, gate)

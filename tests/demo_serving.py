@@ -8,14 +8,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.cli.audit import ledger_folder
 from builder.cli.identity import Caller, caller, token_store
-from builder.cli.releasing import ReleaseTools, find_policy_of
+from builder.cli.promotion import open_office
+from builder.cli.releasing import ReleaseTools
 from builder.errors import ToolError
 from builder.model.digest import Digest
 from builder.model.image import MANIFEST_TYPE
@@ -34,7 +34,7 @@ from registry.access.tokens import NotAuthenticated
 from registry.daemon import answers
 from registry.gate import daemon
 from registry.ledger import Action, Ledger
-from registry.office import CANDIDATES, Office, deciding
+from registry.office import CANDIDATES
 from registry.promote import promote
 
 POLICY = "demo"  # one person's machine: there is nobody else who could approve
@@ -64,31 +64,17 @@ class Client:
         return process.run(argv, environment=self.environment, timeout_seconds=_CLIENT_SECONDS, ok=ok)
 
 
-def release(outcomes: list[ImageOutcome], tools: ReleaseTools, gate: str, reporter: Reporter) -> None:
+def release(outcomes: list[ImageOutcome], gate: str, reporter: Reporter) -> None:
     """Promote images to `stable`: verified and judged once more, recorded in the ledger."""
-    workshop = tools.workshop
-    settings, store = workshop.settings, workshop.store
-    who = caller(settings, store)
-    folder = ledger_folder(store)
-    with deciding(folder), tempfile.TemporaryDirectory(dir=folder) as work:
-        office = Office(
-            client=tools.client,
-            keys=tools.keys,
-            trust=tools.trust,
-            ledger=Ledger(folder, tools.trust.verdict),
-            policy=find_policy_of(settings, POLICY),
-            who=who.name,
-            now=settings.now,
-            hosts=(settings.registry, gate),
-            work=Path(work),
-        )
+    with open_office(POLICY) as (workshop, made, who):
+        office = replace(made, hosts=(*made.hosts, gate))
         for outcome in outcomes:
             target = workshop.catalogue.find(outcome.ref)
             repo = f"{CANDIDATES}/{target.definition.name}"
             who.require(Permission.PROMOTE, repo)
             with reporter.stage(outcome.ref, "promote"):
                 where = Reference.parse(outcome.reference)
-                promote(office, tools.client.reference(repo, digest=where.digest), target, "make demo")
+                promote(office, office.client.reference(repo, digest=where.digest), target, "make demo")
 
 
 def address(settings: Settings) -> str:
@@ -154,7 +140,7 @@ def _new_token(settings: Settings, store: Store, tools: ReleaseTools, path: Path
     tokens = token_store(store)
     who.require(Permission.MANAGE_TOKENS, EVERYTHING)
     token, shown = tokens.draft(_HOLDER, ("developer",), (EVERYTHING,), days=1, by=who.name, now=settings.now)
-    ledger = Ledger(ledger_folder(store), tools.trust.verdict)
+    ledger = Ledger(ledger_folder(store), tools.trust)
     fact = token_fact(token, Action.CREATE_TOKEN, who.name, "make demo")
     ledger.append(fact, tools.keys.verdict, settings.now)
     tokens.add(token)

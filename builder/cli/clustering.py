@@ -101,9 +101,8 @@ def carry_out(order: Order) -> Made:
 
     Raises UsageError when two workers share a state directory, and what the pipeline raises.
     """
-    from builder.cli.wiring import Workshop
+    from builder.cli.wiring import Workshop, client_of
     from builder.model.catalogue import Catalogue
-    from builder.oci.client import RegistryClient
     from builder.pipeline import remote
     from builder.settings import Settings
     from builder.stages.scan import scan
@@ -130,5 +129,5 @@ def carry_out(order: Order) -> Made:
             ),
             lint=lambda context: linter.lint(context.files["Dockerfile"]),
         )
-        client = RegistryClient(order.registry)
+        client = client_of(settings)
         return remote.carry_out(order, workshop.builder(order.engines), tools, client, workshop.store)

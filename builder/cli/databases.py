@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from builder.cli.releasing import ReleaseTools
+    from builder.settings import Settings
     from builder.stages.sync import Pin
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -64,7 +65,7 @@ def mirror(tools: ReleaseTools, source: str | None, signed_by: Path | None = Non
 
     workshop = tools.workshop
     if signed_by is not None:
-        source = _signed(source, signed_by)
+        source = _signed(workshop.settings, source, signed_by)
     suites = {t.stream.suite for t in workshop.catalogue.targets()}
     return stage.sync(
         source,
@@ -78,11 +79,11 @@ def mirror(tools: ReleaseTools, source: str | None, signed_by: Path | None = Non
     )
 
 
-def _signed(source: str | None, folder: Path) -> str:
+def _signed(settings: Settings, source: str | None, folder: Path) -> str:
     """The source by the digest that its mirror signed; raises ToolError or UsageError."""
+    from builder.cli.wiring import client_of
     from builder.errors import UsageError
     from builder.model.reference import Reference
-    from builder.oci.client import RegistryClient
     from builder.stages.sync import TAG, signed_database
 
     try:
@@ -94,7 +95,7 @@ def _signed(source: str | None, folder: Path) -> str:
         ) from None
     if reference.tag is None and reference.digest is None:
         reference = reference.with_tag(TAG)
-    digest, _ = signed_database(RegistryClient(reference.host), reference, _verifier(folder))
+    digest, _ = signed_database(client_of(settings, reference.host), reference, _verifier(folder))
     return str(reference.with_digest(digest))
 
 

@@ -150,11 +150,11 @@ def known_images(
 def _read(
     settings: Settings, keys: Trust, mirror: str | None, valid: dt.timedelta, accept_sample: bool
 ) -> Known:
-    from builder.oci.client import RegistryClient
+    from builder.cli.wiring import client_of
     from registry.devcheck.export import read_registry
 
     return read_registry(
-        RegistryClient(settings.registry),
+        client_of(settings),
         keys,
         settings.now,
         mirror=mirror or settings.registry,

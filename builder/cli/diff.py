@@ -80,10 +80,10 @@ def delta(before: Before, after: After, trust: TrustFolder = None, as_json: AsJs
 
 def _read(text: str, trust: Path | None) -> tuple[ImageFacts, RegistryClient, str]:
     from builder.cli.evidence import reference_of, surroundings
-    from builder.oci.client import RegistryClient
+    from builder.cli.wiring import client_of
     from registry.diff.facts import read_image
 
     settings, _, keys = surroundings(trust)
     reference = reference_of(text, settings)
-    client = RegistryClient(reference.host)
+    client = client_of(settings, reference.host)
     return read_image(client, reference, keys), client, reference.name

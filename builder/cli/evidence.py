@@ -85,7 +85,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check signatures, attestations and verdict of a published image, from the registry alone."""
-    from builder.oci.client import RegistryClient
+    from builder.cli.wiring import client_of
     from builder.report import emit_json
     from builder.signing.verify import verify as verify_image
 
@@ -93,7 +93,7 @@ def verify(
     reference = reference_of(ref, settings)
     found = verify_image(
         reference,
-        RegistryClient(reference.host),
+        client_of(settings, reference.host),
         keys,
         settings.now,
         accept_sample=accept_sample,
@@ -108,8 +108,8 @@ def verify(
 
 def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
     """Explain why an image was approved or denied: the last run here, or the published verdict."""
+    from builder.cli.wiring import client_of
     from builder.model.digest import Digest
-    from builder.oci.client import RegistryClient
     from builder.policy.explain import explain
     from builder.report import emit, emit_json
     from builder.settings import Settings
@@ -125,7 +125,7 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
             return
     settings, _, keys = surroundings(trust)
     reference = reference_of(ref, settings)
-    verdict = published_verdict(reference, RegistryClient(reference.host), keys)
+    verdict = published_verdict(reference, client_of(settings, reference.host), keys)
     lines = explain(verdict, settings.now)
     if as_json:
         emit_json({**_verdict(verdict), "reference": str(reference), "explanation": lines})

@@ -90,7 +90,7 @@ def up(
     store = Store(settings.state).create()
     engine = ensure_engine(store, settings.child_environment)
     combination = find_combination(engine, store, settings.child_environment)
-    running = storage.up(settings) if registry else storage.status(settings)
+    running = storage.up(settings, closed=True) if registry else storage.status(settings)
     front = _gate(settings, gate)
     if as_json:
         emit_json(

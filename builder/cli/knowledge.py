@@ -41,7 +41,7 @@ def reindex(
 
     Exit code 4 when something could not be verified: it is named and not taken up.
     """
-    from builder.oci.client import RegistryClient
+    from builder.cli.wiring import client_of
     from builder.settings import Settings
     from builder.signing.trust import Trust
     from builder.store import Store
@@ -54,7 +54,7 @@ def reindex(
         done = rebuild.reindex(
             place,
             settings.registry,
-            RegistryClient(settings.registry),
+            client_of(settings),
             Trust.load(store.keys),
             settings.now,
             afresh=afresh,

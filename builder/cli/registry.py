@@ -26,7 +26,7 @@ def up(as_json: _Json = False) -> None:
     from builder.settings import Settings
     from registry import storage
 
-    _tell(storage.up(Settings.load()), as_json)
+    _tell(storage.up(Settings.load(), closed=True), as_json)
 
 
 def down(as_json: _Json = False) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.cli.trusting import trusted
-from builder.cli.wiring import Workshop
+from builder.cli.wiring import Workshop, client_of
 from builder.model.digest import Digest
 from builder.model.evidence import Evidence, LintReport, NotDone, Sboms, ScanReport
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
@@ -65,7 +65,7 @@ class ReleaseTools:
     @cached_property
     def client(self) -> RegistryClient:
         """The client of the configured registry."""
-        return RegistryClient(self.workshop.settings.registry)
+        return client_of(self.workshop.settings)
 
     @cached_property
     def keys(self) -> Keys:

@@ -76,6 +76,7 @@ def serve(
     """Serve approved images to those who may pull them, read-only, until stopped; logs JSON lines."""
     from builder.cli.identity import pulls_folder, token_store
     from builder.cli.trusting import trusted
+    from builder.oci.auth import credentials_for
     from builder.report import log_line
     from builder.settings import Settings, wall_clock
     from builder.store import Store
@@ -98,6 +99,7 @@ def serve(
         keys=keys,
         link=(link or f"http://{listen}").rstrip("/"),
         access=Files(settings.catalogue, token_store(store), file=access, anonymous=anonymous),
+        credentials=credentials_for(store.credentials, upstream),
         names=Names(prefix, strip_prefix),
         accept_sample=accept_sample,
         proofs=store.root / "gate",

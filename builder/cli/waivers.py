@@ -165,8 +165,8 @@ def vex(
     import json
 
     from builder.cli.evidence import reference_of, surroundings
+    from builder.cli.wiring import client_of
     from builder.model.digest import canonical_json
-    from builder.oci.client import RegistryClient
     from builder.policy.vex import document, waiver_ids
     from builder.report import emit, emit_json
     from builder.signing.predicates import VEX_TYPE
@@ -176,7 +176,7 @@ def vex(
 
     settings, _, keys = surroundings(trust)
     reference = reference_of(ref, settings)
-    client = RegistryClient(reference.host)
+    client = client_of(settings, reference.host)
     found = verify(reference, client, keys, settings.now, accept_sample=accept_sample)
     used = frozenset(found.verdict.waivers)
     reports = [r for kind, r in found.manifests[0].reports if kind == VEX_TYPE and waiver_ids(r) == used]

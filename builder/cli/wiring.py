@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from builder.model.catalogue import Catalogue
@@ -17,6 +18,18 @@ from builder.settings import Settings
 from builder.stages.define import load_catalogue
 from builder.store import Store
 from builder.tools.pool import Pool
+
+if TYPE_CHECKING:
+    from builder.oci.client import RegistryClient
+
+
+def client_of(settings: Settings, host: str | None = None) -> RegistryClient:
+    """The client of a registry (without `host` the configured one), with our user there, if we have one."""
+    from builder.oci.auth import credentials_for
+    from builder.oci.client import RegistryClient
+
+    where = host or settings.registry
+    return RegistryClient(where, credentials=credentials_for(Store(settings.state).credentials, where))
 
 
 @dataclass(frozen=True)

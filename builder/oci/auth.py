@@ -9,14 +9,19 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
+import os
+import stat
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from builder.errors import RegistryError
+from builder.errors import RegistryError, UsageError
 
 _CHALLENGE_MAX = 4096  # characters
 _TOKEN_MAX = 64 << 10  # characters
+_CREDENTIALS_MAX = 4096  # characters
+_ANY = ""  # in the place of a use
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,30 @@ class Credentials:
     def basic(self) -> str:
         """The value of an Authorization header (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+def credentials_for(folder: Path, host: str) -> Credentials | None:
+    """The user of a registry: the line `NAME:PASSWORD` in the file `folder/HOST`; None without one.
+
+    Raises UsageError when the file is malformed, or other users may read it.
+    """
+    path = folder / host
+    if "/" in host or not host.strip("."):
+        return None
+    try:
+        with open(path, encoding="ascii") as handle:
+            mode = os.fstat(handle.fileno()).st_mode
+            line = handle.read(_CREDENTIALS_MAX)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the credentials in {path} cannot be read", context=str(error)) from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise UsageError(f"other users may read {path}", hint=f"chmod 600 {path}")
+    name, _, password = line.strip().partition(":")
+    if not name or not password or not line.strip().isprintable():
+        raise UsageError(f"no credentials in {path}", hint="it holds one line: NAME:PASSWORD")
+    return Credentials(name, password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +92,18 @@ class Keyring:
     def header(self, use: str) -> str | None:
         """The Authorization header for a use (such as `pull candidate/python`), when one is known."""
         with self._lock:
-            return self._headers.get(use)
+            return self._headers.get(use) or self._headers.get(_ANY)
 
     def keep(self, use: str, header: str) -> None:
-        """Remember the header for a use."""
+        """Remember the header for a use; a name with its password is good for every use."""
         with self._lock:
-            self._headers[use] = header
+            self._headers[_ANY if header.startswith("Basic ") else use] = header
 
     def forget(self, use: str) -> None:
         """Drop a header that no longer works."""
         with self._lock:
             self._headers.pop(use, None)
+            self._headers.pop(_ANY, None)
 
     def basic(self) -> str | None:
         """The header for a Basic challenge; None without credentials."""

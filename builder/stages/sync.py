@@ -116,7 +116,7 @@ def sync(
     versions whose canaries must be found. Raises ToolError when the database is refused,
     RegistryError when the registry fails; either way nothing has changed.
     """
-    before, artefact = read_pin(store), resolve(source)
+    before, artefact = read_pin(store), resolve(source, store.credentials)
     if before and before.upstream == artefact.digest and _is_there(client, before):
         pin = replace(before, source=artefact.source, asked=source)
         if pin != before:

@@ -79,7 +79,7 @@ def open_database(
         with contextlib.suppress(ToolError):  # damaged or too old: it is fetched anew
             return _open(store, last, now, age_days_max)
     try:
-        record = _install(store, resolve(source), last, now)
+        record = _install(store, resolve(source, store.credentials), last, now)
         database = _open(store, record, now, age_days_max)
     except OSError as error:
         raise _unavailable(ToolError("its files cannot be read or written", context=str(error))) from None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from builder.errors import RegistryError, ToolError
+from builder.errors import RegistryError, ToolError, UsageError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
@@ -59,15 +59,17 @@ def is_remote(source: str | None) -> bool:
     return source is None or not _is_path(source)
 
 
-def resolve(source: str | None) -> Artefact:
+def resolve(source: str | None, credentials: Path | None = None) -> Artefact:
     """Find the database of a source; None means where Trivy normally takes it.
+
+    `credentials` is the folder of registries' users.
 
     Raises ToolError or RegistryError when it is not there, or is no database.
     """
     if source is None:
-        return _from_registries(DEFAULT_SOURCES)
+        return _from_registries(DEFAULT_SOURCES, credentials)
     if not _is_path(source):
-        return _from_registries((source,))
+        return _from_registries((source,), credentials)
     path = Path(source).expanduser()
     if path.is_dir():
         return _from_layout(path, path.name) if (path / "oci-layout").exists() else _from_folder(path)
@@ -113,7 +115,7 @@ def _is_path(source: str) -> bool:
     return source.startswith(("/", ".", "~")) or Path(source).exists()
 
 
-def _from_registries(sources: tuple[str, ...]) -> Artefact:
+def _from_registries(sources: tuple[str, ...], credentials: Path | None) -> Artefact:
     """The database of the first source that has it; all are asked at once, for ASK_SECONDS.
 
     The limit is kept from outside, because looking up a name has none of its own.
@@ -122,8 +124,8 @@ def _from_registries(sources: tuple[str, ...]) -> Artefact:
 
     def ask(source: str) -> None:
         try:
-            answers[source] = _from_registry(source)
-        except (RegistryError, ToolError) as error:
+            answers[source] = _from_registry(source, credentials)
+        except (RegistryError, ToolError, UsageError) as error:
             answers[source] = error.message + (f" ({error.context})" if error.context else "")
 
     asking = [threading.Thread(target=ask, args=(source,), daemon=True) for source in sources]
@@ -140,8 +142,9 @@ def _from_registries(sources: tuple[str, ...]) -> Artefact:
     raise ToolError("no registry gave the database", context=told)
 
 
-def _from_registry(source: str) -> Artefact:
+def _from_registry(source: str, credentials: Path | None) -> Artefact:
     """The database of an OCI reference, by tag or digest; the manifest's digest is the artefact's."""
+    from builder.oci.auth import credentials_for
     from builder.oci.client import RegistryClient
 
     try:
@@ -151,14 +154,15 @@ def _from_registry(source: str) -> Artefact:
     if reference.tag is None and reference.digest is None:
         reference = reference.with_tag("2")
     hosts = _REDIRECTS.get(reference.host, frozenset())
-    asking = RegistryClient(reference.host, limits=_ASKING, redirect_hosts=hosts)
+    user = credentials_for(credentials, reference.host) if credentials else None
+    asking = RegistryClient(reference.host, credentials=user, limits=_ASKING, redirect_hosts=hosts)
     data, media_type, digest = asking.get_manifest(reference)
     layer = database_layer(parse_manifest(data, media_type), str(reference))
     if layer.size > MEMBERS["trivy.db"]:
         raise ToolError(f"{reference} is too large for a database", context=f"{layer.size} bytes")
 
     def unpack(folder: Path) -> None:
-        fetching = RegistryClient(reference.host, limits=_FETCHING, redirect_hosts=hosts)
+        fetching = RegistryClient(reference.host, credentials=user, limits=_FETCHING, redirect_hosts=hosts)
         archive = folder.parent / "db.tar.gz"
         fetching.get_blob(reference.name, layer, archive)
         with open(archive, "rb") as stream:

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from builder.oci.auth import Credentials
 from builder.oci.client import RegistryClient
 from builder.oci.transport import Limits
 from builder.signing.trust import Trust
@@ -61,6 +62,7 @@ class Configuration:
     trust: Trust
     link: str
     access: Source
+    credentials: Credentials | None = None
     names: Names = field(default_factory=Names)
     accept_sample: bool = False
     proofs: Path | None = None
@@ -104,7 +106,7 @@ class Service:
         self.metrics = Metrics()
         approved = ApprovedSet()
         self._proofs = Proofs(config.proofs)
-        self._storage = Storage(config.storage)
+        self._storage = Storage(config.storage, config.credentials)
         source = Folder(config.blobs) if config.blobs else self._storage
         self._blobs = Blobs(source, time.monotonic)
         answers = Answers(
@@ -120,7 +122,7 @@ class Service:
         )
         self.watch = Watch(
             config.storage,
-            RegistryClient(config.storage, limits=_LIMITS),
+            RegistryClient(config.storage, credentials=config.credentials, limits=_LIMITS),
             config.trust,
             approved,
             self._proofs,

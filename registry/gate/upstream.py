@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 import aiohttp
 
-from builder.oci.auth import host_name, is_loopback
+from builder.oci.auth import Credentials, host_name, is_loopback
 
 _CHUNK = 1 << 20  # bytes
 _CONNECT_SECONDS, _READ_SECONDS = 3, 20
@@ -38,7 +38,10 @@ class Source(Protocol):
 class Storage:
     """The storage registry at `host`: http on loopback, https elsewhere."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, credentials: Credentials | None = None) -> None:
+        self._headers = {"Accept-Encoding": "identity"}
+        if credentials:
+            self._headers["Authorization"] = credentials.basic
         scheme = "http" if is_loopback(host_name(host)) else "https"
         self._root = f"{scheme}://{host}/v2/"
         self._made: aiohttp.ClientSession | None = None
@@ -50,7 +53,7 @@ class Storage:
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS
                 ),
-                headers={"Accept-Encoding": "identity"},
+                headers=self._headers,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_CHUNK,

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from builder.settings import Settings
+from registry import storage
+
 ROOT = Path(__file__).parents[2]
 _SECONDS_MAX = 600
 _KEPT = ("PATH", "HOME", "GOLDSMITH_DEBIAN_MIRROR", "DOCKER_HOST", "SSL_CERT_FILE", "CI")
@@ -48,6 +51,11 @@ class Checkout:
         if ok:
             assert done.returncode == 0, done.stderr + done.stdout
         return done
+
+    def open_registry(self) -> None:
+        """A storage that asks nobody who he is: programs that the tests run have no account there."""
+        environment = {**self.environment, "GOLDSMITH_STATE": str(self.state)}
+        storage.up(Settings.load(environment, directory=self.catalogue))
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,8 @@ def line(today: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     }
     checkout = replace(today, environment=environment)
     checkout.goldsmith("init")
-    checkout.goldsmith("up")
+    checkout.goldsmith("up", "--no-registry")
+    checkout.open_registry()
     yield checkout
     checkout.goldsmith("down")
 

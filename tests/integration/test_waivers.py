@@ -41,7 +41,8 @@ def line(today: Checkout, database: Path, tmp_path_factory: pytest.TempPathFacto
     }
     checkout = today.copy(tmp_path_factory.mktemp("waivers"), {**today.environment, **settings})
     checkout.goldsmith("init")
-    checkout.goldsmith("up")
+    checkout.goldsmith("up", "--no-registry")
+    checkout.open_registry()
     yield checkout
     checkout.goldsmith("down")
 
