@@ -94,15 +94,16 @@ class Ledger:
         self._folder = folder
         self._trust = trust
 
-    def append(self, fact: Fact, signer: RoleSigner, now: dt.datetime) -> Entry:
+    def append(self, fact: Fact, signer: RoleSigner, now: dt.datetime, *, vouch: bool = False) -> Entry:
         """Record a fact, and return its entry once it is on the disk.
 
+        With `vouch`, also behind an entry whose key does not hold any more for it.
         Texts lose what looks like a secret. Waits for another writer. Raises LedgerBroken when what
         is there cannot be continued, UsageError when the signer's key does not hold now, ToolError
         when it cannot be written; then nothing was.
         """
         with self._exclusive():
-            head = self._last()
+            head = self._last(vouch)
             cleaned = clean(fact)
             entry = _entry(head.entries + 1, head.hash, now, cleaned)
             self._trust.require(signer.public, _time(entry["at"]))
@@ -118,13 +119,14 @@ class Ledger:
             self._write_head(after, signature)
         return Entry(after.entries, _time(entry["at"]), cleaned, head.hash, after.hash)
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self, *, vouched: bool = True) -> tuple[Entry, ...]:
         """All entries, the chain and the newest signature checked; raises LedgerBroken.
 
+        Without `vouched`, the newest entry's key need not hold for it any more.
         A torn last line is no entry. Of the signatures, the newest covers all entries before it;
         `verify` checks each of them.
         """
-        return tuple(self._read(every_signature=False))
+        return tuple(self._read(every_signature=False, vouched=vouched))
 
     def verify(self, known: Head | None = None) -> Head:
         """Prove the whole ledger with nothing but public keys; returns its head. See `prove`."""
@@ -152,7 +154,9 @@ class Ledger:
         data = self._data()
         return bool(data) and not data.endswith(b"\n")
 
-    def _read(self, every_signature: bool, doubtful: list[int] | None = None) -> Iterator[Entry]:
+    def _read(
+        self, every_signature: bool, doubtful: list[int] | None = None, vouched: bool = True
+    ) -> Iterator[Entry]:
         lines = self._data().split(b"\n")[:-1]  # what follows the last newline was never completed
         stated = self._head()
         head = Head()
@@ -171,7 +175,7 @@ class Ledger:
                 if key is None:
                     _broken("ledger-forged", f"entry {number} is not signed by a trusted verdict key")
                 flaw = key.flaw(entry.at)
-                if flaw and newest:
+                if flaw and newest and vouched:
                     _broken(
                         "ledger-forged",
                         f"entry {number} is signed by a key that did not hold then",
@@ -187,12 +191,12 @@ class Ledger:
         if stated and stated.entries > len(lines):
             _truncated(len(lines), stated.entries, "the signed head")
 
-    def _last(self) -> Head:
+    def _last(self, vouch: bool) -> Head:
         """The head to continue from; takes a torn line off, if that was never acknowledged."""
         data = self._data()
         whole = data[: data.rfind(b"\n") + 1]
         head = Head()
-        for entry in self._read(every_signature=False):
+        for entry in self._read(every_signature=False, vouched=not vouch):
             head = Head(entry.sequence, entry.hash)
         if len(whole) != len(data):
             try:

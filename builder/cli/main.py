@@ -45,6 +45,7 @@ _GROUPS = (
     "importing",
     "bundles",
     "audit",
+    "keyring",
     "knowledge",
     "rescanning",
     "tokens",

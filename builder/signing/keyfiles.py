@@ -51,6 +51,14 @@ def new_private(folder: Path, passphrase: str | None) -> bytes:
     )
 
 
+def public_of(pem: bytes, folder: Path, passphrase: str | None) -> bytes:
+    """The public key of an encrypted private key, as PEM."""
+    key = serialization.load_pem_private_key(pem, passphrase_of(folder, passphrase))
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
 def ensure_passphrase(folder: Path, passphrase: str | None, roles: Collection[str]) -> bool:
     """See that there is a passphrase for the key files of `roles`; whether one was made just now.
 

@@ -86,7 +86,7 @@ class Trust:
                 else "`goldsmith init` makes one",
             )
         # Stable for equal times: what stands last in the file is the newest.
-        return max(of_role, key=lambda k: k.not_before or _EVER).key
+        return max(reversed(of_role), key=lambda k: k.not_before or _EVER).key
 
     def find(self, role: str, signature: bytes, data: bytes) -> TrustedKey | None:
         """The key of a role that made `signature` (DER) over `data`, whether it held or not."""
