@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from builder.model.digest import Digest
@@ -59,6 +59,20 @@ class Writers:
 
 
 @dataclass(frozen=True, slots=True)
+class Approvers:
+    """Who may approve, by the access rules; by these of the default nobody may.
+
+    `may` is whether somebody (an identity's name) may approve an image (its name), `able` whom to
+    ask, `emails` whose an address is. `alone`: there are no rules, so one person does everything.
+    """
+
+    may: Callable[[str, str], bool] = lambda who, image: False
+    able: Callable[[str], tuple[str, ...]] = lambda image: ()
+    emails: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Whose approvals count, and for each other one why it does not."""
 
@@ -98,28 +112,36 @@ def changes(previous: Made | None, now: Made) -> frozenset[Change]:
     return frozenset(change for change, (before, after) in pairs.items() if before != after)
 
 
-def needed(limits: ApprovalLimits, found: Collection[Change]) -> int:
-    """How many approvals these changes need: one looks at all of them, so the largest number holds."""
-    asked = {
+def asked(limits: ApprovalLimits, found: Collection[Change]) -> Mapping[Change, int]:
+    """For which of these changes somebody has to approve, and how many people."""
+    numbers = {
         Change.DEFINITION: limits.definition,
         Change.TEMPLATE: limits.template,
         Change.LOCK: limits.lock,
         Change.FIRST: limits.first,
         Change.IMPORT: limits.import_,
     }
-    return max((asked[change] for change in found), default=0)
+    return {change: numbers[change] for change in found if numbers[change]}
+
+
+def needed(limits: ApprovalLimits, found: Collection[Change]) -> int:
+    """How many approvals these changes need: one looks at all of them, so the largest number holds."""
+    return max(asked(limits, found).values(), default=0)
 
 
 def writers(
     attested: Collection[Sources], found: Collection[Change], known: Mapping[str, Collection[str]]
 ) -> Writers:
-    """Who wrote the changes `found`; `known` are the commits that stable images came from, by image."""
+    """Who wrote the changes `found`; `known` are the commits that stable images came from, by image.
+
+    Who moved a lock wrote nothing but the lock.
+    """
     origins = [s.origin for s in attested]
     people: dict[str, None] = {}
     reasons = [] if origins else ["the provenance does not say who wrote it"]
     for origin in origins:
         reasons += _untold(origin, known)
-        names = origin.writers if {Change.DEFINITION, Change.TEMPLATE} & set(found) else ()
+        names = origin.writers if set(found) - {Change.LOCK} else ()
         names += origin.lockers if Change.LOCK in found else ()
         if origin.tree is not Tree.CLEAN:
             names += (origin.publisher,)
@@ -134,13 +156,13 @@ def count(
     by: Writers,
     *,
     exactly: bool = False,
-    emails: Mapping[str, str],
-    may: Callable[[str], bool],
+    approvers: Approvers,
 ) -> Count:
     """Whose approvals count for an image made of `now`; `exactly` asks for the same lock, too.
 
-    `emails` says whose an address is, `may` whether somebody may approve this image.
+    Only people approve: a token is nobody, whoever made it.
     """
+    emails, image = approvers.emails, ref.partition(":")[0]
     good: list[str] = []
     left_out: dict[str, None] = {}
     for approval in sorted(approvals, key=lambda a: (a.at, a.who)):
@@ -150,11 +172,16 @@ def count(
             left_out[f"{approval.who}: {by.unknown}"] = None
         elif is_one_of(approval.who, by.people, emails):
             left_out[f"{approval.who} wrote it, or may have"] = None
-        elif not may(approval.who):
+        elif not is_person(approval.who) or not approvers.may(approval.who, image):
             left_out[f"{approval.who} may not approve {ref}"] = None
         elif not any(same_person(approval.who, other, emails) for other in good):
             good.append(approval.who)
     return Count(tuple(good), tuple(left_out))
+
+
+def is_person(who: str) -> bool:
+    """Whether an identity is somebody, and not something that somebody made."""
+    return who.partition(":")[0] in ("user", "oidc") and bool(who.partition(":")[2])
 
 
 def _covers(approved: Made, now: Made, exactly: bool) -> bool:

@@ -30,7 +30,7 @@ from builder.signing.cosign_formats import (
     signature_tag,
 )
 from builder.signing.cosign_parse import REFERRERS_MAX, signature_layers
-from builder.signing.predicates import CHANNEL_TYPE, ROLE_OF
+from builder.signing.predicates import APPROVAL_TYPE, CHANNEL_TYPE, ROLE_OF
 from builder.signing.statements import SIMPLE_SIGNING_MAX
 
 _THREADS = 8
@@ -136,12 +136,12 @@ class Closure:
         return Descriptor(media_type, digest, len(data), manifest.annotations, manifest.artifact_type)
 
     def bundles(self, subject: Digest) -> tuple[Digest, ...]:
-        """The bundles of a subject that say something to us, but for channel records."""
+        """The bundles of a subject that say something to us, approvals too; but for channel records."""
         found = []
         for digest in dict.fromkeys(d.digest for d in self.listed.get(subject, ())):
             if digest in self.manifests:
                 kind = self.manifest(digest).annotations.get(BUNDLE_PREDICATE_ANNOTATION)
-                if kind in ROLE_OF and kind != CHANNEL_TYPE:
+                if kind == APPROVAL_TYPE or (kind in ROLE_OF and kind != CHANNEL_TYPE):
                     found.append(digest)
         return tuple(found)
 

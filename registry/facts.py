@@ -23,6 +23,7 @@ class Action(StrEnum):
     DEPRECATE = "deprecate"
     QUARANTINE = "quarantine"
     RELEASE = "release"
+    APPROVE = "approve"
     CREATE_TOKEN = "create-token"  # noqa: S105 - an action's name
     REVOKE_TOKEN = "revoke-token"  # noqa: S105
     IMPORT = "import"
@@ -43,6 +44,9 @@ STATE_FIELDS: Mapping[str, str] = {
     "verdict": _TIME_TEXT,
     "policy": rf"{_NAME}@{_DIGEST}",
     "replacement": rf"{_REF}@{_DIGEST}",
+    # What an image is made of, the commits that it was published from, and a signed approval.
+    **dict.fromkeys(("definition", "template", "lock", "approval"), _DIGEST),
+    "commits": r"[0-9a-f]{40,64}(?: [0-9a-f]{40,64}){0,15}",
     "token": r"valid|revoked",
     "holder": r"[a-z0-9-]{1,64}",
     "roles": r"[a-z0-9-]+(?: [a-z0-9-]+)*",

@@ -25,6 +25,7 @@ from builder.signing.keys import Keys
 from builder.signing.trust import Trust, Use
 from builder.signing.verify import SKEW
 from builder.store import StateBusy
+from registry.approvals import Approvers
 from registry.changes import announce
 from registry.ledger import Entry, Fact, Ledger, LedgerBroken
 from registry.records import attach, put_content, read_record, signed_record
@@ -51,6 +52,7 @@ class Office:
     now: dt.datetime
     hosts: tuple[str, ...]
     work: Path
+    approvers: Approvers = field(default_factory=Approvers)
 
     @property
     def accept_sample(self) -> bool:
@@ -96,7 +98,8 @@ class State:
 
     def last(self, digest: Digest) -> Entry | None:
         """The newest decision on an image."""
-        return next((e for e in reversed(self.history) if e.fact.digest == digest), None)
+        of_it = (e for e in reversed(self.history) if e.fact.digest == digest)
+        return next((e for e in of_it if "channel" in e.fact.after), None)
 
     def last_of_tag(self, ref: str) -> Entry | None:
         """The newest decision on where a floating tag points."""

@@ -7,16 +7,17 @@ The procedure; the numbers stand in the code:
  3. Its channel leads to `stable`, by the ledger, which agrees with the registry's records.
  4. Its immutable tag never meant another image: neither in the registry nor in the ledger, which
     remembers tags that are gone (a tombstone).
- 5. The closure is copied by digest; blobs are linked. The signature is made anew, for the name
+ 5. It has the approvals that the policy asks for what is new in it; going back needs none.
+ 6. The closure is copied by digest; blobs are linked. The signature is made anew, for the name
     under which it is pulled from now on.
- 6. It is verified at its destination: tags, listings and manifests are read anew, there. A blob whose
+ 7. It is verified at its destination: tags, listings and manifests are read anew, there. A blob whose
     bytes were hashed in step 1 is looked for by its digest, unless the registry linked it just now.
- 7. The decision enters the ledger.
- 8. The channel record, with number and hash of that entry, is attached to platforms and index.
- 9. The immutable tag, then the floating tag.
-10. Gates are told to look now.
+ 8. The decision enters the ledger.
+ 9. The channel record, with number and hash of that entry, is attached to platforms and index.
+10. The immutable tag, then the floating tag.
+11. Gates are told to look now.
 
-Before 8 nothing that a consumer accepts has changed but evidence. A run that was cut anywhere is
+Before 9 nothing that a consumer accepts has changed but evidence. A run that was cut anywhere is
 completed by the next one: what is there is not written again, and a decision is not told twice.
 """
 
@@ -35,6 +36,7 @@ from builder.signing.predicates import timestamp
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import simple_signing
 from builder.signing.verify import Verification, resolve, verify
+from registry.approving import Matter, demand, matter_of, place_of
 from registry.channels import move
 from registry.closure import Brought, Closure, Copied, copy
 from registry.ledger import Action, Entry, Fact
@@ -53,7 +55,7 @@ from registry.office import (
     state_of,
     tell_gates,
 )
-from registry.recheck import origin_of, recheck
+from registry.recheck import recheck
 
 _THREADS = 8
 
@@ -93,7 +95,7 @@ def promote(
     found = _verified(office, reference, source)
     # 2. today's policy
     recheck(found, target, office.policy, office.now)
-    subject = Subject(digest, found.verdict.ref, _immutable_tag(found), _place(found))
+    subject = Subject(digest, found.verdict.ref, _immutable_tag(found), place_of(found))
     at_home = reference.name == subject.repo
     # 3. its channel
     known = (source,) if at_home else (office.client, source)
@@ -103,25 +105,29 @@ def promote(
         move(state.channel, Channel.STABLE)
     # 4. its immutable tag
     _refuse_taken(office, subject, state)
-    # 5. copy
+    # 5. its approvals
+    matter = matter_of(office, subject, found, state.history)
+    if action is not Action.ROLLBACK:
+        demand(office, matter, state.history)
+    # 6. copy
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
         signing = pool.map(lambda one: _sign_name(office, subject.repo, one), source.subjects)
         copied = Copied() if at_home else copy(source, subject.repo, office.work)
         written = copied.manifests + sum(signing)
-    # 6. the consumer's eyes
+    # 7. the consumer's eyes
     home = office.client.reference(subject.repo, digest=digest)
     arrived = Closure.read(office.client, subject.repo, digest, Brought(source.blobs, copied.placed))
     _verified(office, home, arrived)
-    # 7. the ledger
+    # 8. the ledger
     previous = points_to(office, subject.repo, subject.tag)
-    entry, is_new = decide(office, state, _fact(office, subject, state, found, previous, why, action))
-    # 8. the record
+    entry, is_new = decide(office, state, _fact(office, matter, state, found, previous, why, action))
+    # 9. the record
     told = publish_record(office, subject.repo, subject, record_of(subject, entry), arrived)
-    # 9. the tags, the floating one last
+    # 10. the tags, the floating one last
     tags = (subject.immutable_tag, subject.tag)
     moved = [move_tag(office, subject.repo, tag, digest, arrived) for tag in tags]
     changed = bool(written) or is_new or told or any(moved)
-    # 10. the gates
+    # 11. the gates
     if changed:
         tell_gates(office, state, (subject.repo,))
     return Promotion(home, subject.ref, tags, previous, entry, changed)
@@ -158,10 +164,6 @@ def _verified(office: Office, reference: Reference, closure: Closure) -> Verific
     return found
 
 
-def _place(found: Verification) -> str:
-    return CANDIDATES if origin_of(found) is None else QUARANTINES
-
-
 def _immutable_tag(found: Verification) -> str:
     tags = {p.immutable_tag for m in found.manifests for p in m.provenances}
     if len(tags) != 1:
@@ -188,7 +190,7 @@ def _refuse_taken(office: Office, subject: Subject, state: State) -> None:
 
 
 def _sign_name(office: Office, repo: str, digest: Digest) -> bool:
-    """5. the signature for the names under which the image is pulled from now on; whether it is news."""
+    """6. the signature for the names under which the image is pulled from now on; whether it is news."""
     client, key = office.client, office.keys.builder
     payloads = [simple_signing(f"{host}/{repo}", digest) for host in office.hosts]
     ref = client.reference(repo, signature_tag(digest))
@@ -206,13 +208,14 @@ def _sign_name(office: Office, repo: str, digest: Digest) -> bool:
 
 def _fact(
     office: Office,
-    subject: Subject,
+    matter: Matter,
     state: State,
     found: Verification,
     previous: Digest | None,
     why: str,
     action: Action,
 ) -> Fact:
+    subject = matter.subject
     before = {"channel": state.channel.value, "tag": subject.tag}
     after = {
         "channel": Channel.STABLE.value,
@@ -221,6 +224,7 @@ def _fact(
         "immutableTag": subject.immutable_tag,
         "verdict": timestamp(found.verdict.issued_at),
         "policy": f"{office.policy.name}@{office.policy.digest}",
+        **matter.fields,
     }
     if previous is not None:
         before["tagDigest"] = str(previous)

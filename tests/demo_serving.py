@@ -14,7 +14,7 @@ from pathlib import Path
 
 from builder.cli.audit import ledger_folder
 from builder.cli.identity import Caller, caller, token_store
-from builder.cli.promotion import open_office
+from builder.cli.office import open_office
 from builder.cli.releasing import ReleaseTools
 from builder.errors import ToolError
 from builder.model.digest import Digest

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from builder.errors import PolicyDenied, ToolError
 from builder.settings import Settings
 from builder.store import Store
-from registry.access.identity import Identity
+from registry.access.identity import Identity, may
 from registry.access.load import load_access
 from registry.access.roles import Permission, image_of
 from registry.access.rules import Access
 from registry.access.tokens import TokenStore
+from registry.approvals import Approvers
 
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
@@ -48,6 +49,17 @@ def caller(settings: Settings, store: Store) -> Caller:
     if settings.token is None:
         return Caller(access.local(_user(), _owns(store)), access)
     return Caller(_identified(settings.token, settings, access, token_store(store)), access)
+
+
+def approvers(who: Caller, store: Store) -> Approvers:
+    """Who may approve what, by the rules of today."""
+    access, owner = who.access, _owner(store)
+    return Approvers(
+        may=lambda name, image: may(access.named(name, owner), Permission.APPROVE, image),
+        able=lambda image: access.who_may(Permission.APPROVE, image),
+        emails=access.file.emails if access.file else {},
+        alone=access.file is None,
+    )
 
 
 def token_store(store: Store) -> TokenStore:
@@ -112,3 +124,15 @@ def _owns(store: Store) -> bool:
         return store.root.stat().st_uid == os.geteuid()
     except FileNotFoundError:  # who makes it owns it
         return True
+
+
+def _owner(store: Store) -> str:
+    """The name of the owner of the state directory."""
+    try:
+        uid = store.root.stat().st_uid
+    except FileNotFoundError:
+        uid = os.geteuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"

@@ -96,7 +96,7 @@ def import_(
         return bring(Path(source), trust, accept_sample, why, as_json)
     if trust is not None or accept_sample:
         raise UsageError("--trust and --accept-sample are for bundles", hint="add --bundle")
-    from builder.cli.promotion import open_office
+    from builder.cli.office import open_office
     from builder.report import Silent, for_people
     from registry.access.roles import Permission
     from registry.importer import import_image

@@ -44,6 +44,7 @@ _GROUPS = (
     "promotion",
     "importing",
     "bundles",
+    "approving",
     "audit",
     "keyring",
     "knowledge",

@@ -48,7 +48,7 @@ def send(as_json: AsJson = False) -> None:
     workshop = Workshop.open()
     settings, store = workshop.settings, workshop.store
     rules, outbox = _rules(workshop), _outbox(workshop)
-    ledger = Ledger(ledger_folder(store), Trust.load(store.keys).verdict)
+    ledger = Ledger(ledger_folder(store), Trust.load(store.keys))
     since = settings.now - dt.timedelta(days=_DAYS)
 
     def pulled_by(digest: str) -> set[str]:

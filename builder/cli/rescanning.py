@@ -34,7 +34,7 @@ def rescan(
     Exit code 4 when something was not scanned, or could not be carried out.
     """
     from builder.cli.knowledge import index_place, ledger_length, recent_pulls
-    from builder.cli.promotion import open_office
+    from builder.cli.office import open_office
     from builder.cli.releasing import ReleaseTools
     from builder.report import emit_json
     from builder.store import write_atomically

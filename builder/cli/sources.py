@@ -74,6 +74,10 @@ class Historian:
         """Where the files are that an image is made of, and those below it."""
         return (*(f"images/{t.definition.name}" for t in self._chain(target)), _TEMPLATES)
 
+    def written_paths(self, target: Target) -> tuple[str, ...]:
+        """The same without the locks, for git: what people write."""
+        return (*self.paths(target), *(f":(exclude){path}" for path in self._locks(self._chain(target))))
+
     def _ranges(self, target: Target, since: Mapping[str, str]) -> Sequence[Range]:
         """Where writers are looked for: from the last stable image on.
 

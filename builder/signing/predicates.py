@@ -39,6 +39,9 @@ VERDICT_TYPE = "https://goldsmith.dev/attestations/verdict/v1"
 CHANNEL_TYPE = "https://goldsmith.dev/attestations/channel/v1"
 VEX_TYPE = "https://openvex.dev/ns"
 
+# What people say of a change. Nobody who verifies an image depends on it: promotion does.
+APPROVAL_TYPE = "https://goldsmith.dev/attestations/approval/v1"
+
 # Which role may say what. A type that is not here says nothing to us.
 ROLE_OF: Mapping[str, str] = {
     SIGNATURE_TYPE: BUILDER,

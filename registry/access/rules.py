@@ -21,6 +21,7 @@ from registry.access.roles import EVERYTHING, Pattern, Patterns, Permission, Rol
 _SHOWN_MAX = 5  # names in a hint
 _URL_MAX = 500  # characters
 _ISSUERS_MAX = 8
+_EMAILS_MAX = 10_000
 
 
 def _user(value: str) -> str:
@@ -55,6 +56,18 @@ def _anonymous(value: Any) -> Any:
     if not isinstance(value, list | tuple):
         raise ValueError("write pull, none, or a list of images")
     return tuple(value)
+
+
+def _email(value: str) -> str:
+    if value.count("@") != 1 or any(c.isspace() or c in "<>" for c in value):
+        raise ValueError("not an e-mail address")
+    return value
+
+
+def _person(value: str) -> str:
+    if value.partition(":")[0] not in ("user", "oidc") or not is_identity(value):
+        raise ValueError("write user:NAME, or oidc:ISSUER:SUBJECT")
+    return value
 
 
 Address = Annotated[str, AfterValidator(_address)]
@@ -108,6 +121,13 @@ class AccessFile(Strict):
     oidc: Annotated[tuple[Issuer, ...], Field(max_length=_ISSUERS_MAX)] = Field(
         (), description="Providers of identities, and what their groups may."
     )
+    emails: Annotated[
+        dict[Annotated[PlainText, AfterValidator(_email)], Annotated[str, AfterValidator(_person)]],
+        Field(max_length=_EMAILS_MAX),
+    ] = Field(
+        default_factory=dict,
+        description="Whose the addresses of commits are: nobody approves what they wrote. ADDRESS: user:NAME",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +145,21 @@ class Access:
             return Identity(name, everything)
         found = [b for b in self.file.people if b.who == name]
         return Identity(name, tuple(g for b in found for g in grants_of(self.roles, b.roles, b.images)))
+
+    def named(self, name: str, owner: str) -> Identity:
+        """Somebody by the name that decisions are recorded under, as far as the rules know it today.
+
+        `owner` is the owner of the state directory. Of who came by an issuer's groups only their
+        token tells the groups: they have what any group of that issuer gives.
+        """
+        kind, _, rest = name.partition(":")
+        if kind == "user":
+            return self.local(rest, name == f"user:{owner}")
+        issuer_name, _, subject = rest.partition(":")
+        issuers = self.file.oidc if self.file and kind == "oidc" else ()
+        claims = [c for i in issuers if i.name == issuer_name for c in i.grants]
+        theirs = [c for c in claims if c.subject in (None, subject)]
+        return Identity(name, tuple(g for c in theirs for g in grants_of(self.roles, c.roles, c.images)))
 
     def anonymous(self) -> Identity:
         """Who does not say who they are."""

@@ -11,6 +11,7 @@ from typing import Any
 import registry
 from builder.model.digest import Digest
 from builder.model.reference import Reference
+from builder.model.sources import Sources
 from builder.oci.client import RegistryClient
 from builder.policy.schema import Policy
 from builder.signing.keys import Keys
@@ -20,7 +21,7 @@ from builder.stages.publish import publish
 from registry.ledger import Ledger
 from registry.office import Office
 from registry.promote import Promotion, promote
-from tests.support.evidence import World, approval, evidence, new_keys
+from tests.support.evidence import SOURCES, World, approval, evidence, new_keys
 from tests.support.images import AMD64, NOW, built_image, package
 from tests.support.registry_simulator import Content, Simulator
 
@@ -99,25 +100,25 @@ class House:
         )
         return replace(made, **changes)
 
-    def candidate(self, content: str = "hello", **options: Any) -> World:
-        """A new image with that content, signed and published as a candidate."""
-        key = ("candidate", content, repr(sorted(options.items())), self.now)
+    def candidate(self, content: str = "hello", made: Sources | None = SOURCES, **options: Any) -> World:
+        """A new image with that content, made of that, signed and published as a candidate."""
+        key = ("candidate", content, repr(made), repr(sorted(options.items())), self.now)
         self.past.append(key)
         if self.shelf is None:
-            return self._publish(content, options)
+            return self._publish(content, made, options)
         sim = self.shelf.sim
         if key not in self.shelf.candidates:
             before, faults = sim.content(), list(sim.faults)
             sim.restore()
-            made = self._publish(content, options)
-            self.shelf.candidates[key] = (made, sim.content())
+            world = self._publish(content, made, options)
+            self.shelf.candidates[key] = (world, sim.content())
             sim.restore(before)
             sim.faults.extend(faults)
         here, stored = self.shelf.candidates[key]
         sim.add(stored)
         return here
 
-    def _publish(self, content: str, options: dict[str, Any]) -> World:
+    def _publish(self, content: str, made: Sources | None, options: dict[str, Any]) -> World:
         self.made += 1
         folder = self.folder
         if self.shelf is not None:
@@ -132,7 +133,9 @@ class House:
         image = replace(image, platforms=tuple(own))
         proofs = tuple(evidence(p) for p in image.platforms)
         repository = f"{self.client.host}/candidate/{image.target.definition.name}"
-        here = World(image, proofs, approval(image, proofs, self.now), self.keys, self.trust, repository)
+        here = World(
+            image, proofs, approval(image, proofs, self.now), self.keys, self.trust, repository, made
+        )
         publish(here.signed(), self.client)
         return here
 

@@ -13,6 +13,7 @@ from builder.model.sources import Origin, Sources, Tree
 from builder.policy.schema import ApprovalLimits
 from registry.approvals import (
     Approval,
+    Approvers,
     Change,
     Count,
     Made,
@@ -35,13 +36,16 @@ LIMITS = ApprovalLimits.model_validate({"definition": 2, "template": 1, "lock": 
 ANN = Writers(("Ann Writer <ann@example.org>",))
 
 
+ALL = Approvers(may=lambda who, image: image == "python")
+
+
 def approval(who: str, made: Made = MADE, ref: str = REF, minutes: int = 0) -> Approval:
     return Approval(C, ref, made, who, NOW + dt.timedelta(minutes=minutes), "good", "baseline")
 
 
 def counted(*approvals: Approval, by: Writers = ANN, **options: Any) -> Count:
-    given = {"emails": {}, "may": lambda who: True, **options}
-    return count(approvals, REF, MADE, by, **given)
+    exactly = options.pop("exactly", False)
+    return count(approvals, REF, MADE, by, exactly=exactly, approvers=replace(ALL, **options))
 
 
 # ------------------------------------------------------------------ changes
@@ -202,16 +206,20 @@ def test_an_approval_holds_for_the_next_lock_of_the_same_definition() -> None:
     assert counted(approval("user:bob"), exactly=True).approvers == ("user:bob",)
 
 
+@pytest.mark.parametrize("who", ["token:bob", "anonymous", "bob", "user:"])
+def test_only_people_approve(who: str) -> None:
+    assert counted(approval(who)).approvers == ()
+
+
 def test_who_may_no_longer_approve_does_not_count() -> None:
-    found = counted(approval("user:bob"), may=lambda who: who != "user:bob")
+    found = counted(approval("user:bob"), may=lambda who, image: who != "user:bob")
     assert found == Count((), ("user:bob may not approve python:3.13",))
 
 
 def test_an_image_from_elsewhere_is_approved_by_its_digest_alone() -> None:
     one = approval("user:bob", imported(A))
-    given: dict[str, Any] = {"emails": {}, "may": lambda who: True}
-    assert count([one], REF, imported(A), ANN, **given).approvers == ("user:bob",)
-    assert count([one], REF, imported(B), ANN, **given).approvers == ()
+    assert count([one], REF, imported(A), ANN, approvers=ALL).approvers == ("user:bob",)
+    assert count([one], REF, imported(B), ANN, approvers=ALL).approvers == ()
 
 
 def test_people_who_have_nothing_in_common_are_two() -> None:
