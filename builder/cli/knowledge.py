@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builder.cli.identity import Caller
+    from builder.settings import Settings
     from builder.store import Store
     from registry.index.queries import Answer
-    from registry.index.rebuild import Rebuilt
+    from registry.index.rebuild import ListingRegistry, Rebuilt
     from registry.index.schema import Place
     from registry.pulls import Pull
 
@@ -41,7 +42,6 @@ def reindex(
 
     Exit code 4 when something could not be verified: it is named and not taken up.
     """
-    from builder.cli.wiring import client_of
     from builder.settings import Settings
     from builder.signing.trust import Trust
     from builder.store import Store
@@ -54,7 +54,7 @@ def reindex(
         done = rebuild.reindex(
             place,
             settings.registry,
-            client_of(settings),
+            registry_of(settings),
             Trust.load(store.keys),
             settings.now,
             afresh=afresh,
@@ -97,6 +97,18 @@ def affected(
         emit(f"{found.unverified} images could not be verified and are not among these: goldsmith reindex")
     if behind:
         emit(f"the index is behind ({behind}): goldsmith reindex")
+
+
+def registry_of(settings: Settings) -> ListingRegistry:
+    """The registry, for reading all of it: the storage's own folder where it is this state directory's."""
+    from builder.cli.wiring import client_of
+    from registry import storage
+    from registry.folder import FolderRegistry
+
+    now = storage.status(settings)
+    if now.pid is not None and now.address == settings.registry:
+        return FolderRegistry(settings.registry, now.data)
+    return client_of(settings)
 
 
 def index_place(store: Store) -> Place:
@@ -172,9 +184,11 @@ def _tell_rebuilt(done: Rebuilt, as_json: bool) -> None:
             }
             for p in done.problems
         ]
-        emit_json({"images": done.images, "read": done.read, "problems": problems, "file": str(done.path)})
+        counts = {"images": done.images, "read": done.read, "others": done.others}
+        emit_json({**counts, "problems": problems, "file": str(done.path)})
         return
-    emit(f"{done.images} images in the index, {done.read} of them read anew")
+    others = f"; {done.others} tags name no images" if done.others else ""
+    emit(f"{done.images} images in the index, {done.read} of them read anew{others}")
     if done.problems:
         rows = [[f"{p.repository}:{p.tags[0]}", p.digest[7:19], p.reason, p.message] for p in done.problems]
         table(

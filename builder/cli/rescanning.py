@@ -33,7 +33,7 @@ def rescan(
 
     Exit code 4 when something was not scanned, or could not be carried out.
     """
-    from builder.cli.knowledge import index_place, ledger_length, recent_pulls
+    from builder.cli.knowledge import index_place, ledger_length, recent_pulls, registry_of
     from builder.cli.office import open_office
     from builder.cli.releasing import ReleaseTools
     from builder.report import emit_json
@@ -51,7 +51,7 @@ def rescan(
             desk = run.Desk(
                 store=store,
                 place=index_place(store),
-                registry=tools.client,
+                registry=registry_of(settings),
                 database=tools.database,
                 trivy=tools.trivy,
                 target=workshop.catalogue.find,

@@ -55,6 +55,7 @@ from builder.signing.statements import ENVELOPE_MAX, Statement
 from builder.signing.trust import Trust
 from registry.records import read_record
 
+NOT_AN_IMAGE = "not-an-image"  # the reason of a refusal: a database, a list, somebody's artefact
 _ON_IMAGE = frozenset({VERDICT_TYPE, PROVENANCE_TYPE})
 _ON_PLATFORM = frozenset({CYCLONEDX_TYPE, VULNERABILITY_TYPE})
 _PLATFORMS_MAX = 16
@@ -156,8 +157,10 @@ def evidence_mark(
 
 
 def _platforms(root: Manifest) -> tuple[Descriptor, ...]:
+    if not root.is_index or not any(c.platform for c in root.manifests):
+        refuse(NOT_AN_IMAGE, "not an index: images are published as an index of their platforms")
     children = root.manifests
-    known = root.is_index and 1 <= len(children) <= _PLATFORMS_MAX and all(c.platform for c in children)
+    known = 1 <= len(children) <= _PLATFORMS_MAX and all(c.platform for c in children)
     if not known or len({c.digest for c in children}) != len(children):
         refuse("index-malformed", "not an index of image manifests of known platforms")
     return children

@@ -29,9 +29,8 @@ from builder.signing.collect import Registry
 from builder.signing.predicates import timestamp
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
-from registry import changes
 from registry.index import schema
-from registry.index.reading import ImageFacts, evidence_mark, read_image
+from registry.index.reading import NOT_AN_IMAGE, ImageFacts, evidence_mark, read_image
 from registry.index.writing import Problem, Writer
 from registry.pulls import Pull
 
@@ -52,21 +51,26 @@ class ListingRegistry(Registry, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did: the file, images in it, those that were read anew, and what is missing."""
+    """What a rebuild did: the file, images in it, those that were read anew, and what is missing.
+
+    `others` is how many other things have a tag: databases, lists, which are no images.
+    """
 
     path: Path
     images: int
     read: int
     problems: tuple[Problem, ...]
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Repository:
-    """A repository with all its tags, and the tags of each image."""
+    """A repository with all its tags, where they point, and those of which that cannot be read."""
 
     name: str
     listed: frozenset[str]
     pointers: Mapping[str, Digest]
+    problems: tuple[Problem, ...]
 
     @property
     def images(self) -> dict[Digest, tuple[str, ...]]:
@@ -132,7 +136,7 @@ def _fill(
     known = writer.marks()
     problems: list[Problem] = []
     seen: set[tuple[str, str]] = set()
-    read = 0
+    read = others = 0
 
     def look(here: _Repository, digest: Digest) -> ImageFacts | GoldsmithError | None:
         """What an image says; None when the index knows it already."""
@@ -147,6 +151,7 @@ def _fill(
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="reindex") as pool:
         for here in _repositories(host, registry, pool):
+            problems += here.problems
             for digest, first in _ahead(pool, lambda d, r=here: look(r, d), here.images):  # type: ignore[misc]
                 found = first
                 if isinstance(first, RegistryError):
@@ -156,6 +161,8 @@ def _fill(
                 if isinstance(found, ImageFacts):
                     writer.add(found)
                     read += 1
+                elif found is not None and found.reference == NOT_AN_IMAGE:
+                    others += 1
                 elif found is not None:
                     writer.drop(here.name, digest)
                     problems.append(Problem.of(here.name, digest, here.images[digest], found))
@@ -164,18 +171,28 @@ def _fill(
         writer.drop(repository, digest_text)
     writer.finish(problems)
     writer.pulled(journal)
-    return Rebuilt(path, writer.count(), read, tuple(problems))
+    return Rebuilt(path, writer.count(), read, tuple(problems), others)
 
 
 def _repositories(host: str, registry: ListingRegistry, pool: ThreadPoolExecutor) -> Iterator[_Repository]:
+    def point(name: str, tag: str) -> Digest | RegistryError | None:
+        try:
+            found = registry.head_manifest(Reference(host, name, tag))
+        except RegistryError as error:
+            registry.repositories()  # raises when all of it is away
+            return error
+        return found.digest if found else None
+
     for name in registry.repositories():
-        if name == changes.REPOSITORY:
-            continue
         listed = frozenset(registry.tags(name))
-        names = sorted(t for t in listed if not _COSIGN_TAG.fullmatch(t))
-        found = pool.map(lambda t, n=name: registry.head_manifest(Reference(host, n, t)), names)
-        pointers = {t: d.digest for t, d in zip(names, found, strict=True) if d is not None}
-        yield _Repository(name, listed, pointers)
+        tags = sorted(t for t in listed if not _COSIGN_TAG.fullmatch(t))
+        found = dict(zip(tags, pool.map(point, [name] * len(tags), tags), strict=True))
+        yield _Repository(
+            name,
+            listed,
+            {t: d for t, d in found.items() if isinstance(d, Digest)},
+            tuple(Problem.of(name, "", [t], e) for t, e in found.items() if isinstance(e, RegistryError)),
+        )
 
 
 def _ahead(

@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from builder.errors import ToolError
 from builder.store import write_atomically
 
-VERSION = "1"  # moves with every change of the tables: an index of another version is made anew
+VERSION = "2"  # moves with every change of the tables: an index of another version is made anew
 _BUSY_MS = 10_000
 
 metadata = MetaData()
@@ -155,13 +155,14 @@ pulls = Table(
     Column("last_at", String, nullable=False),
     sqlite_with_rowid=False,
 )
-# What could not be verified, with the reason: it is in none of the other tables.
+# What could not be verified, with the reason: it is in none of the other tables. The digest is empty
+# when not even that is known.
 problems = Table(
     "problems",
     metadata,
     Column("repository", String, primary_key=True),
     Column("digest", String, primary_key=True),
-    Column("tags", String, nullable=False),
+    Column("tags", String, primary_key=True),
     Column("reason", String, nullable=False),
     Column("message", String, nullable=False),
     Column("context", String, nullable=False),

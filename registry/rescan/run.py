@@ -101,7 +101,9 @@ class Rescan:
     @property
     def served(self) -> int:
         """How many images are served, as far as that is known: what is attached but bad may be."""
-        unsure = {p.digest for p in self.unverified if p.reason != "attestation-missing"}
+        unsure = {
+            p.digest or (p.repository, p.tags) for p in self.unverified if p.reason != "attestation-missing"
+        }
         return sum(j.image.served for j in self.judged) + len(unsure)
 
     @property

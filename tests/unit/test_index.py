@@ -240,6 +240,15 @@ def test_what_cannot_be_verified_is_named_and_not_taken(
     assert [i.digest for i in ask(fleet, "pkg:deb/debian/bash").images] == [good.image.digest]
 
 
+def test_what_is_no_image_is_counted_and_is_no_problem(fleet: Fleet) -> None:
+    here = fleet.image([BASH])
+    registry = fleet.registry
+    data, media_type = registry.manifests["candidate/python", here.image.platforms[0].manifest.digest]
+    registry.tags["trivy-db", "2"] = registry.put("trivy-db", data, media_type)
+    done = fleet.reindex()
+    assert (done.images, done.problems, done.others) == (1, (), 1)
+
+
 def test_bundles_alone_are_enough(fleet: Fleet) -> None:
     fleet.image([LIBSSL], [finding(CVE, LIBSSL)])
     fleet.registry.drop_tags("candidate/python", ".att", ".sig")
