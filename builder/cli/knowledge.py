@@ -42,8 +42,8 @@ def reindex(
 
     Exit code 4 when something could not be verified: it is named and not taken up.
     """
+    from builder.cli.trusting import trusted
     from builder.settings import Settings
-    from builder.signing.trust import Trust
     from builder.store import Store
     from registry.index import rebuild
 
@@ -55,7 +55,7 @@ def reindex(
             place,
             settings.registry,
             registry_of(settings),
-            Trust.load(store.keys),
+            trusted(store),
             settings.now,
             afresh=afresh,
             ledger_entries=ledger_length(store),
