@@ -45,9 +45,9 @@ def export(
 ) -> None:
     """Write promoted images with their evidence and our public keys as one OCI layout."""
     from builder.cli.identity import caller
+    from builder.cli.trusting import trusted
     from builder.oci.client import RegistryClient
     from builder.settings import Settings
-    from builder.signing.trust import Trust
     from builder.store import Store
     from registry.access.roles import Permission
     from registry.bundle import export as write
@@ -62,7 +62,7 @@ def export(
     done = write(
         RegistryClient(settings.registry),
         references,
-        Trust.load(store.keys),
+        trusted(store),
         public | {p.name: p.read_bytes() for p in store.keys.glob("trust.json")},
         settings.now,
         to,
@@ -75,11 +75,11 @@ def export(
 def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json: bool) -> int:
     """`import --bundle`: verify a bundle and publish what is in it; returns the exit code."""
     from builder.cli.identity import caller
+    from builder.cli.trusting import trusted
     from builder.model.digest import Digest
     from builder.oci.client import RegistryClient
     from builder.report import Silent, for_people
     from builder.settings import Settings
-    from builder.signing.trust import Trust
     from builder.store import Store
     from registry.access.roles import Permission
     from registry.arrival import Desk, take_in
@@ -87,7 +87,7 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
 
     settings = Settings.load(needs_catalogue=False)
     store = Store(settings.state)
-    keys = Trust.load(trust or store.keys)
+    keys = trusted(store, trust)
     who = caller(settings, store.create())
     reporter = Silent() if as_json else for_people()
 

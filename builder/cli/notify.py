@@ -38,9 +38,9 @@ def send(as_json: AsJson = False) -> None:
 
     from builder.cli.audit import ledger_folder
     from builder.cli.identity import pulls_folder
+    from builder.cli.trusting import trusted
     from builder.cli.wiring import Workshop
     from builder.report import emit, emit_json
-    from builder.signing.trust import Trust
     from registry.ledger import Ledger
     from registry.notify.delivery import sender
     from registry.pulls import pulls
@@ -48,7 +48,7 @@ def send(as_json: AsJson = False) -> None:
     workshop = Workshop.open()
     settings, store = workshop.settings, workshop.store
     rules, outbox = _rules(workshop), _outbox(workshop)
-    ledger = Ledger(ledger_folder(store), Trust.load(store.keys))
+    ledger = Ledger(ledger_folder(store), trusted(store))
     since = settings.now - dt.timedelta(days=_DAYS)
 
     def pulled_by(digest: str) -> set[str]:
