@@ -111,7 +111,9 @@ def test_referrers_are_filtered_and_never_missing(gate: RunningGate, here: World
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE"])
-@pytest.mark.parametrize("path", [TAG, f"/v2/{REPO}/blobs/uploads/", "/v2/", "/metrics"])
+@pytest.mark.parametrize(
+    "path", [TAG, TAG + "?tag=3.13&tag=x", f"/v2/{REPO}/blobs/uploads/", "/v2/", "/metrics"]
+)
 def test_nobody_writes(gate: RunningGate, sim: Simulator, method: str, path: str) -> None:
     before = sim.count("PUT|POST|PATCH|DELETE")
     got = gate.ask(method, path)
