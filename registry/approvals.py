@@ -170,6 +170,8 @@ def count(
             continue
         if by.unknown:
             left_out[f"{approval.who}: {by.unknown}"] = None
+        elif not can_be_told(approval.who, emails):
+            left_out[f"{approval.who}: access.yaml does not say which e-mail addresses are theirs"] = None
         elif is_one_of(approval.who, by.people, emails):
             left_out[f"{approval.who} wrote it, or may have"] = None
         elif not is_person(approval.who) or not approvers.may(approval.who, image):
@@ -177,6 +179,11 @@ def count(
         elif not any(same_person(approval.who, other, emails) for other in good):
             good.append(approval.who)
     return Count(tuple(good), tuple(left_out))
+
+
+def can_be_told(who: str, emails: Mapping[str, str]) -> bool:
+    """Whether an identity can be told from writers: an issuer's subject may be a number that says nothing."""
+    return not who.startswith("oidc:") or "@" in who or who in emails.values()
 
 
 def is_person(who: str) -> bool:

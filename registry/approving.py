@@ -2,7 +2,8 @@
 
 The procedure; the numbers stand in the code:
 
- 1. The image is verified where it is, at today's date: nobody approves what is refused anyway.
+ 1. The image is verified where it is, at today's date: nobody approves what is refused anyway. The
+    ledger agrees with the registry, and this machine's clock with the ledger.
  2. What is new in it, against the image that was stable last, by the ledger; and who wrote that.
  3. Who wrote it, or may have, does not approve it.
  4. Who approved the very same before has done so: nobody approves twice.
@@ -33,6 +34,7 @@ from registry.approvals import (
     Made,
     Writers,
     asked,
+    can_be_told,
     changes,
     count,
     imported,
@@ -43,7 +45,7 @@ from registry.approvals import (
 )
 from registry.closure import Closure
 from registry.ledger import Action, Entry, Fact
-from registry.office import CANDIDATES, QUARANTINES, Office, Subject
+from registry.office import CANDIDATES, QUARANTINES, Office, Subject, heed_clock, state_of
 from registry.people import is_one_of
 from registry.recheck import origin_of
 from registry.redaction import redact
@@ -174,8 +176,10 @@ def approve(office: Office, signer: RoleSigner, reference: Reference, why: str) 
     if not why.strip():
         raise UsageError("an approval needs a reason", hint="--why TEXT: what was looked at")
     # 1. what is refused anyway
-    history = office.ledger.entries()
     subject, found, closure = look_at(office, reference)
+    state = state_of(office, subject, office.client, closure)
+    heed_clock(office, state)
+    history = state.history
     # 2. what is new, and who wrote it
     matter = matter_of(office, subject, found, history)
     # 3. not one's own
@@ -231,6 +235,13 @@ def _refuse_own(office: Office, matter: Matter) -> Made:
             context=by.unknown or "its provenance does not say what it is made of",
             hint=f"publish it again from a whole clone with everything committed: goldsmith run {ref}",
             reference="writers-unknown",
+        )
+    if not can_be_told(office.who, office.approvers.emails):
+        raise PolicyDenied(
+            f"{office.who} cannot be told from those who wrote what is new in {ref}",
+            context=f"written by {', '.join(by.people)}",
+            hint=f"say under `emails` in access.yaml which addresses are theirs: ADDRESS: {office.who}",
+            reference="approver-unknown",
         )
     if is_one_of(office.who, by.people, office.approvers.emails):
         raise PolicyDenied(

@@ -207,8 +207,9 @@ def test_nobody_approves_what_they_wrote(shelf: Shelf, house: Guild, who: str) -
         (replace(SOURCES, origin=replace(SOURCES.origin, since=(("python:3.13", "9" * 40),))), "user:bob", "writers-unknown"),
         (None, "user:bob", "writers-unknown"),
         (SOURCES, "token:bob", "not-a-person"),
+        (SOURCES, "oidc:corp:8f3a77", "approver-unknown"),
     ],
-    ids=["not committed", "cut history", "since nowhere", "nothing attested", "a token"],
+    ids=["not committed", "cut history", "since nowhere", "nothing attested", "a token", "a number"],
 )  # fmt: skip
 def test_what_cannot_be_told_is_not_approved(
     house: Guild, made: Sources | None, who: str, reference: str
@@ -244,6 +245,18 @@ def test_a_reason_is_needed_and_keeps_no_secret(house: Guild) -> None:
         house.approve(here, why=" ")
     house.approve(here, why="its password=hunter2 is gone")
     assert b"hunter2" not in house.ledger.path.read_bytes()
+
+
+def test_by_a_clock_that_was_set_back_nothing_is_approved(house: Guild) -> None:
+    """A key that was revoked meanwhile would hold again."""
+    house.policy = policy()
+    house.promote(house.candidate("one"))
+    house.now -= 60 * MINUTE
+    two = house.candidate("two", OTHER)
+    with pytest.raises(PolicyDenied) as raised:
+        house.approve(two)
+    assert raised.value.reference == "clock-behind"
+    assert len(house.ledger.entries()) == 1
 
 
 # ------------------------------------------------------------------ crashes

@@ -206,6 +206,14 @@ def test_an_approval_holds_for_the_next_lock_of_the_same_definition() -> None:
     assert counted(approval("user:bob"), exactly=True).approvers == ("user:bob",)
 
 
+def test_a_subject_that_is_a_number_needs_its_addresses() -> None:
+    """It could be the writer's own."""
+    one = approval("oidc:corp:8f3a77")
+    assert "does not say which" in counted(one).left_out[0]
+    assert counted(one, emails={"bob@example.org": "oidc:corp:8f3a77"}).approvers == ("oidc:corp:8f3a77",)
+    assert counted(one, emails={"ann@example.org": "oidc:corp:8f3a77"}).approvers == ()
+
+
 @pytest.mark.parametrize("who", ["token:bob", "anonymous", "bob", "user:"])
 def test_only_people_approve(who: str) -> None:
     assert counted(approval(who)).approvers == ()
