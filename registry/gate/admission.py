@@ -60,6 +60,7 @@ from registry.gate.decision import Approved, Denied, Held, Reason
 from registry.gate.witness import Witness
 from registry.records import read_record
 
+MALFORMED = "manifest-refused"  # as the parser of manifests calls it
 END_OF_LIFE_LABEL = "dev.goldsmith.end-of-life"
 _CONFIG_MAX = 4 << 20  # bytes
 _BUNDLE_MAX = ENVELOPE_MAX + 4096  # bytes
@@ -104,7 +105,10 @@ def admit(
         reason = _REASONS.get(error.reference, Reason.NOT_CURATED)
         return _denied(reason, error, now, reference, witness, trust)
     except GoldsmithError as error:  # 9. what could not be looked at
-        return _denied(Reason.UNVERIFIABLE, error, now, reference, witness, trust)
+        # Of the bytes that have the digest, nobody will ever make a manifest.
+        hopeless = error.reference == MALFORMED and reference.digest not in witness.manifests
+        reason = Reason.NOT_CURATED if hopeless else Reason.UNVERIFIABLE
+        return _denied(reason, error, now, reference, witness, trust)
     except Exception as error:  # noqa: BLE001 - 9. a crash of the verifier is a denial
         known = frozenset({reference.digest} if reference.digest else ())
         cause = f"the verifier failed: {type(error).__name__}"

@@ -22,7 +22,7 @@ from builder.model.reference import Reference
 from builder.signing.collect import Registry
 from builder.signing.trust import Trust
 from registry import changes
-from registry.gate.admission import admit, no_longer
+from registry.gate.admission import MALFORMED, admit, no_longer
 from registry.gate.approved import ApprovedSet, RepositoryState, View, compile_view
 from registry.gate.clock import SteadyClock
 from registry.gate.decision import Approved, Denied, Reason
@@ -328,7 +328,8 @@ class Watch:
         if decision.name == "verdict-replayed":
             known.contradicted = known.contradicted or now
             return False if now - known.contradicted < _HALF_WRITTEN else None
-        return False if decision.passing and decision.name != "verdict-from-the-future" else None
+        unreadable = decision.passing or decision.name == MALFORMED  # it was well-formed before
+        return False if unreadable and decision.name != "verdict-from-the-future" else None
 
     def _note_gone(self, repository: str, tags: Mapping[str, Digest]) -> bool:
         """Tags that vanished: what was approved and has no tag any more is withdrawn."""
