@@ -65,6 +65,7 @@ def approve(
         if why:
             settings = workshop.settings
             signer = open_signer(workshop.store.keys, APPROVER, settings.key_uris, settings.passphrase)
+            office.trust.require(signer.public, office.now)
             done = approving.approve(office, signer, where.with_digest(subject.digest), why)
         now = done.standing if done else approving.standing(office, matter, history)
         if as_json:

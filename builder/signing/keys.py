@@ -33,6 +33,7 @@ from builder.store import write_atomically
 
 ROOT, BUILDER, VERDICT, APPROVER = "root", "builder", "verdict", "approver"
 ROLES = (ROOT, BUILDER, VERDICT, APPROVER)
+TRUST_FILE = "trust.json"
 _ELSEWHERE = (ROOT, APPROVER)  # roles whose private key need not be on the machine that publishes
 
 
@@ -266,6 +267,12 @@ def _create_key(folder: Path, role: str, passphrase: str | None) -> KeyState:
             raise UsageError(
                 f"{public} has no private key beside it",
                 hint=f"remove it to make a new pair, or name its key in GOLDSMITH_{role.upper()}_KEY",
+            )
+        if (folder / TRUST_FILE).exists():
+            raise UsageError(
+                f"there is no key of the role {role!r}, and a trust file that names the keys",
+                context=str(folder),
+                hint=f"`goldsmith keys rotate {role}` makes one that is believed",
             )
         created = keyfiles.create(path, keyfiles.new_private(folder, passphrase))
     private = keyfiles.load_private(folder, role, passphrase)

@@ -17,11 +17,20 @@ from typing import Protocol
 from builder.errors import UsageError
 from builder.model.digest import Digest
 from builder.signing import trustfile
-from builder.signing.keys import APPROVER, BUILDER, ROOT, VERDICT, PublicKey, distinct, load_public
+from builder.signing.keys import (
+    APPROVER,
+    BUILDER,
+    ROOT,
+    TRUST_FILE,
+    VERDICT,
+    PublicKey,
+    distinct,
+    load_public,
+)
 from builder.signing.trustfile import TrustContent, TrustedKey
 
+FILE = TRUST_FILE
 REVOKED, OUT_OF_PERIOD, UNKNOWN = "key-revoked", "key-out-of-period", "key-unknown"
-FILE = "trust.json"
 
 
 class Memory(Protocol):

@@ -77,6 +77,18 @@ def test_a_second_rotation_continues_from_the_first(here: Path) -> None:
     assert load_public(here / "keys", "verdict").id == second.plan.new
 
 
+def test_init_makes_no_key_beside_a_trust_file_that_does_not_name_it(here: Path) -> None:
+    keeper(here).rotate("builder", HOUR, "")
+    for name in ("approver.key", "approver.pub"):
+        (here / "keys" / name).unlink()
+    with pytest.raises(UsageError) as raised:
+        create_keys(here / "keys", {}, PASSPHRASE)
+    assert "goldsmith keys rotate approver" in raised.value.hint
+    keeper(here, NOW + HOUR).rotate("approver", HOUR, "")
+    create_keys(here / "keys", {}, PASSPHRASE)
+    Trust.load(here / "keys").require(load_public(here / "keys", "approver"), NOW + 2 * HOUR)
+
+
 def test_the_ledger_is_proved_over_a_rotation_of_its_key(here: Path) -> None:
     keeper(here).rotate("verdict", dt.timedelta(), "a year has gone")
     new = load_keys(here / "keys", {}, PASSPHRASE).verdict
