@@ -17,7 +17,7 @@ from builder.oci.client import RegistryClient
 from builder.oci.transport import Limits
 from builder.policy.schema import ApprovalLimits
 from builder.signing.attested import carriers
-from builder.signing.keys import APPROVER, RoleSigner, load_public, open_signer
+from builder.signing.keys import APPROVER, RoleSigner, load_public
 from builder.signing.predicates import APPROVAL_TYPE
 from builder.signing.trust import Trust
 from builder.signing.verify import verify
@@ -29,9 +29,9 @@ from registry.ledger import Action, Fact, Ledger
 from registry.office import Office
 from registry.promote import promote, rollback
 from tests.support import registry_simulator as reg
-from tests.support.evidence import PASSPHRASE, SOURCES, World, new_keys
+from tests.support.evidence import SOURCES, World, new_keys
 from tests.support.images import NOW
-from tests.support.promotion import CANDIDATE, REPO, House, Shelf, policy
+from tests.support.promotion import CANDIDATE, REPO, House, Shelf, approver, policy
 from tests.support.registry_simulator import simulator
 
 LIMITS = Limits(connect_seconds=1, read_seconds=1, total_seconds=5, attempts=2)
@@ -69,7 +69,7 @@ class Guild(House):
 
     @property
     def signer(self) -> RoleSigner:
-        return open_signer((self.shelf or self).folder / "keys", APPROVER, {}, PASSPHRASE)
+        return approver((self.shelf or self).folder / "keys")
 
     def approve(self, here: World, who: str = "user:bob", why: str = "read it", **changes: Any) -> Approved:
         self.now += MINUTE
@@ -144,7 +144,7 @@ def test_the_next_lock_of_the_same_definition_needs_nobody(house: Guild) -> None
 @pytest.mark.parametrize("part", ["definition", "template"])
 def test_each_change_of_definition_or_template_needs_somebody(house: Guild, part: str) -> None:
     house.policy = policy()
-    house.promote(house.candidate("one"))
+    house.promoted(house.candidate("one"))
     house.policy = asking()
     changed = house.candidate("two", replace(SOURCES, **{part: Digest.of(b"new")}))
     assert f"new: {part};" in house.refused(changed).context
@@ -250,7 +250,7 @@ def test_a_reason_is_needed_and_keeps_no_secret(house: Guild) -> None:
 def test_by_a_clock_that_was_set_back_nothing_is_approved(house: Guild) -> None:
     """A key that was revoked meanwhile would hold again."""
     house.policy = policy()
-    house.promote(house.candidate("one"))
+    house.promoted(house.candidate("one"))
     house.now -= 60 * MINUTE
     two = house.candidate("two", OTHER)
     with pytest.raises(PolicyDenied) as raised:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,18 +18,21 @@ from builder.errors import PolicyDenied
 from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.oci.client import RegistryClient
+from builder.policy.schema import ApprovalLimits
 from builder.settings import Settings
 from builder.signing import predicates as p
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import verify
 from builder.tools import process
 from registry import storage
+from registry.approvals import Approvers
+from registry.approving import approve
 from registry.callback import change
 from registry.promote import rollback
 from tests.support import registry_simulator as reg
-from tests.support.evidence import World
+from tests.support.evidence import SOURCES, World
 from tests.support.oracles import cosign, foreign
-from tests.support.promotion import CANDIDATE, REPO, House, Shelf
+from tests.support.promotion import CANDIDATE, REPO, House, Shelf, approver, policy
 from tests.support.registry_simulator import simulator
 from tests.support.requires import tool
 
@@ -186,11 +189,15 @@ from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.oci.client import RegistryClient
 from registry.callback import change
+from registry.approving import approve
 from registry.promote import promote
 from tests.support.images import target
-from tests.support.promotion import House
+from tests.support.promotion import House, approver
 house = House(Path(folder), RegistryClient(address))
-if instead:
+if instead == ["approve"]:
+    where = house.at("candidate/python", digest=Digest(digest))
+    approve(house.office(who="user:bob"), approver(Path(folder) / "keys"), where, "read it")
+elif instead:
     change(house.office(), house.at("python", digest=Digest(digest)), Channel.WITHDRAWN, "bad", instead[0])
 else:
     promote(house.office(), house.at("candidate/python", digest=Digest(digest)), target(), "it passed")
@@ -277,4 +284,27 @@ def test_a_revocation_that_is_killed_is_completed_by_the_next(scene: Scene, tmp_
     with pytest.raises(EvidenceRefused) as raised:
         verify(where, house.client, house.trust, house.now)
     assert raised.value.reference == "withdrawn"
+    assert house.ledger.verify().entries == 3
+
+
+@pytest.mark.parametrize("n", [-2, -1])
+def test_an_approval_that_is_killed_counts_for_nothing(scene: Scene, tmp_path: Path, n: int) -> None:
+    """Even when all but its entry in the ledger is there; the next one counts."""
+    house = scene.house(tmp_path)
+    old = house.candidate("old")
+    new = house.candidate("new", replace(SOURCES, definition=Digest.of(b"other words")))
+    house.promoted(old)
+    where, everybody = house.at(CANDIDATE, digest=new.image.digest), Approvers(may=lambda who, image: True)
+
+    def give() -> object:
+        return approve(house.office(who="user:bob"), approver(tmp_path / "keys"), where, "read it")
+
+    scene.killed(house, n, "approve", give, new.image.digest, "approve")
+    limits = {"definition": 1, "template": 1, "lock": 0, "first": 1, "import": 1}
+    house.policy = policy(approvals=ApprovalLimits.model_validate(limits))
+    with pytest.raises(PolicyDenied) as raised:
+        house.promote(new, approvers=everybody)
+    assert raised.value.reference == "approval-missing"
+    give()
+    house.promote(new, approvers=everybody)
     assert house.ledger.verify().entries == 3

@@ -14,14 +14,14 @@ from builder.model.reference import Reference
 from builder.model.sources import Sources
 from builder.oci.client import RegistryClient
 from builder.policy.schema import Policy
-from builder.signing.keys import Keys
+from builder.signing.keys import APPROVER, Keys, RoleSigner, open_signer
 from builder.signing.trust import Trust
 from builder.stages.judge import load_policy
 from builder.stages.publish import publish
 from registry.ledger import Ledger
 from registry.office import Office
 from registry.promote import Promotion, promote
-from tests.support.evidence import SOURCES, World, approval, evidence, new_keys
+from tests.support.evidence import PASSPHRASE, SOURCES, World, approval, evidence, new_keys
 from tests.support.images import AMD64, NOW, built_image, package
 from tests.support.registry_simulator import Content, Simulator
 
@@ -38,6 +38,11 @@ def policy(**changes: Any) -> Policy:
     nobody = found.data.approvals.model_copy(update=NOBODY)
     update = {"checks": checks, "approvals": nobody, **changes}
     return Policy(found.data.model_copy(update=update), found.digest)
+
+
+def approver(keys: Path) -> RoleSigner:
+    """The approver's signer of a key folder."""
+    return open_signer(keys, APPROVER, {}, PASSPHRASE)
 
 
 @dataclass
