@@ -40,6 +40,7 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "gate_manifest_get": ("ratio at least 3", lambda r: r.ratio >= 3),
     "gate_manifest_p99": ("under 10 ms", lambda r: r.value < 10),
     "gate_blob": ("ratio at least 0.8", lambda r: r.ratio >= 0.8),
+    "gate_blob_nginx": ("ratio at least 1", lambda r: r.ratio >= 1),
     "plan_1000": ("under 5 s", lambda r: r.value < 5),
     "dag_overhead_dask": ("under 30 ms", lambda r: r.value < 30),
     "dag_overhead": ("under 10 ms", lambda r: r.value < 10),

@@ -1,4 +1,12 @@
-"""`gate_manifest_get`, `gate_blob`, `gate_start_10000`: the gate against the bare storage behind it."""
+"""`gate_*`: the gate against the bare storage behind it.
+
+How it is measured: the gate and the storage are processes of their own, and so is the load, on the
+same machine; all of it shares its cores. `gate_manifest_get` is what 100 clients get that ask again at
+once; `gate_manifest_p99` is what each of 100 clients waits when they ask 500 times a second together
+(the storage alone does not give more than about that). `gate_blob` and `gate_blob_nginx` are the best of five downloads
+of 200 MB, after one that warms the caches: from the gate, and from nginx (without TLS) that the gate tells
+where the file is. `gate_start_10000` is the time from starting the process to `/readyz`, storage away.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +35,12 @@ from tests.bench.scene import Scene, Stopwatch, _free_port
 from tests.support.evidence import World, approval, world
 from tests.support.gates import running_gate
 from tests.support.load import download
+from tests.support.nginx import ACCEL, nginx
 
 REPO = "candidate/python"
 _BLOB_BYTES = 200 << 20
 _SECONDS, _CLIENTS = 5, 100
+_RATE = 500.0  # requests per second of all clients together, for what each of them waits
 _IMAGES, _REPOSITORIES = 10_000, 100
 _READY_SECONDS = 120
 _START_GOAL = 5.0  # seconds: the peer of a figure that has none
@@ -44,13 +54,19 @@ def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
     layer = f"/v2/{REPO}/blobs/{here.image.platforms[0].layers[0].blob.digest}"
     bare = scene.settings.registry
     with _gate(scene, folder / "world" / "keys") as (address, _):
-        rates = [_load(scene, where, index) for where in (bare, address)]
-        yield "gate_manifest_get", rates[1][0], "requests/s", rates[0][0]
-        yield "gate_manifest_p99", rates[1][2], "ms", rates[0][2]
-        for where in (bare, address):
-            download(where, layer)
-        speeds = [max(download(where, layer) for _ in range(5)) / 1e6 for where in (bare, address)]
+        most = [_load(scene, where, index)[0] for where in (bare, address)]
+        yield "gate_manifest_get", most[1], "requests/s", most[0]
+        waited = [_load(scene, where, index, _RATE)[2] for where in (bare, address)]
+        yield "gate_manifest_p99", waited[1], "ms", waited[0]
+        speeds = [_speed(where, layer) for where in (bare, address)]
         yield "gate_blob", speeds[1], "MB/s", speeds[0]
+    blobs = scene.settings.state / "registry" / "docker" / "registry" / "v2" / "blobs"
+    with (
+        _gate(scene, folder / "world" / "keys", more=("--accel", ACCEL)) as (address, _),
+        nginx(folder / "nginx", address, blobs, tls=False) as front,
+    ):
+        speeds = [_speed(where, layer) for where in (bare, front.secure)]
+        yield "gate_blob_nginx", speeds[1], "MB/s", speeds[0]
     state = folder / "many"
     _many(here, state)
     # The storage is away, so that this is the gate's own time.
@@ -74,7 +90,13 @@ def _published(scene: Scene, folder: Path) -> World:
     return made
 
 
-def _load(scene: Scene, address: str, path: str) -> tuple[float, float, float]:
+def _speed(address: str, path: str) -> float:
+    """MB/s of the best of five downloads."""
+    download(address, path)
+    return max(download(address, path) for _ in range(5)) / 1e6
+
+
+def _load(scene: Scene, address: str, path: str, rate: float = 0) -> tuple[float, float, float]:
     argv = [
         sys.executable,
         "-m",
@@ -84,6 +106,7 @@ def _load(scene: Scene, address: str, path: str) -> tuple[float, float, float]:
         str(_CLIENTS),
         str(_SECONDS),
         INDEX_TYPE,
+        str(rate),
     ]
     rate, median, slow = map(float, scene.peer(argv).text.split())
     return rate, median, slow
@@ -91,7 +114,11 @@ def _load(scene: Scene, address: str, path: str) -> tuple[float, float, float]:
 
 @contextlib.contextmanager
 def _gate(
-    scene: Scene, trust: Path, state: Path | None = None, storage: str | None = None
+    scene: Scene,
+    trust: Path,
+    state: Path | None = None,
+    storage: str | None = None,
+    more: tuple[str, ...] = (),
 ) -> Iterator[tuple[str, float]]:
     """A gate in a process of its own, as users start it; its address, and how long it took to be ready."""
     address = f"127.0.0.1:{_free_port()}"
@@ -104,7 +131,10 @@ def _gate(
     }
     with Stopwatch() as watch:
         pid = process.start_daemon(
-            [sys.executable, "-m", "builder", "serve", "--listen", address, "--trust", trust, "--anonymous"],
+            [
+                *(sys.executable, "-m", "builder", "serve", "--listen", address),
+                *("--trust", trust, "--anonymous", *more),
+            ],
             environment=environment,
             log=log,
             directory=scene.state,

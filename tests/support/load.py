@@ -1,11 +1,12 @@
-"""A small load generator: many kept connections in one process, closed loop; and a timed download.
+"""A small load generator: many kept connections in one process; and a timed download.
 
-Run as a program (`python -m tests.support.load ADDRESS PATH CONNECTIONS SECONDS`), so that its
+Run as a program (`python -m tests.support.load ADDRESS PATH CONNECTIONS SECONDS ACCEPT RATE`), so that its
 work is not the server's: prints requests per second, median and 99th percentile in milliseconds.
 """
 
 from __future__ import annotations
 
+import heapq
 import re
 import select
 import socket
@@ -16,22 +17,32 @@ _LENGTH = re.compile(rb"(?i)content-length: (\d+)")
 
 
 def measure(
-    address: str, path: str, connections: int, seconds: float, accept: str
+    address: str, path: str, connections: int, seconds: float, accept: str, rate: float = 0
 ) -> tuple[float, float, float]:
-    """Ask for `path` again and again; requests per second, median and 99th percentile (ms)."""
+    """Ask for `path` again and again; requests per second, median and 99th percentile (ms).
+
+    Without a `rate`, each connection asks again as soon as it has its answer: that is how much the
+    server can do, and its latency is the length of the queue. With one, all of them together ask
+    that often per second, at times that do not depend on the answers: that is what clients wait.
+    """
     request = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n".encode()
     sockets = {s.fileno(): s for s in (_connected(address) for _ in range(connections))}
     poll = select.epoll()
-    began, pending = {}, {}
+    pending = dict.fromkeys(sockets, b"")
+    pause = connections / rate if rate else 0.0
     clock = time.perf_counter
-    for number, one in sockets.items():
-        poll.register(number, select.EPOLLIN)
-        began[number], pending[number] = clock(), b""
-        one.sendall(request)
-    taken: list[float] = []
     start = clock()
-    while clock() - start < seconds:
-        for number, _ in poll.poll(1):
+    due = [(start + pause * place / connections, number) for place, number in enumerate(sockets)]
+    began: dict[int, float] = {}
+    taken: list[float] = []
+    for number in sockets:
+        poll.register(number, select.EPOLLIN)
+    while (now := clock()) - start < seconds:
+        while due and due[0][0] <= now:
+            planned, number = heapq.heappop(due)
+            began[number] = planned if rate else clock()
+            sockets[number].sendall(request)
+        for number, _ in poll.poll(max(0.0, min(1.0, due[0][0] - now)) if due else 1):
             data = pending[number] + sockets[number].recv(1 << 16)
             head, found, body = data.partition(b"\r\n\r\n")
             length = _LENGTH.search(head) if found else None
@@ -42,8 +53,8 @@ def measure(
                 raise SystemExit(head.decode("latin-1"))
             now = clock()
             taken.append(now - began[number])
-            began[number], pending[number] = now, b""
-            sockets[number].sendall(request)
+            pending[number] = b""
+            heapq.heappush(due, (began[number] + pause if rate else now, number))
     passed = clock() - start
     for one in sockets.values():
         one.close()
@@ -73,4 +84,8 @@ def _connected(address: str) -> socket.socket:
 
 
 if __name__ == "__main__":
-    print(*measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]))
+    print(
+        *measure(
+            sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5], float(sys.argv[6])
+        )
+    )
