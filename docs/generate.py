@@ -90,6 +90,7 @@ BESIDE = {
         "builder/pipeline/remote.py",
         "images that a cluster built, by digest: manifests and configurations, without layers",
     ),
+    "nightly": ("builder/nightly.py", "the last night's report, since when what is blocked, the lock"),
     "gate": ("builder/cli/serve.py", "what `goldsmith serve` has approved, for its next start"),
     "access": ("builder/cli/identity.py", "the tokens, hashed; only for the owner's eyes"),
     "pulls": ("builder/cli/identity.py", "who pulled what, as `goldsmith serve` notes it; kept for 400 days"),

@@ -18,6 +18,8 @@ from builder.oci.client import RegistryClient
 from builder.oci.manifest import index_bytes, parse_manifest
 
 REPOSITORY, TAG = "goldsmith/changes", "newest"
+# Repositories that hold no images: this one, and the mirrored vulnerability database.
+OWN = frozenset({REPOSITORY, "goldsmith/trivy-db"})
 _REPOSITORIES = "dev.goldsmith.changed"
 _AT = "dev.goldsmith.changed-at"
 _MAX = 8  # repositories

@@ -91,7 +91,7 @@ def _signed(settings: Settings, source: str | None, folder: Path) -> str:
     except ValueError:
         raise UsageError(
             "only a registry can have a signed database",
-            hint="name one: HOST/trivy-db; or leave --signed-by out",
+            hint="name one: HOST/goldsmith/trivy-db; or leave --signed-by out",
         ) from None
     if reference.tag is None and reference.digest is None:
         reference = reference.with_tag(TAG)

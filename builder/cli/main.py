@@ -36,6 +36,7 @@ _GROUPS = (
     "images",
     "planning",
     "databases",
+    "nightly",
     "evidence",
     "host",
     "registry",

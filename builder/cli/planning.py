@@ -1,7 +1,8 @@
-"""Commands about what is due: plan."""
+"""Commands about what is due, and how long it would take: plan, simulate."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from builder.cli.releasing import ReleaseTools
     from builder.model.plan import Plan, PlannedImage
     from builder.pipeline.guard import Limits
+
+_MEASURED_MAX = 64 << 20  # bytes
+_WORKERS_MAX = 100_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")]
 Engines = Annotated[
@@ -30,6 +34,7 @@ Most = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
     app.command("plan")(plan_command)
+    app.command()(simulate)
 
 
 def plan_command(
@@ -102,3 +107,56 @@ def _row(image: PlannedImage) -> tuple[str, ...]:
         image.since.strftime("%Y-%m-%d %H:%M") if image.since else "-",
         str(image.consumers),
     )
+
+
+def simulate(
+    measured: Annotated[
+        Path,
+        typer.Argument(metavar="RUN.json", help="What `goldsmith run --json` printed when it built images."),
+    ],
+    images: Annotated[int, typer.Option("--images", min=1, max=1_000_000, help="Images.")] = 10_000,
+    workers: Annotated[str, typer.Option(help="Numbers of workers, with commas.")] = "1,2,5,10,20,50,100,200",
+    fan_out: Annotated[int, typer.Option(min=1, help="The most images that are built on one.")] = 20,
+    registry_mb: Annotated[
+        float, typer.Option("--registry-mb", min=0.001, help="Megabytes a second that the registry takes.")
+    ] = 100.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Say how long a large catalogue would take on so many workers, from stage times of a real run."""
+    import json
+
+    from builder.errors import UsageError
+    from builder.report import emit_json, table
+    from builder.simulate import Site, costs_of
+    from builder.simulate import simulate as simulated
+    from builder.store import read_file
+
+    try:
+        found = json.loads(read_file(measured, _MEASURED_MAX))["images"]
+        built = [i for i in found if i["outcome"] == "built"]
+        costs = costs_of([i["stages"] for i in built], [float(i["compressed_bytes"]) for i in built])
+        numbers = sorted({int(word) for word in workers.split(",")})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{measured} is not what a run with built images printed, or the workers are no numbers",
+            context=str(error)[:200],
+            hint="goldsmith run --json > RUN.json, of images that were built; --workers 1,10,100",
+        ) from None
+    if not all(1 <= number <= _WORKERS_MAX for number in numbers):
+        raise UsageError(f"between 1 and {_WORKERS_MAX} workers")
+    site = Site(images, fan_out=fan_out, registry_bytes=registry_mb * 1e6)
+    results = [simulated(site, costs, number) for number in numbers]
+    if as_json:
+        emit_json({"images": images, "results": [r.as_dict() for r in results]})
+        return
+    rows = [
+        (
+            str(r.workers),
+            f"{r.seconds / 60:.1f} min",
+            r.limit,
+            f"{r.critical_path:.0f} s",
+            f"{r.registry / 60:.1f} min",
+        )
+        for r in results
+    ]
+    table(f"{images} images", ("workers", "takes", "limited by", "critical path", "registry"), rows)

@@ -33,20 +33,30 @@ def rescan(
 
     Exit code 4 when something was not scanned, or could not be carried out.
     """
+    from builder.report import emit_json
+    from registry.rescan import telling
+
+    done = perform(quarantine_all)
+    emit_json(telling.as_dict(done)) if as_json else _tell(done)
+    if not done.complete:
+        raise typer.Exit(_EXIT_DENIED)
+
+
+def perform(quarantine_all: bool = False, policy: str | None = None) -> Rescan:
+    """Rescan as the command does; raises what stands in the way of all images."""
     from builder.cli.knowledge import index_place, ledger_length, recent_pulls, registry_of
     from builder.cli.office import open_office
     from builder.cli.releasing import ReleaseTools
-    from builder.report import emit_json
     from builder.store import write_atomically
     from registry.access.roles import Permission
     from registry.rescan import run, telling
 
-    with open_office() as (workshop, office, who):
+    with open_office(policy) as (workshop, office, who):
         for name in sorted({t.definition.name for t in workshop.catalogue.targets()}):
             who.require(Permission.QUARANTINE, name)
             who.require(Permission.PUBLISH, name)
         settings, store = workshop.settings, workshop.store
-        tools = ReleaseTools(workshop, settings.policy, settings.trivy_db)
+        tools = ReleaseTools(workshop, policy or settings.policy, settings.trivy_db)
         with store.exclusive("goldsmith rescan"):
             desk = run.Desk(
                 store=store,
@@ -62,9 +72,7 @@ def rescan(
             done = run.rescan(office, desk, quarantine_all=quarantine_all)
             metrics = store.root / "metrics" / "rescan.prom"
             write_atomically(metrics, telling.exposition(done, settings.now))
-    emit_json(telling.as_dict(done)) if as_json else _tell(done)
-    if not done.complete:
-        raise typer.Exit(_EXIT_DENIED)
+    return done
 
 
 def _tell(done: Rescan) -> None:

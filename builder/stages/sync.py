@@ -42,7 +42,7 @@ from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import check_age, check_file, forget, identify
 from builder.tools.trivy_db_source import LAYER_TYPE, Artefact, database_layer, resolve
 
-REPOSITORY, TAG = "trivy-db", "2"
+REPOSITORY, TAG = "goldsmith/trivy-db", "2"
 DATABASE_TYPE = "https://goldsmith.dev/attestations/database/v1"
 SHRINK_MAX = 0.1  # of the pinned one's size
 CANARY_SECONDS = 300.0

@@ -30,7 +30,7 @@ def for_developers(repository: str, repositories: Collection[str]) -> bool:
     if repository.startswith(_QUARANTINES):
         return False
     if not repository.startswith(_CANDIDATES):
-        return repository != changes.REPOSITORY
+        return repository not in changes.OWN
     return repository.removeprefix(_CANDIDATES) not in repositories
 
 

@@ -68,7 +68,7 @@ class Names:
             return None  # what others made is not even a candidate yet
         if not self.prefix and storage.startswith(CANDIDATE):
             return None
-        if storage == changes.REPOSITORY:
+        if storage in changes.OWN:
             return None
         name = storage[len(self.prefix) :] if self.strip else storage
         try:

@@ -24,6 +24,9 @@ from builder.store import Store
 from builder.tools import trivy
 from builder.tools.trivy_db import open_database
 from builder.tools.trivy_db_source import LAYER_TYPE
+from registry.changes import OWN
+from registry.devcheck.approval import for_developers
+from registry.gate.watch import Names
 from tests.contract.test_trivy_db import archive_of, layout_of, published, variant
 from tests.support.catalogue import image, write
 from tests.support.evidence import new_keys
@@ -292,3 +295,10 @@ def test_status_says_what_is_pinned_and_ends_with_5_when_it_is_too_old(
     path.write_text(path.read_text().replace(pin.updated_at, "2026-01-01T00:00:00Z"))
     assert run(["db", "status", "--json"]) == 5
     assert json.loads(capsys.readouterr().out)["error"] == "database-too-old"
+
+
+def test_the_mirror_is_no_image_to_anybody() -> None:
+    """Neither the gate, nor the developers' catalogue, nor the index takes it for one."""
+    assert REPO in OWN
+    assert not for_developers(REPO, [REPO])
+    assert Names().public(REPO) is None

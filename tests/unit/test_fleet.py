@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builder.errors import GoldsmithError, ToolError, UsageError
@@ -150,6 +150,7 @@ def graphs(draw: st.DrawFn) -> tuple[Sequence[Task], frozenset[str]]:
     return draw(st.permutations(tasks)), draw(st.frozensets(st.sampled_from([t.name for t in tasks])))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graphs(), st.sampled_from([None, 1, 2]))
 def test_every_task_ends_and_exactly_what_hangs_on_a_failure_is_skipped(
     graph: tuple[Sequence[Task], frozenset[str]], width: int | None
