@@ -45,7 +45,7 @@ from registry.approvals import (
 )
 from registry.closure import Closure
 from registry.ledger import Action, Entry, Fact
-from registry.office import CANDIDATES, QUARANTINES, Office, Subject, heed_clock, state_of
+from registry.office import CANDIDATES, QUARANTINES, Office, Subject, heed_clock, is_held, state_of
 from registry.people import is_one_of
 from registry.recheck import origin_of
 from registry.redaction import redact
@@ -206,7 +206,14 @@ def look_at(office: Office, reference: Reference) -> tuple[Subject, Verification
     """1. A candidate, verified whole. Raises as `verify` does."""
     digest = resolve(reference, office.client)
     closure = Closure.read(office.client, reference.name, digest)
-    found = verify(reference, closure, office.trust, office.now, accept_sample=office.accept_sample)
+    found = verify(
+        reference,
+        closure,
+        office.trust,
+        office.now,
+        accept_sample=office.accept_sample,
+        held=is_held(reference.name),
+    )
     if found.digest != found.verdict.digest:
         refuse(
             "one-platform",

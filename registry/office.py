@@ -273,6 +273,11 @@ def fetch(client: RegistryClient, ref: Reference) -> Manifest:
     return parse_manifest(data, media_type)
 
 
+def is_held(repository: str) -> bool:
+    """Whether images come into a repository in quarantine, for somebody to decide on them."""
+    return repository.startswith(f"{QUARANTINES}/")
+
+
 def home_of(repository: str) -> str:
     """The repository that consumers pull from, of one that images come into."""
     for place in (CANDIDATES, QUARANTINES):

@@ -7,7 +7,8 @@ The procedure; the numbers stand in the code:
  3. Its channel leads to `stable`, by the ledger, which agrees with the registry's records.
  4. Its immutable tag never meant another image: neither in the registry nor in the ledger, which
     remembers tags that are gone (a tombstone).
- 5. It has the approvals that the policy asks for what is new in it; going back needs none.
+ 5. It has the approvals that the policy asks for what is new in it; going back needs none. Only now
+    does an image that others made leave the quarantine that it was imported into.
  6. The closure is copied by digest; blobs are linked. The signature is made anew, for the name
     under which it is pulled from now on.
  7. It is verified at its destination: tags, listings and manifests are read anew, there. A blob whose
@@ -37,6 +38,7 @@ from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import simple_signing
 from builder.signing.verify import Verification, resolve, verify
 from registry.approving import Matter, demand, matter_of, place_of
+from registry.callback import change
 from registry.channels import move
 from registry.closure import Brought, Closure, Copied, copy
 from registry.ledger import Action, Entry, Fact
@@ -48,6 +50,7 @@ from registry.office import (
     Subject,
     decide,
     heed_clock,
+    is_held,
     move_tag,
     points_to,
     publish_record,
@@ -101,7 +104,10 @@ def promote(
     known = (source,) if at_home else (office.client, source)
     state = state_of(office, subject, *known)
     heed_clock(office, state)
-    if state.channel is not Channel.STABLE:
+    waits = _waits(state, digest)
+    if waits:
+        move(state.channel, Channel.CANDIDATE)
+    elif state.channel is not Channel.STABLE:
         move(state.channel, Channel.STABLE)
     # 4. its immutable tag
     _refuse_taken(office, subject, state)
@@ -109,6 +115,9 @@ def promote(
     matter = matter_of(office, subject, found, state.history)
     if action is not Action.ROLLBACK:
         demand(office, matter, state.history)
+    if waits:
+        change(office, reference.with_digest(digest), Channel.CANDIDATE, why.strip() or "approved")
+        state = state_of(office, subject, *known)
     # 6. copy
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
         signing = pool.map(lambda one: _sign_name(office, subject.repo, one), source.subjects)
@@ -153,7 +162,14 @@ def rollback(office: Office, ref: str, target: Target | None, why: str) -> Promo
 
 
 def _verified(office: Office, reference: Reference, closure: Closure) -> Verification:
-    found = verify(reference, closure, office.trust, office.now, accept_sample=office.accept_sample)
+    found = verify(
+        reference,
+        closure,
+        office.trust,
+        office.now,
+        accept_sample=office.accept_sample,
+        held=is_held(reference.name),
+    )
     if found.digest != found.verdict.digest:
         refuse(
             "one-platform",
@@ -169,6 +185,12 @@ def _immutable_tag(found: Verification) -> str:
     if len(tags) != 1:
         refuse("other-name", "the provenances name several immutable tags", context=", ".join(sorted(tags)))
     return tags.pop()
+
+
+def _waits(state: State, digest: Digest) -> bool:
+    """Whether an image is in quarantine because it was imported, and for no other reason."""
+    last = state.last(digest)
+    return last is not None and last.fact.what is Action.IMPORT and state.channel is Channel.QUARANTINE
 
 
 def _refuse_taken(office: Office, subject: Subject, state: State) -> None:

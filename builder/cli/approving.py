@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.cli.office import image_reference, open_office
+from builder.cli.office import candidate, open_office
 from builder.errors import GoldsmithError, RegistryError, UsageError
 
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
-    from builder.model.reference import Reference
     from builder.signing.verify import Verification
     from registry.approving import Matter, Standing
     from registry.ledger import Entry
@@ -52,8 +51,8 @@ def approve(
     from registry import approving
     from registry.access.roles import Permission
 
-    with open_office() as (workshop, office, who):
-        where = _candidate(ref, workshop, office)
+    with open_office() as (workshop, ours, who):
+        where, office = candidate(ref, workshop, ours)
         who.require(Permission.APPROVE, where.name)
         subject, found, _ = approving.look_at(office, where)
         history = office.ledger.entries()
@@ -120,14 +119,6 @@ def approvals(
         for w in waiting
     ]
     table("Waiting for approval", columns, rows) if rows else emit("nothing waits for approval")
-
-
-def _candidate(ref: str, workshop: Workshop, office: Office) -> Reference:
-    """The image among the candidates, or among those that others made."""
-    where = image_reference(ref, workshop, "candidate/")
-    other = image_reference(ref, workshop, "quarantine/")
-    is_here = office.client.head_manifest(where) is not None
-    return where if is_here or office.client.head_manifest(other) is None else other
 
 
 def _waiting(office: Office, name: str, tag: str, history: tuple[Entry, ...]) -> dict[str, Any] | None:

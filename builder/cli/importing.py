@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from builder.cli.bundles import bring, journal
+from builder.cli.office import IMPORT_POLICY, open_office
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from registry.office import Office
     from registry.upstream.source import Source
 
-_POLICY = "import"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Where = Annotated[
@@ -96,13 +96,12 @@ def import_(
         return bring(Path(source), trust, accept_sample, why, as_json)
     if trust is not None or accept_sample:
         raise UsageError("--trust and --accept-sample are for bundles", hint="add --bundle")
-    from builder.cli.office import open_office
     from builder.report import Silent, for_people
     from registry.access.roles import Permission
     from registry.importer import import_image
 
     reporter = Silent() if as_json else for_people()
-    with open_office(_POLICY) as (workshop, office, who):
+    with open_office(IMPORT_POLICY) as (workshop, office, who):
         wish = _wish(name, end_of_life, owner, why, platform or [])
         who.require(Permission.IMPORT, wish.name)
         with journal(workshop.store, office.now, office.who, source, wish.ref):
@@ -182,7 +181,7 @@ def _instruments(workshop: Workshop, office: Office) -> Instruments:
     from registry.importer import Instruments
     from registry.office import QUARANTINES
 
-    tools = ReleaseTools(workshop, _POLICY, workshop.settings.trivy_db)
+    tools = ReleaseTools(workshop, IMPORT_POLICY, workshop.settings.trivy_db)
 
     def scanned(target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
         return scan_import(image, name=target.ref, database=tools.database, trivy=tools.trivy, work=work)

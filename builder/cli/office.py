@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from builder.model.reference import Reference
     from registry.office import Office
 
+IMPORT_POLICY = "import"  # what images that others made are judged by
+
 
 @contextlib.contextmanager
 def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, Caller]]:
@@ -70,7 +72,7 @@ def _work(folder: Path) -> Iterator[Path]:
 def image_reference(text: str, workshop: Workshop, prefix: str) -> Reference:
     """REF in the registry: in the candidates' repositories with `prefix`, else in the consumers'."""
     from builder.model.reference import Reference
-    from registry.office import CANDIDATES
+    from registry.office import home_of
 
     host = workshop.settings.registry
     try:
@@ -81,7 +83,23 @@ def image_reference(text: str, workshop: Workshop, prefix: str) -> Reference:
         ) from None
     if found.host != host:
         raise UsageError(f"{found} is not in the registry {host}", hint="set GOLDSMITH_REGISTRY to it")
-    name, tag = found.name.removeprefix(f"{CANDIDATES}/"), found.tag
+    name, tag = home_of(found.name), found.tag
     if tag is None and found.digest is None:
         tag = workshop.catalogue.find(name).tag
     return Reference(host, prefix + name, tag, found.digest)
+
+
+def candidate(ref: str, workshop: Workshop, office: Office) -> tuple[Reference, Office]:
+    """REF where it came into the registry, and the office that decides on it.
+
+    What is no image of the catalogue was imported: it came into quarantine, and has a policy of its own.
+    """
+    from dataclasses import replace
+
+    from builder.cli.releasing import ReleaseTools
+    from registry.office import CANDIDATES, QUARANTINES
+
+    if image_reference(ref, workshop, "").name in workshop.catalogue.definitions:
+        return image_reference(ref, workshop, f"{CANDIDATES}/"), office
+    tools = ReleaseTools(workshop, IMPORT_POLICY, None)
+    return image_reference(ref, workshop, f"{QUARANTINES}/"), replace(office, policy=tools.policy)

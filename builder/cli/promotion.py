@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.cli.office import image_reference, open_office
+from builder.cli.office import candidate, image_reference, open_office
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,20 +54,22 @@ def promote(
     from registry import callback
     from registry import promote as promotion
     from registry.access.roles import Permission
+    from registry.office import is_held
 
     channels = [c.value for c in (Channel.STABLE, *callback.ACTIONS) if c is not Channel.WITHDRAWN]
     if to not in channels:
         hint = "goldsmith revoke withdraws" if to == Channel.WITHDRAWN else ""
         raise UsageError(f"no channel to promote to: {to[:50]!r}", context=", ".join(channels), hint=hint)
-    with open_office() as (workshop, office, who):
+    with open_office() as (workshop, ours, who):
         if to != Channel.STABLE:
             where = image_reference(ref, workshop, "")
             who.require(Permission(callback.ACTIONS[Channel(to)].value), where.name)
-            _told(callback.change(office, where, Channel(to), why, replacement), as_json)
+            _told(callback.change(ours, where, Channel(to), why, replacement), as_json)
             return
-        where = image_reference(ref, workshop, "candidate/")
+        where, office = candidate(ref, workshop, ours)
         who.require(Permission.PROMOTE, where.name)
-        done = promotion.promote(office, where, _target(where, office, workshop), why)
+        target = None if is_held(where.name) else _target(where, office, workshop)
+        done = promotion.promote(office, where, target, why)
         _tell(done, "promoted", as_json)
 
 
@@ -75,14 +77,17 @@ def rollback(ref: Ref, why: Why = "", as_json: AsJson = False) -> None:
     """Let a tag point to the stable image before, as the ledger knows it; verified and judged anew."""
     from registry import promote as promotion
     from registry.access.roles import Permission
+    from registry.office import is_held
 
-    with open_office() as (workshop, office, who):
+    with open_office() as (workshop, ours, who):
         where = image_reference(ref, workshop, "")
         if where.tag is None or where.digest is not None:
             raise UsageError("a rollback is of a tag", hint="goldsmith rollback python:3.13")
         who.require(Permission.ROLLBACK, where.name)
         name = f"{where.name}:{where.tag}"
-        done = promotion.rollback(office, name, workshop.catalogue.find(name), why)
+        place, office = candidate(ref, workshop, ours)
+        target = None if is_held(place.name) else workshop.catalogue.find(name)
+        done = promotion.rollback(office, name, target, why)
         _tell(done, "rolled back", as_json)
 
 

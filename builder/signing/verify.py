@@ -106,12 +106,13 @@ def verify(
     *,
     accept_sample: bool = False,
     seen: Callable[[Digest], dt.datetime | None] = lambda digest: None,
+    held: bool = False,
 ) -> Verification:
     """Carry out the procedure above for `reference` (an index, or one platform's manifest).
 
     `seen` tells the newest time of a verdict that was seen on a digest before: an older one is
-    refused. Raises EvidenceRefused with the first flaw, RegistryError when something cannot be
-    fetched.
+    refused. `held` is for those who decide on what is in quarantine: step 11 lets that pass. Raises
+    EvidenceRefused with the first flaw, RegistryError when something cannot be fetched.
     """
     # 1. reference → digest → bytes
     digest = resolve(reference, registry)
@@ -128,14 +129,14 @@ def verify(
     if single:
         _check_sbom(claims, verdict, platforms[0])
     _check_name(reference, claims)
-    channel = _check_channel(claims, verdict)
+    channel = _check_channel(claims, verdict, held)
     proofs = [_proof(digest, None if root.is_index else platforms[0].platform, claims)]
     # 8. its platforms, 9. their content
     if not root.is_index:
         _check_content(registry, reference, root)
     else:
         for platform in platforms:
-            proofs.append(_verify_platform(registry, reference, platform, verdict, trust))
+            proofs.append(_verify_platform(registry, reference, platform, verdict, trust, held))
     uses = earliest(u for p in proofs for u in p.uses)
     return Verification(reference, digest, verdict, tuple(proofs), channel, uses)
 
@@ -305,10 +306,11 @@ def _check_name(reference: Reference, claims: tuple[Claims, ...]) -> None:
         )
 
 
-def _check_channel(claims: tuple[Claims, ...], verdict: Verdict) -> ChannelRecord | None:
+def _check_channel(claims: tuple[Claims, ...], verdict: Verdict, held: bool) -> ChannelRecord | None:
     """11. what was called back is refused, with the reason and the replacement."""
     record = channels.newest((r for c in claims for r in c.channels), verdict.digest)
-    if record is not None and record.channel in (Channel.WITHDRAWN, Channel.QUARANTINE):
+    refused = (Channel.WITHDRAWN,) if held else (Channel.WITHDRAWN, Channel.QUARANTINE)
+    if record is not None and record.channel in refused:
         withdrawn = record.channel is Channel.WITHDRAWN
         refuse(
             "withdrawn" if withdrawn else "quarantined",
@@ -320,7 +322,12 @@ def _check_channel(claims: tuple[Claims, ...], verdict: Verdict) -> ChannelRecor
 
 
 def _verify_platform(
-    registry: Registry, reference: Reference, platform: Descriptor, verdict: Verdict, trust: Trust
+    registry: Registry,
+    reference: Reference,
+    platform: Descriptor,
+    verdict: Verdict,
+    trust: Trust,
+    held: bool,
 ) -> ManifestProof:
     where = reference.with_digest(platform.digest)
     manifest, digest, size = manifest_at(registry, where)
@@ -331,7 +338,7 @@ def _verify_platform(
         refuse("verdict-replayed", "a platform has another verdict than its index", context=str(where))
     _check_sbom(claims, verdict, platform)
     _check_name(where, claims)
-    _check_channel(claims, verdict)
+    _check_channel(claims, verdict, held)
     _check_content(registry, reference, manifest)
     return _proof(digest, platform.platform, claims)
 

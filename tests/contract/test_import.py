@@ -20,22 +20,28 @@ from builder.model.digest import Digest
 from builder.model.evidence import CanaryResult, Finding, PackageLicences, Sboms, ScanReport, Secret, Severity
 from builder.model.image import PlatformImage, Target
 from builder.oci.client import RegistryClient
+from builder.policy.schema import ApprovalLimits
+from builder.signing.keys import APPROVER, open_signer
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import verify
 from builder.stages.judge import judge
+from registry.approvals import Approvers
+from registry.approving import approve
 from registry.callback import change
+from registry.channels import IllegalMove
 from registry.ledger import Action
 from registry.promote import promote
 from registry.recheck import origin_of
 from registry.upstream.source import LayoutSource
 from tests.support import registry_simulator as reg
-from tests.support.evidence import world
+from tests.support.evidence import PASSPHRASE, world
 from tests.support.foreign import Foreign, attestation, index_of, spoil, write_layout
 from tests.support.images import layer_tar
 from tests.support.importing import WISH, ImportHouse, good_scan, import_policy
 from tests.support.registry_simulator import Simulator, simulator
 
 QUARANTINE = "quarantine/upstream"
+NOBODY_ASKED = {"definition": 0, "template": 0, "lock": 0, "first": 0, "import": 0}
 ROOT = Path(__file__).parents[2]
 
 
@@ -86,14 +92,10 @@ def test_an_import_is_in_quarantine_with_its_provenance(sim: Simulator, house: I
     assert found.manifests[1].digest == Digest.of(one.manifest_bytes())
 
 
-def test_after_its_release_it_is_promoted_like_any_image(sim: Simulator, house: ImportHouse) -> None:
+def test_it_is_promoted_and_withdrawn_like_any_image(sim: Simulator, house: ImportHouse) -> None:
     both = Foreign(docker=True), Foreign(architecture="arm64", docker=True)
     digest = house.take(house.layout(*both)).published.digest
     where = house.at(QUARANTINE, digest=digest)
-    with pytest.raises(EvidenceRefused):
-        promote(house.office(), where, None, "now")
-    assert "upstream" not in sim.tags
-    released(house, digest)
     done = promote(house.office(), where, None, "now")
     assert done.ref == "upstream:1.0"
     found = verify(house.at("upstream", "1.0"), house.client, house.trust, house.now)
@@ -134,6 +136,41 @@ def test_attestations_of_buildkit_are_left_out(house: ImportHouse) -> None:
     manifest, entry = attestation()
     folder = write_layout(house.folder / "kit", one, index=index_of(one, extra=[entry]))
     assert house.take(LayoutSource(folder)).left_out == (Digest.of(manifest),)
+
+
+def test_somebody_else_has_to_approve_it_before_it_leaves_quarantine(
+    sim: Simulator, house: ImportHouse
+) -> None:
+    people = ("user:ann", "user:bob")
+    able = Approvers(may=lambda who, image: who in people, able=lambda image: people, alone=False)
+    house.policy = import_policy(approvals=ApprovalLimits.model_validate({**NOBODY_ASKED, "import": 1}))
+    signer = open_signer(house.folder / "keys", APPROVER, {}, PASSPHRASE)
+    digest = house.take(house.layout()).published.digest  # by ann@host
+    where = house.at(QUARANTINE, digest=digest)
+    office = house.office(approvers=able)
+    with pytest.raises(PolicyDenied) as denied:
+        promote(office, where, None, "now")
+    assert denied.value.reference == "approval-missing"
+    assert refused(house, QUARANTINE, digest) == "quarantined"
+    with pytest.raises(PolicyDenied) as own:
+        approve(replace(office, who="user:ann"), signer, where, "mine")
+    assert own.value.reference == "own-change"
+    approve(replace(office, who="user:bob"), signer, where, "read its Dockerfile")
+    assert refused(house, QUARANTINE, digest) == "quarantined"
+    promote(office, where, None, "now")
+    assert verify(house.at("upstream", "1.0"), house.client, house.trust, house.now).digest == digest
+    assert [e.fact.what for e in house.ledger.entries()] == ["import", "approve", "release", "promote"]
+
+
+def test_what_was_put_into_quarantine_later_is_not_promoted_out_of_it(house: ImportHouse) -> None:
+    digest = house.take(house.layout()).published.digest
+    where = house.at(QUARANTINE, digest=digest)
+    released(house, digest)
+    change(house.office(), where, Channel.QUARANTINE, "a file that nobody knows")
+    with pytest.raises(IllegalMove):
+        promote(house.office(), where, None, "now")
+    with pytest.raises(PolicyDenied):
+        house.take(house.layout())
 
 
 # ------------------------------------------------------------------ what is refused
