@@ -105,10 +105,6 @@ def promote(
     state = state_of(office, subject, *known)
     heed_clock(office, state)
     waits = _waits(state, digest)
-    if waits:
-        move(state.channel, Channel.CANDIDATE)
-    elif state.channel is not Channel.STABLE:
-        move(state.channel, Channel.STABLE)
     # 4. its immutable tag
     _refuse_taken(office, subject, state)
     # 5. its approvals
@@ -188,9 +184,17 @@ def _immutable_tag(found: Verification) -> str:
 
 
 def _waits(state: State, digest: Digest) -> bool:
-    """Whether an image is in quarantine because it was imported, and for no other reason."""
+    """3. Whether an image is in quarantine because it was imported, and for no other reason.
+
+    Raises IllegalMove when its channel does not lead to `stable`.
+    """
     last = state.last(digest)
-    return last is not None and last.fact.what is Action.IMPORT and state.channel is Channel.QUARANTINE
+    waits = last is not None and last.fact.what is Action.IMPORT and state.channel is Channel.QUARANTINE
+    if waits:
+        move(state.channel, Channel.CANDIDATE)
+    elif state.channel is not Channel.STABLE:
+        move(state.channel, Channel.STABLE)
+    return waits
 
 
 def _refuse_taken(office: Office, subject: Subject, state: State) -> None:
