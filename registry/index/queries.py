@@ -88,26 +88,30 @@ class Answer:
 
 
 def affected(path: Path, asked: str, now: dt.datetime) -> Answer:
+    """The images that `asked` concerns, by the index in a file; see `ask`."""
+    with s.reader(path).connect() as connection:
+        return ask(connection, asked, now)
+
+
+def ask(connection: Connection, asked: str, now: dt.datetime) -> Answer:
     """The images that `asked` concerns: a vulnerability's id, or a package URL of a Debian package.
 
     A package URL names a binary or a source package, with or without version and architecture.
     Raises UsageError for anything else.
     """
-    with s.reader(path).connect() as connection:
-        if purl := _PURL.fullmatch(asked):
-            found, title = _of_package(connection, purl), ""
-        elif len(asked) <= 100 and _VULNERABILITY.fullmatch(asked):
-            found, title = _of_vulnerability(connection, asked.upper())
-        else:
-            raise UsageError(
-                f"neither a vulnerability nor a package: {asked[:100]!r}",
-                hint="CVE-2026-1234, or pkg:deb/debian/openssl",
-            )
-        numbers = {package: n for n, (package, _) in enumerate(found)}
-        hits = tuple(hit for _, hit in found)
-        images = _images(connection, numbers, now)
-        unverified = connection.execute(select(func.count()).select_from(s.problems)).scalar() or 0
-    return Answer(asked, title, hits, images, int(unverified))
+    if purl := _PURL.fullmatch(asked):
+        found, title = _of_package(connection, purl), ""
+    elif len(asked) <= 100 and _VULNERABILITY.fullmatch(asked):
+        found, title = _of_vulnerability(connection, asked.upper())
+    else:
+        raise UsageError(
+            f"neither a vulnerability nor a package: {asked[:100]!r}",
+            hint="CVE-2026-1234, or pkg:deb/debian/openssl",
+        )
+    numbers = {package: n for n, (package, _) in enumerate(found)}
+    images = _images(connection, numbers, now)
+    unverified = connection.execute(select(func.count()).select_from(s.problems)).scalar() or 0
+    return Answer(asked, title, tuple(hit for _, hit in found), images, int(unverified))
 
 
 def _of_vulnerability(connection: Connection, name: str) -> tuple[list[tuple[int, Hit]], str]:

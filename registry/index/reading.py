@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -64,6 +65,8 @@ _TEXT_MAX = 300  # characters
 # What tells the scanner's packages apart, and what it matches them by.
 SCANNER_FACTS = ("PkgType", "SrcName", "SrcEpoch", "SrcVersion", "SrcRelease", "FilePath")
 _PREFIX = "aquasecurity:trivy:"
+_FACTS = frozenset(_PREFIX + name for name in SCANNER_FACTS)
+_PACKAGES_KEPT = 50_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -293,29 +296,42 @@ def packages_of(sbom: Mapping[str, Any], release: str, platform: Platform | None
 
 
 def _package(component: Mapping[str, Any], release: str, platform: Platform | None) -> Package:
-    purl, rest = _split(text(component, "purl", "SBOM"))
     listed = component.get("properties")
-    properties = {
-        p["name"].removeprefix(_PREFIX): _short(p.get("value"))
+    properties = tuple(
+        (p["name"].removeprefix(_PREFIX), _short(p.get("value")))
         for p in (listed if isinstance(listed, list) else ())
-        if isinstance(p, dict) and isinstance(p.get("name"), str) and p["name"].startswith(_PREFIX)
-    }
-    facts = {k: properties[k] for k in SCANNER_FACTS if k in properties}
-    name = _short(text(component, "name", "SBOM"))
+        if isinstance(p, dict) and isinstance(p.get("name"), str) and p["name"] in _FACTS
+    )
+    return _described(
+        release,
+        _short(text(component, "purl", "SBOM")),
+        _short(text(component, "name", "SBOM")),
+        _short(text(component, "version", "SBOM")),
+        properties,
+        platform.debian if platform else "",
+    )
+
+
+@lru_cache(maxsize=_PACKAGES_KEPT)  # the same packages are in many images
+def _described(
+    release: str, purl: str, name: str, version: str, properties: tuple[tuple[str, str], ...], own: str
+) -> Package:
+    base, rest = _split(purl)
+    facts = dict(properties)
     return Package(
         release=release,
-        purl=purl,
+        purl=base,
         facts=canonical_json(facts).decode() if facts else "",
         name=name,
-        version=_short(text(component, "version", "SBOM")),
-        architecture=rest.get("arch", platform.debian if platform else ""),
+        version=version,
+        architecture=rest.get("arch", own),
         source=facts.get("SrcName", ""),
     )
 
 
 def _split(purl: str) -> tuple[str, dict[str, str]]:
     """A purl without its distribution, and its qualifiers."""
-    base, _, query = _short(purl).partition("?")
+    base, _, query = purl.partition("?")
     kept = "&".join(sorted(q for q in query.split("&") if q and not q.startswith("distro=")))
     return base + (f"?{kept}" if kept else ""), dict(parse_qsl(query))
 

@@ -1,4 +1,4 @@
-"""One scan for many images: a document of all their packages, compared with the database once.
+"""One scan for many images: documents of all their packages, each compared with the database once.
 
 The scanner matches packages, not images: what it finds in a package is the same in each image that
 has it, as long as name, version, source, architecture and distribution release are the same. As with
@@ -30,7 +30,9 @@ from builder.tools.trivy_db import Database
 from builder.tools.trivy_report import Report, findings_by_reference, read_report
 from registry.index.reading import Package
 
-SECONDS_MAX = 900.0  # for one release
+SECONDS_MAX = 900.0  # for one run of the scanner
+_AT_ONCE = 1000  # packages in one document: a report of all would take gigabytes to read
+_REPORT_BYTES = 32 << 20  # of a report that is read; a larger one's document is split
 _CANARY = "canary"
 _NEEDED = frozenset({"PkgType", "SrcName", "SrcVersion"})
 _SHOWN = 8  # packages in a message
@@ -74,20 +76,43 @@ def match(
     if major is None or unfit or any(p.release != release for p in packages.values()):
         raise _refusal(unfit or f"packages of several releases, or of an unknown one: {release}")
     canary = CANARIES[major]
+    findings: dict[int, tuple[Finding, ...]] = {}
+    planted: CanaryResult | None = None
+    numbers = sorted(packages)
+    waiting = [numbers[n : n + _AT_ONCE] for n in range(0, len(numbers), _AT_ONCE)]
+    while waiting:
+        some = waiting.pop()
+        part = {n: packages[n] for n in some}
+        text = json.dumps(document(point, part, canary, major))
+        report = _scan(text, database, trivy, work, seconds_max, may_split=len(some) > 1)
+        if report is None:
+            waiting += [some[: len(some) // 2], some[len(some) // 2 :]]
+            continue
+        _verify_origin(report, trivy, major)
+        found = findings_by_reference(report)
+        _verify_packages(set(found), {_reference(n) for n in part} | {_CANARY})
+        planted = _verify_canary(found.pop(_CANARY), canary)
+        findings |= {n: found[_reference(n)] for n in part}
+    database.verify()  # 6
+    if planted is None:
+        raise _refusal("there is no package to be compared")
+    return Matched(findings, planted)
+
+
+def _scan(
+    text: str, database: Database, trivy: Trivy, work: Path, seconds_max: float, *, may_split: bool
+) -> Report | None:
+    """2. The report of a document; None when it is so large that the document should be split."""
     source, output = work / "union.cdx.json", work / "report.json"
     try:
-        source.write_text(json.dumps(document(point, packages, canary, major)))
+        source.write_text(text)
         database.verify()
         trivy.scan_sbom(source, database.cache_dir, output, seconds=seconds_max)
-        report = read_report(output)
+        if may_split and output.stat().st_size > _REPORT_BYTES:
+            return None
     except OSError as error:
         raise _refusal("its files cannot be read or written", str(error)) from None
-    _verify_origin(report, trivy, major)
-    found = findings_by_reference(report)
-    _verify_packages(set(found), {_reference(n) for n in packages} | {_CANARY})
-    planted = _verify_canary(found.pop(_CANARY), canary)
-    database.verify()  # 6
-    return Matched({n: found[_reference(n)] for n in packages}, planted)
+    return read_report(output)
 
 
 def document(point: str, packages: Mapping[int, Package], canary: Canary, major: int) -> dict[str, Any]:

@@ -13,7 +13,18 @@ from dataclasses import asdict, dataclass
 from builder.errors import GoldsmithError
 from builder.report import emit, table
 from builder.store import write_atomically
-from tests.bench import checking, cold, fleet, gate, normalising, planning, promoting, signing, unchanged
+from tests.bench import (
+    checking,
+    cold,
+    fleet,
+    gate,
+    indexing,
+    normalising,
+    planning,
+    promoting,
+    signing,
+    unchanged,
+)
 from tests.bench.scene import Scene
 
 
@@ -44,6 +55,11 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "plan_1000": ("under 5 s", lambda r: r.value < 5),
     "dag_overhead_dask": ("under 30 ms", lambda r: r.value < 30),
     "dag_overhead": ("under 10 ms", lambda r: r.value < 10),
+    "rescan_1000": ("ratio at most 0.05", lambda r: r.ratio <= 0.05),
+    "rescan_10000": ("ratio at most 0.005", lambda r: r.ratio <= 0.005),
+    "rescan_10000_memory": ("under 1000 MB", lambda r: r.value < 1000),
+    "reindex_10000": ("under 60 s", lambda r: r.value < 60),
+    "affected_10000": ("under 50 ms", lambda r: r.value < 50),
     "gate_start_10000": ("under 5 s", lambda r: r.value < 5),
 }
 
@@ -61,6 +77,7 @@ def main() -> int:
         "gate": gate.measure,
         "plan_1000": planning.measure,
         "dag_overhead": fleet.measure,
+        "rescan": indexing.measure,
     }
     results: list[Result] = []
     try:

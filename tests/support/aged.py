@@ -14,6 +14,7 @@ from builder.model.lock import LockedPackage
 from tests.support.images import package
 
 _SOURCES = 40
+_FLAWS_MAX = 60  # of a source: a browser or a kernel is in no base image
 
 
 def aged_sets(data: Mapping[str, Any], release: str, count: int) -> list[tuple[LockedPackage, ...]]:
@@ -23,7 +24,8 @@ def aged_sets(data: Mapping[str, Any], release: str, count: int) -> list[tuple[L
         source: sorted({a["fixed"] for a in of_it.values() if a.get("fixed")})
         for source, of_it in sorted(advisories.items())
     }
-    sources = [s for s, versions in fixes.items() if versions][:_SOURCES]
+    few = [s for s, versions in fixes.items() if versions and len(advisories[s]) <= _FLAWS_MAX]
+    sources = few[:: max(1, len(few) // _SOURCES)][:_SOURCES]
     chance = random.Random(release)
     return [tuple(sorted(p for s in sources for p in _binaries(s, fixes[s], chance))) for _ in range(count)]
 

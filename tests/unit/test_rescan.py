@@ -27,6 +27,7 @@ from builder.signing.verify import Verification, verify
 from registry import callback
 from registry.index.queries import affected
 from registry.recheck import judge_again
+from registry.rescan import union
 from registry.rescan.inventory import Image, Inventory, Platform
 from registry.rescan.judging import Bench, Outcome, Scanned, judge
 from registry.rescan.run import Rescan
@@ -89,6 +90,17 @@ def test_a_clean_image_gets_a_verdict_of_today_wherever_it_is(night: Night) -> N
         assert {"vulnerabilities-fixable", "database-fresh"} <= ids
     night.sleep(6)  # without it the first verdict would have expired
     assert look(night, here, "python").digest == here.image.digest
+
+
+def test_large_reports_are_read_in_parts(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.scanner.advisories = {"p3": {"CVE-2026-0007": ("9", "HIGH")}}
+    packages = [binary(f"p{n}", "1-1") for n in range(7)]
+    night.image(packages)
+    monkeypatch.setattr(union, "_AT_ONCE", 4)
+    monkeypatch.setattr(union, "_REPORT_BYTES", 1500)
+    done = night.rescan()
+    assert night.scanner.runs > 4 and done.coverage == 1
+    assert [(f.id, f.package) for f in done.judged[0].against] == [("CVE-2026-0007", "p3")]
 
 
 def test_nothing_changed_is_nothing_to_do(night: Night) -> None:
