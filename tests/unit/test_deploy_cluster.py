@@ -35,11 +35,24 @@ def test_a_worker_takes_one_image_at_a_time() -> None:
     assert {"--nthreads=1", f"--resources={RESOURCE}=1"} <= set(worker["command"])
 
 
+def test_who_starts_first_leaves_credentials_that_nobody_else_may_read() -> None:
+    (first,) = [c for pod in pods() for c in pod.get("initContainers", [])]
+    assert "os.umask(0o077)" in first["command"][-1]
+    compile(first["command"][-1], "cluster.yaml", "exec")
+    (worker,) = [c for c in containers() if c["name"] == "worker"]
+    state = {m["mountPath"] for m in worker["volumeMounts"] if m["name"] == "state"}
+    assert state == {"/state"} == {e["value"] for e in worker["env"] if e["name"] == "GOLDSMITH_STATE"}
+
+
 def test_nothing_has_rights_or_a_signing_key() -> None:
     for pod in pods():
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["automountServiceAccountToken"] is False
-        assert {v.get("secret", {}).get("secretName") for v in pod["volumes"]} <= {None, "cluster-tls"}
+        assert {v.get("secret", {}).get("secretName") for v in pod["volumes"]} <= {
+            None,
+            "cluster-tls",
+            "goldsmith-publisher",
+        }
     for container in containers():
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
