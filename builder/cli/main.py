@@ -119,8 +119,9 @@ def _command(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         emit(f"goldsmith {version()}")
         return 0
-    for group in _GROUPS:
-        importlib.import_module(f"builder.cli.{group}").register(app)
+    if not app.registered_commands:  # else this process has done it before
+        for group in _GROUPS:
+            importlib.import_module(f"builder.cli.{group}").register(app)
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name="goldsmith", standalone_mode=False)
