@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 
 
 def client_of(settings: Settings, host: str | None = None) -> RegistryClient:
-    """The client of a registry (without `host` the configured one), with our user there, if we have one."""
+    """The client of a registry (without `host` the configured one), with our user there, if we have one.
+
+    At other registries, such as a gate, that is who `docker login` left there. Raises UsageError.
+    """
     from builder.oci.auth import credentials_for
     from builder.oci.client import RegistryClient
+    from builder.oci.stored import stored_credentials
 
     where = host or settings.registry
-    return RegistryClient(where, credentials=credentials_for(Store(settings.state).credentials, where))
+    ours = credentials_for(Store(settings.state).credentials, where)
+    if ours is None and where != settings.registry:
+        ours = stored_credentials(where, settings.child_environment)
+    return RegistryClient(where, credentials=ours)
 
 
 @dataclass(frozen=True)

@@ -356,7 +356,7 @@ class Transport:
             seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 10 else None
             return Temporary(f"the registry answered {reply.status}", context, seconds)
         hints = {
-            401: "give the registry's user name and password",
+            401: "log in: `docker login` (its file is read, its helpers are not), or give user and password",
             403: "the account may not do this; ask the registry's operator",
             404: "look at the name and the tag or digest",
         }

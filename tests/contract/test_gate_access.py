@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.errors import DefinitionError
+from builder.cli.wiring import client_of
+from builder.errors import DefinitionError, RegistryError
+from builder.model.reference import Reference
 from builder.oci.auth import Credentials
 from builder.oci.client import RegistryClient
+from builder.settings import Settings
+from builder.signing.verify import verify
 from builder.stages.publish import publish
 from registry.access.source import Files
 from registry.access.tokens import TokenStore
@@ -307,6 +311,25 @@ def test_our_own_client_logs_in(closed: Place) -> None:
     client = RegistryClient(closed.gate.address, credentials=Credentials("robot", shown))
     data, _, digest = client.get_manifest(client.reference(PYTHON, "3.13"))
     assert digest == closed.here.image.digest and data
+
+
+def test_verify_goes_through_the_gate_with_the_login_that_docker_stored(
+    closed: Place, tmp_path: Path
+) -> None:
+    shown = closed.token("checker")
+    closed.until(shown, 200)
+    auths = {closed.gate.address: {"auth": basic(shown)[6:]}}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+    settings = Settings.load(
+        {"DOCKER_CONFIG": str(tmp_path)}, directory=tmp_path, now=NOW, needs_catalogue=False
+    )
+    where = Reference(closed.gate.address, PYTHON, "3.13")
+    found = verify(where, client_of(settings, closed.gate.address), closed.here.trust, NOW)
+    assert found.digest == closed.here.image.digest
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RegistryError) as caught:
+        verify(where, client_of(settings, closed.gate.address), closed.here.trust, NOW)
+    assert "docker login" in caught.value.hint
 
 
 def test_who_pulled_what_is_noted(place: Place) -> None:
