@@ -56,6 +56,7 @@ _GROUPS = (
     "inventory",
     "diff",
     "notify",
+    "watchdog",
 )
 
 app = typer.Typer(

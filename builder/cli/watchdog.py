@@ -1,0 +1,78 @@
+"""The command for monitoring: watchdog."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_LATE = 4
+_HOURS = 26
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    app.command()(watchdog)
+
+
+def watchdog(
+    hours: Annotated[
+        int, typer.Option(min=1, max=24 * 365, help="How long after a night the next one is due.")
+    ] = _HOURS,
+    as_json: AsJson = False,
+) -> None:
+    """Say what should have moved by now and has not, and what is in its way; for monitoring.
+
+    Ends with 0 when nothing is late, and with 4 when something is.
+    """
+    import datetime as dt
+    import json
+
+    from builder import watchdog as rules
+    from builder.errors import ToolError
+    from builder.rebuilds import waiting_rebuilds
+    from builder.report import emit, emit_json
+    from builder.settings import Settings
+    from builder.store import Store
+
+    settings = Settings.load()
+    store, now = Store(settings.state), settings.now
+    path = store.root / "nightly" / "report.json"
+    try:
+        night = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        night = None
+    except (OSError, ValueError) as error:
+        raise ToolError(
+            "the report of the last night cannot be read",
+            context=f"{path}: {error}"[:300],
+            hint="run one: goldsmith nightly",
+        ) from None
+    try:
+        found = rules.late(night, waiting_rebuilds(store), now, dt.timedelta(hours=hours))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ToolError(
+            "the report of the last night is none",
+            context=f"{path}: {error!r}"[:300],
+            hint="run one: goldsmith nightly",
+        ) from None
+    if as_json:
+        late = [
+            {
+                "what": o.what,
+                "due": o.by.isoformat(),
+                "hours": o.hours(now),
+                "blocked_by": o.blocked_by,
+                "hint": o.hint,
+            }
+            for o in found
+        ]
+        emit_json({"late": late})
+    else:
+        for one in found:
+            emit(f"{one.sentence(now)}\n  what to do: {one.hint}")
+        emit(f"{len(found)} late" if found else "nothing is late")
+    if found:
+        raise typer.Exit(_LATE)
