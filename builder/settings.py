@@ -55,6 +55,7 @@ class Settings:
     debian_keyring: str | None = None
     upstream_user: str | None = None
     upstream_password: str | None = field(default=None, repr=False)
+    mirror: str = "127.0.0.1:5700"
     notify_addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -86,6 +87,7 @@ class Settings:
             state=state,
             now=(now or dt.datetime.now(dt.UTC)).replace(microsecond=0),
             registry=env.get("GOLDSMITH_REGISTRY") or "127.0.0.1:5710",
+            mirror=env.get("GOLDSMITH_MIRROR") or "127.0.0.1:5700",
             debian_mirror=env.get("GOLDSMITH_DEBIAN_MIRROR") or None,
             trivy_db=env.get("GOLDSMITH_TRIVY_DB") or None,
             trivy_binary=env.get("GOLDSMITH_TRIVY") or None,

@@ -36,6 +36,11 @@ VARIABLES = {
         "`HOST[:PORT]` of the registry that images are published to. On loopback, `goldsmith registry up` "
         "starts one there.",
     ),
+    "GOLDSMITH_MIRROR": (
+        "`127.0.0.1:5700`",
+        "`HOST[:PORT]` of the gate, as developers name it in `FROM`: promotions sign images for this name too, and `check`, "
+        "`client-config`, `inventory` and `doctor --client` mean it.",
+    ),
     "GOLDSMITH_DEBIAN_MIRROR": (
         "the host's apt sources",
         "`MAIN` or `MAIN,SECURITY`: base addresses of the Debian archives. See [mirrors](../guide/mirrors.md).",

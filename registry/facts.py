@@ -29,6 +29,7 @@ class Action(StrEnum):
     IMPORT = "import"
     ROTATE_KEY = "rotate-key"
     REVOKE_KEY = "revoke-key"
+    CHANGE_POLICY = "change-policy"
 
 
 _TAG, _DIGEST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", r"sha256:[0-9a-f]{64}"
@@ -63,7 +64,10 @@ STATE_FIELDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is to be recorded of one decision; `ref` is `NAME:TAG`, `digest` the image's index."""
+    """What is to be recorded of one decision; `ref` is `NAME:TAG`, `digest` the image's index.
+
+    Tokens, keys and policies are `token:ID`, `key:ROLE` and `policy:NAME`, with a digest of theirs.
+    """
 
     who: str
     what: Action

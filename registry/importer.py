@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def import_image(
     decision is against it, UsageError, RegistryError and ToolError as the parts do.
     """
     target = _target(wish, taken, office.now)  # 1.
+    target = replace(target, waivers=office.policy.waivers_of(wish.name, wish.tag))
     layout = office.work / "import"
     fetched = fetch(source, layout, wish.platforms, lambda what: told(f"fetch {what}"))  # 2.
     image, checks = _image(target, fetched, office, told)  # 3.

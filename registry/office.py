@@ -27,7 +27,7 @@ from builder.signing.verify import SKEW
 from builder.store import StateBusy
 from registry.approvals import Approvers
 from registry.changes import announce
-from registry.ledger import Entry, Fact, Ledger, LedgerBroken
+from registry.ledger import Action, Entry, Fact, Ledger, LedgerBroken
 from registry.records import attach, put_content, read_record, signed_record
 
 _THREADS = 8
@@ -192,7 +192,21 @@ def decide(office: Office, state: State, fact: Fact) -> tuple[Entry, bool]:
         of_tag = state.last_of_tag(fact.ref)
         if "tagDigest" not in fact.after or of_tag == last:
             return last, False
+    _note_policy(office, state, fact)
     return office.ledger.append(fact, office.keys.verdict, office.now), True
+
+
+def _note_policy(office: Office, state: State, fact: Fact) -> None:
+    """When the policy of that name was another one at the last decision by it, say so first."""
+    now = fact.after.get("policy")
+    name = f"{office.policy.name}@"
+    earlier = (e.fact.after.get("policy", "") for e in reversed(state.history))
+    before = next((p for p in earlier if p.startswith(name)), now)
+    if now is not None and before is not None and before != now:
+        ref, states = f"policy:{office.policy.name}", ({"policy": before}, {"policy": now})
+        why = "another text of the policy is in use"
+        change = Fact(office.who, Action.CHANGE_POLICY, ref, office.policy.digest, *states, why)
+        office.ledger.append(change, office.keys.verdict, office.now)
 
 
 def record_of(subject: Subject, entry: Entry) -> ChannelRecord:

@@ -85,6 +85,7 @@ def attested_case(found: Verification, target: Target | None, policy: Policy, no
     origin = origin_of(found)
     if origin is not None:
         target = _imported(found, origin)
+        target = replace(target, waivers=policy.waivers_of(target.definition.name, target.stream_name))
     if target is None:
         refuse("other-name", f"{found.verdict.ref} is not in the catalogue", context=found.digest)
     if (origin is None) != (policy.data.imports is None):

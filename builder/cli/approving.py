@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,14 @@ from builder.errors import GoldsmithError, RegistryError, UsageError
 
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
+    from builder.model.reference import Reference
     from builder.signing.verify import Verification
     from registry.approving import Matter, Standing
     from registry.ledger import Entry
     from registry.office import Office
 
+# Immutable tags, and what cosign attaches.
+_NO_STREAM = re.compile(r".+-[0-9a-f]{12}|sha256-[0-9a-f]{64}(\..+)?")
 _SHOWN_LINES = 400  # of a text difference on a terminal; --json has all of it
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -84,7 +88,7 @@ def approve(
 
 def approvals(
     ref: Annotated[
-        str, typer.Argument(metavar="[REF]", help="python:3.13 or python. Default: the whole catalogue.")
+        str, typer.Argument(metavar="[REF]", help="python:3.13 or python. Default: everything.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -94,14 +98,14 @@ def approvals(
     from registry.access.roles import Permission
 
     with open_office() as (workshop, office, who):
-        targets = workshop.catalogue.targets()
+        refs = [t.ref for t in workshop.catalogue.targets()] + _imports(office)
         if ref:
-            targets = tuple(t for t in targets if ref in (t.ref, t.definition.name))
-            if not targets:
+            refs = [r for r in refs if ref in (r, r.partition(":")[0])]
+            if not refs:
                 workshop.catalogue.find(ref)  # says what was meant
-        seen = [t for t in targets if may(who.identity, Permission.SEE, t.definition.name)]
+        seen = [r for r in refs if may(who.identity, Permission.SEE, r.partition(":")[0])]
         history = office.ledger.entries()
-        waiting = [w for t in seen if (w := _waiting(office, t.definition.name, t.tag, history))]
+        waiting = [w for r in seen if (w := _waiting(r, *candidate(r, workshop, office), history))]
     if as_json:
         emit_json(waiting)
         return
@@ -121,12 +125,24 @@ def approvals(
     table("Waiting for approval", columns, rows) if rows else emit("nothing waits for approval")
 
 
-def _waiting(office: Office, name: str, tag: str, history: tuple[Entry, ...]) -> dict[str, Any] | None:
+def _imports(office: Office) -> list[str]:
+    """The streams of imported images, NAME:TAG."""
+    from registry.office import QUARANTINES, home_of
+
+    held = [r for r in office.client.repositories() if r.startswith(f"{QUARANTINES}/")]
+    return [
+        f"{home_of(repo)}:{tag}"
+        for repo in held
+        for tag in office.client.tags(repo)
+        if not _NO_STREAM.fullmatch(tag)
+    ]
+
+
+def _waiting(ref: str, where: Reference, office: Office, history: tuple[Entry, ...]) -> dict[str, Any] | None:
     """What a candidate waits for; None when there is none, or it waits for nothing."""
     from builder.signing.predicates import timestamp
     from registry import approving
 
-    where = office.client.reference(f"candidate/{name}", tag)
     head = office.client.head_manifest(where)
     if head is None:
         return None
@@ -137,7 +153,7 @@ def _waiting(office: Office, name: str, tag: str, history: tuple[Entry, ...]) ->
         raise
     except GoldsmithError as error:  # it cannot be promoted anyway; the list says why
         empty: dict[str, Any] = {k: [] for k in ("new", "written_by", "approved_by", "left_out")}
-        lost = {"ref": f"{name}:{tag}", "digest": str(head.digest), "needed": 0, "missing": 0}
+        lost = {"ref": ref, "digest": str(head.digest), "needed": 0, "missing": 0}
         return {**lost, **empty, "writers_unknown": "", "since": "", "error": error.message}
     if not now.missing:
         return None

@@ -14,7 +14,7 @@ def prove_client(client: str, mirror: str | None, foreign: list[str], hosts: Pat
     from registry.devcheck.probe import FOREIGN, prove, puller
 
     settings = Settings.load(needs_catalogue=False)
-    host = mirror or settings.registry
+    host = mirror or settings.mirror
     attempts = prove(client, host, foreign or FOREIGN, puller(client, settings.child_environment, hosts))
     proven = all(a.ok for a in attempts)
     if as_json:

@@ -157,7 +157,7 @@ def _read(
         client_of(settings),
         keys,
         settings.now,
-        mirror=mirror or settings.registry,
+        mirror=mirror or settings.mirror,
         valid=valid,
         accept_sample=accept_sample,
     )
@@ -220,7 +220,7 @@ def client_config(
 
     chosen = find(client)
     settings, keys = surroundings(trust)
-    host = mirror or settings.registry
+    host = mirror or settings.mirror
     try:
         where = mirrors.Mirror(host, *(keys.current(role).pem.decode() for role in (BUILDER, VERDICT)))
     except ValueError as error:

@@ -48,7 +48,7 @@ def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, C
                 policy=tools.policy,
                 who=who.name,
                 now=settings.now,
-                hosts=(settings.registry,),
+                hosts=tuple(dict.fromkeys((settings.registry, settings.mirror))),
                 work=work,
                 approvers=approvers(who, store),
             ),

@@ -64,7 +64,7 @@ def serve(
     listen: _Listen = _LISTEN,
     storage: _Upstream = None,
     trust: _TrustFolder = None,
-    prefix: _Prefix = "candidate/",
+    prefix: _Prefix = "",
     strip_prefix: _Strip = False,
     link: _Link = None,
     accel: _Accel = None,

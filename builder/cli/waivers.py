@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping
 
+    from builder.model.catalogue import Catalogue
     from builder.model.waiver import Waiver, WaiverEntry
 
 _DAYS = 30
@@ -59,21 +60,21 @@ def waive(
     days: Annotated[int, typer.Option("--days", min=1, max=3650, help="How long it counts.")] = _DAYS,
     stream: _Streams = None,
     from_openvex: _Foreign = None,
+    imported: Annotated[bool, typer.Option("--imported", help="IMAGE was imported.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a waiver into images/IMAGE/waivers.yaml, to be reviewed like any change."""
+    """Write a waiver into images/IMAGE/waivers.yaml (or imports/), to be reviewed like any change."""
     import datetime as dt
 
     from builder.cli.identity import caller
     from builder.cli.wiring import Workshop
     from builder.report import emit, emit_json
+    from builder.stages.judge import IMPORTS
     from builder.stages.waive import add
     from registry.access.roles import Permission
 
     workshop = Workshop.open()
-    if image not in workshop.catalogue.definitions:
-        workshop.catalogue.find(image)  # says what is meant
-        raise UsageError(f"{image} is a stream", hint=f"goldsmith waive {image.partition(':')[0]} --stream …")
+    _check_image(image, imported, workshop.catalogue)
     caller(workshop.settings, workshop.store).require(Permission.WAIVE, image)
     today = workshop.settings.now.date()
     shared = {
@@ -89,7 +90,7 @@ def waive(
     else:
         own = {"vulnerability": vulnerability, "packages": package or [], "justification": justification}
         entries = [_entry({**own, "statement": statement, **shared})]
-    path = add(workshop.settings.catalogue, image, entries)
+    path = add(workshop.settings.catalogue, image, entries, IMPORTS if imported else "images")
     if as_json:
         written = [e.model_dump(mode="json") for e in entries]
         emit_json({"file": str(path), "written": written, "left_out": list(left)})
@@ -114,14 +115,16 @@ def waivers(
     from builder.report import emit, emit_json, table
     from builder.settings import Settings
     from builder.stages.define import load_catalogue
+    from builder.stages.judge import imported_waivers
 
     settings = Settings.load()
     catalogue = load_catalogue(settings.catalogue)
-    if image and image not in catalogue.definitions:
+    accepted = {**imported_waivers(settings.catalogue), **catalogue.waivers}
+    if image and image not in accepted and image not in catalogue.definitions:
         catalogue.find(image)
     found = [
         Waiver(name, entry, inherited=False)
-        for name, definition in catalogue.waivers.items()
+        for name, definition in accepted.items()
         for entry in definition.waivers
         if image in ("", name)
     ]
@@ -196,6 +199,18 @@ def vex(
         emit_json({"written": str(output), "waivers": sorted(used)})
     else:
         emit(f"{output}: {len(used)} waivers")
+
+
+def _check_image(image: str, imported: bool, catalogue: Catalogue) -> None:
+    """Pass when waivers can be written for a name; raises UsageError, which says what is meant."""
+    from builder.model.definition import is_name
+
+    if imported:
+        if image in catalogue.definitions or not is_name(image):
+            raise UsageError(f"{image[:100]!r} is no name of an imported image", hint="leave --imported out")
+    elif image not in catalogue.definitions:
+        catalogue.find(image)
+        raise UsageError(f"{image} is a stream", hint=f"goldsmith waive {image.partition(':')[0]} --stream …")
 
 
 def _taken(path: Path, shared: Mapping[str, Any]) -> tuple[list[WaiverEntry], tuple[str, ...]]:

@@ -55,7 +55,9 @@ def _platform(value: str) -> str:
     return value
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+_NAME_MAX = 64  # characters
+Name = Annotated[str, Field(pattern=_NAME, max_length=_NAME_MAX)]
 StreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.]*$", max_length=32)]
 PackageName = Annotated[str, AfterValidator(_package)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute), Field(max_length=1024)]
@@ -66,6 +68,11 @@ PlatformText = Annotated[str, AfterValidator(_platform)]
 Variant = Literal["runtime", "dev"]
 # A set of ranges that Docker, containerd and Kubernetes agree on; larger ids overflow in some.
 UserId = Annotated[int, Field(ge=0, le=2_000_000_000)]
+
+
+def is_name(text: str) -> bool:
+    """Whether an image can have that name."""
+    return len(text) <= _NAME_MAX and re.fullmatch(_NAME, text) is not None
 
 
 class VariantPackages(Strict):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -16,6 +17,7 @@ from builder.errors import DefinitionError, Problem
 from builder.model.definition import Name, PlainText, Strict
 from builder.model.digest import Digest
 from builder.model.evidence import Severity
+from builder.model.waiver import Waiver, WaiversDefinition
 from builder.policy.exploited import KnownExploited
 
 _WHOLE = "(whole file)"
@@ -152,16 +154,29 @@ class PolicyData(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy, the digest of its text, which a verdict names, and the list that lies beside it."""
+    """A policy, the digest of its text, which a verdict names, and the list that lies beside it.
+
+    `accepted` are the waivers of imported images by their names; those of our own are the catalogue's.
+    """
 
     data: PolicyData
     digest: Digest
     exploited: KnownExploited | None = None
+    accepted: Mapping[str, WaiversDefinition] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The policy's name."""
         return self.data.name
+
+    def waivers_of(self, name: str, stream: str) -> tuple[Waiver, ...]:
+        """What is accepted in an imported image."""
+        listed = self.accepted[name].waivers if name in self.accepted else ()
+        return tuple(
+            Waiver(name, entry, inherited=False)
+            for entry in listed
+            if not entry.streams or stream in entry.streams
+        )
 
 
 def parse_policy(value: Any, digest: Digest, file: str) -> Policy:

@@ -12,6 +12,7 @@ from builder.model.digest import Digest
 from builder.model.evidence import Evidence, Sboms, ScanReport
 from builder.model.image import BuiltImage
 from builder.model.verdict import Verdict
+from builder.model.waiver import WaiversDefinition
 from builder.policy.engine import announce, evaluate
 from builder.policy.exploited import FILE, KnownExploited, parse_exploited
 from builder.policy.rule import Case
@@ -20,7 +21,9 @@ from builder.policy.schema import Policy, parse_policy
 from builder.store import read_file
 from builder.tools import strict_yaml
 from builder.tools.strict_json import parse_object
+from builder.tools.strict_model import read_model
 
+IMPORTS = "imports"  # the folder of a catalogue with what is said of imported images
 _EXPLOITED_MAX = 32 << 20  # bytes
 
 
@@ -81,7 +84,8 @@ def load_policy(path: Path) -> Policy:
 def find_policy(name: str, folders: Sequence[Path]) -> Policy:
     """The policy called `name` in the first of the folders that has it; raises as `load_policy`.
 
-    With it comes the list of known exploited vulnerabilities of the first folder that has one.
+    With it comes the list of known exploited vulnerabilities of the first folder that has one, and,
+    for imported images, what is accepted in them by the catalogue of the first folder.
     """
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     for folder in folders:
@@ -90,12 +94,27 @@ def find_policy(name: str, folders: Sequence[Path]) -> Policy:
             policy = load_policy(path)
             if policy.name != name:
                 raise UsageError(f"{path} calls itself {policy.name!r}", hint="file and name must agree")
-            return replace(policy, exploited=_exploited(folders))
+            accepted = imported_waivers(folders[0].parent) if policy.data.imports is not None else {}
+            return replace(policy, exploited=_exploited(folders), accepted=accepted)
     raise UsageError(
         f"there is no policy called {name!r}",
         context=f"known: {', '.join(known) or 'none'}",
         hint="GOLDSMITH_POLICY names a file in the catalogue's policies/ or one that comes with goldsmith",
     )
+
+
+def imported_waivers(catalogue: Path) -> dict[str, WaiversDefinition]:
+    """The `imports/NAME/waivers.yaml` of a catalogue by NAME; raises DefinitionError."""
+    problems: list[Problem] = []
+    found = {}
+    for path in sorted((catalogue / IMPORTS).glob("*/waivers.yaml")):
+        name = path.parent.name
+        waivers = read_model(catalogue, f"{IMPORTS}/{name}/waivers.yaml", WaiversDefinition, problems)
+        if waivers is not None:
+            found[name] = waivers
+    if problems:
+        raise DefinitionError(problems)
+    return found
 
 
 def _exploited(folders: Sequence[Path]) -> KnownExploited | None:

@@ -20,13 +20,15 @@ from builder.tools.strict_model import read_model
 _START = b"schema: 1\nwaivers:\n"
 
 
-def add(root: Path, image: str, entries: Sequence[WaiverEntry]) -> Path:
+def add(root: Path, image: str, entries: Sequence[WaiverEntry], folder: str = "images") -> Path:
     """Append waivers to an image of the catalogue at `root`; returns the file.
+
+    `folder` is `images`, or `imports` for what others made.
 
     Raises DefinitionError when the file is or would become unsound (an overlap, an unknown key),
     and leaves it as it was.
     """
-    file = f"images/{image}/waivers.yaml"
+    file = f"{folder}/{image}/waivers.yaml"
     path = root / file
     before = read_file(path, strict_yaml.SIZE_MAX) if path.exists() else None
     known = _read(root, file) if before is not None else ()

@@ -47,7 +47,7 @@ def up(settings: Settings, listen: str = LISTEN, *, accept_sample: bool = False)
         raise UsageError(f"not an address to listen at: {listen[:100]!r}", hint=f"such as {LISTEN}")
     store = Store(settings.state).create()
     daemon = _daemon(store)
-    options = ["--listen", listen, "--storage", settings.registry, "--prefix", ""]
+    options = ["--listen", listen, "--storage", settings.registry]
     options += ["--accept-sample"] if accept_sample else []
     if (pid := daemon.pid) is not None and daemon.noted("options") == options:
         _wait(daemon, host, int(port), listen)

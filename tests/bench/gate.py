@@ -133,7 +133,7 @@ def _gate(
         pid = process.start_daemon(
             [
                 *(sys.executable, "-m", "builder", "serve", "--listen", address),
-                *("--trust", trust, "--anonymous", *more),
+                *("--trust", trust, "--anonymous", "--prefix", "candidate/", *more),
             ],
             environment=environment,
             log=log,

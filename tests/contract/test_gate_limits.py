@@ -252,6 +252,7 @@ def test_sigterm_lets_answers_end_and_takes_no_new_ones(tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         arguments = ["--listen", address, "--storage", scene.sim.address, "--anonymous"]
+        arguments += ["--prefix", "candidate/"]
         process = subprocess.Popen(
             [sys.executable, "-m", "builder", "serve", "--trust", tmp_path / "scene" / "keys", *arguments],
             cwd=tmp_path,

@@ -24,7 +24,7 @@ from builder.policy.schema import ApprovalLimits
 from builder.signing.keys import APPROVER, open_signer
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import verify
-from builder.stages.judge import judge
+from builder.stages.judge import imported_waivers, judge
 from registry.approvals import Approvers
 from registry.approving import approve
 from registry.callback import change
@@ -331,3 +331,35 @@ def writes_of(folder: Path) -> int:
         house = ImportHouse(folder, RegistryClient(sim.address))
         house.take(house.layout())
         return sim.count("PUT|POST")
+
+
+# ------------------------------------------------------------------ waivers of imports
+
+
+def test_a_finding_in_an_import_can_be_waived_and_the_promotion_heeds_it(
+    house: ImportHouse, tmp_path: Path
+) -> None:
+    flaw = Finding("CVE-2026-4711", "hello", "2.10-5", "", Severity.CRITICAL, "affected", "a flaw")
+
+    def scan(target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
+        report, sboms = good_scan(target, image, work)
+        return replace(report, findings=(flaw,)), sboms
+
+    with pytest.raises(PolicyDenied):
+        house.take(house.layout(), scan=scan)
+    folder = tmp_path / "catalogue" / "imports" / "upstream"
+    folder.mkdir(parents=True)
+    (folder / "waivers.yaml").write_text(
+        "schema: 1\nwaivers:\n"
+        "  - {vulnerability: CVE-2026-4711, packages: [hello], owner: ann, approver: bob,\n"
+        "     justification: vulnerable_code_not_present, statement: The distribution left that part out.,\n"
+        f"     approved: {house.now.date()}, expires: {house.now.date() + dt.timedelta(days=5)}}}\n"
+    )
+    house.policy = replace(house.policy, accepted=imported_waivers(tmp_path / "catalogue"))
+    done = house.take(house.layout(), scan=scan)
+    assert [w.partition("@")[0] for w in done.verdict.waivers] == ["upstream/CVE-2026-4711"]
+    where = house.at(QUARANTINE, digest=done.published.digest)
+    without = house.office(policy=replace(house.policy, accepted={}))
+    with pytest.raises(PolicyDenied, match="today"):
+        promote(without, where, None, "now")
+    assert promote(house.office(), where, None, "now").ref == "upstream:1.0"

@@ -18,6 +18,7 @@ from builder.model.platform import Platform
 from builder.oci.client import RegistryClient
 from builder.oci.manifest import index_bytes
 from builder.oci.transport import Limits
+from builder.policy.schema import Policy
 from builder.signing.cosign_formats import signature_tag
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.statements import parse_simple_signing
@@ -602,3 +603,19 @@ def test_a_secret_in_a_reason_reaches_neither_ledger_nor_registry(sim: Simulator
     assert b"hunter2" not in house.ledger.path.read_bytes()
     assert not any(b"hunter2" in data for blobs in sim.blobs.values() for data in blobs.values())
     assert re.search("redacted", house.ledger.entries()[-1].fact.why)
+
+
+def test_another_text_of_the_policy_is_told_in_the_ledger_once(house: House) -> None:
+    first, second, third = (house.candidate(content) for content in ("one", "two", "three"))
+    house.promote(first)
+    before = house.policy
+    house.policy = Policy(before.data, Digest.of(b"another text"))
+    house.promote(second)
+    house.promote(third)
+    told = [e.fact for e in house.ledger.entries()]
+    assert [f.what.value for f in told] == ["promote", "change-policy", "promote", "promote"]
+    change_of = told[1]
+    assert change_of.ref == f"policy:{before.name}"
+    assert change_of.before == {"policy": f"{before.name}@{before.digest}"}
+    assert change_of.after == {"policy": f"{before.name}@{house.policy.digest}"}
+    house.ledger.verify()

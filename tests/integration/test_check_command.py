@@ -33,6 +33,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GOLDSMITH_REGISTRY", address)
+    monkeypatch.setenv("GOLDSMITH_MIRROR", address)
     monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("GOLDSMITH_CATALOGUE", raising=False)
     settings = Settings.load(needs_catalogue=False)

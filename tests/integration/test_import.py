@@ -89,16 +89,21 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made = site(folder, GOLDSMITH_TRIVY_DB=str(sample_database(folder)))
     for name in ("images", "templates"):
         shutil.copytree(ROOT / name, folder / "catalogue" / name)
-    policy = yaml.safe_load((ROOT / "registry" / "policies" / "import.yaml").read_text())
-    policy["database"] = {"age_days_max": 36500, "sample": "accept"}
-    policy["approvals"] = dict.fromkeys(policy["approvals"], 0)
     (folder / "catalogue" / "policies").mkdir()
-    (folder / "catalogue" / "policies" / "import.yaml").write_text(yaml.safe_dump(policy))
+    ask_for_approvals(made, 0)
     try:
         made.run("init")
         yield made
     finally:
         storage.down(made.settings())
+
+
+def ask_for_approvals(here: Site, count: int) -> None:
+    """The policy for imports, content with the sample database, and with so many approvals."""
+    policy = yaml.safe_load((ROOT / "registry" / "policies" / "import.yaml").read_text())
+    policy["database"] = {"age_days_max": 36500, "sample": "accept"}
+    policy["approvals"] = dict.fromkeys(policy["approvals"], count)
+    (here.folder / "catalogue" / "policies" / "import.yaml").write_text(yaml.safe_dump(policy))
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +127,10 @@ def stable(ours: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     layout = write_layout(tmp_path_factory.mktemp("upstream") / "layout", *platforms)
     done = ours.json("import", layout, "--as", "upstream:1.0", *ABOUT)
     assert done["channel"] == "quarantine"
+    ask_for_approvals(ours, 1)
+    (waits,) = ours.json("approvals", "upstream")
+    assert (waits["ref"], waits["missing"], waits["error"]) == ("upstream:1.0", 1, "")
+    ask_for_approvals(ours, 0)
     promoted = ours.json("promote", f"upstream@{done['digest']}", "--why", "looked at")
     assert promoted["ref"] == "upstream:1.0"
     return dict(done)
