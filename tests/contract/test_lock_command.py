@@ -220,6 +220,7 @@ def test_schemas_are_written(place: Place, tmp_path: Path) -> None:
         "builder.schema.json",
         "checks.schema.json",
         "image.schema.json",
+        "waivers.schema.json",
     ]
     assert json.loads((tmp_path / "schemas/image.schema.json").read_text())["additionalProperties"] is False
 

@@ -202,7 +202,7 @@ def test_no_source_at_all_ends_soon_and_says_what_to_do(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never = threading.Event()
-    monkeypatch.setattr(trivy_db_source, "_from_registry", lambda source: never.wait(60))
+    monkeypatch.setattr(trivy_db_source, "_from_registry", lambda *_: never.wait(60))
     monkeypatch.setattr(trivy_db_source, "ASK_SECONDS", 0.2)
     error = refusal(store, None)
     never.set()
