@@ -90,7 +90,7 @@ VARIABLES = {
 # What lies in the state directory beside the folders that `builder/store.py` describes: (made by, what).
 BESIDE = {
     "lock": ("builder/store.py", "the lock of the whole directory (flock), and who holds it"),
-    "registry": ("registry/storage.py", "the data of the storage registry"),
+    "registry": ("registry/storage/service.py", "the data of the storage registry"),
     "made": (
         "builder/pipeline/remote.py",
         "images that a cluster built, by digest: manifests and configurations, without layers",

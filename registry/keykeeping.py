@@ -43,8 +43,8 @@ from builder.signing.keys import (
 from builder.signing.trust import FILE, Memory, Trust, load_content
 from builder.signing.trustfile import TrustContent, TrustedKey
 from builder.store import write_atomically
-from registry.facts import Action, Fact
-from registry.ledger import Entry, Ledger
+from registry.audit.facts import Action, Fact
+from registry.audit.ledger import Entry, Ledger
 
 PLAN = "change.json"
 ROTATABLE = (BUILDER, VERDICT, APPROVER)

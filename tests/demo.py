@@ -30,8 +30,8 @@ from builder.store import write_atomically
 from builder.tools import process
 from builder.tools.docker_client import find_combination
 from builder.tools.docker_engine import ensure_engine
-from registry import storage
 from registry.gate import daemon
+from registry.storage import service
 from tests import demo_serving
 from tests.demo_serving import Client
 from tests.support.vulndb import sample_database
@@ -71,7 +71,7 @@ def _demo(began: float) -> int:
     with reporter.stage("set-up", "keys"):
         create_keys(store.keys, settings.key_uris, settings.passphrase)
     with reporter.stage("set-up", "registry", settings.registry):
-        storage.up(settings, closed=True)
+        service.up(settings, closed=True)
     with reporter.stage("set-up", "engine"):
         engine = ensure_engine(store, settings.child_environment)
         combination = find_combination(engine, store, settings.child_environment)

@@ -32,11 +32,11 @@ from builder.tools.docker_client import Combination
 from registry.access.facts import token_fact
 from registry.access.roles import EVERYTHING, Permission
 from registry.access.tokens import NotAuthenticated
-from registry.daemon import answers
+from registry.audit.ledger import Action, Ledger
 from registry.gate import daemon
-from registry.ledger import Action, Ledger
-from registry.office import CANDIDATES
-from registry.promote import promote
+from registry.promotion.office import CANDIDATES
+from registry.promotion.promote import promote
+from registry.storage.daemon import answers
 
 POLICY = "demo"  # one person's machine: there is nobody else who could approve
 _CLIENT_SECONDS = 120

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
     from builder.model.reference import Reference
     from builder.signing.verify import Verification
-    from registry.approving import Matter, Standing
-    from registry.ledger import Entry
-    from registry.office import Office
+    from registry.approvals.procedure import Matter, Standing
+    from registry.audit.ledger import Entry
+    from registry.promotion.office import Office
 
 # Immutable tags, and what cosign attaches.
 _NO_STREAM = re.compile(r".+-[0-9a-f]{12}|sha256-[0-9a-f]{64}(\..+)?")
@@ -52,8 +52,8 @@ def approve(
     """Show what is new in a candidate since the image that is stable and, with --why, approve it."""
     from builder.report import emit, emit_json
     from builder.signing.keys import APPROVER, open_signer
-    from registry import approving
     from registry.access.roles import Permission
+    from registry.approvals import procedure as approving
 
     with open_office() as (workshop, ours, who):
         where, office = candidate(ref, workshop, ours)
@@ -127,7 +127,7 @@ def approvals(
 
 def _imports(office: Office) -> list[str]:
     """The streams of imported images, NAME:TAG."""
-    from registry.office import QUARANTINES, home_of
+    from registry.promotion.office import QUARANTINES, home_of
 
     held = [r for r in office.client.repositories() if r.startswith(f"{QUARANTINES}/")]
     return [
@@ -141,7 +141,7 @@ def _imports(office: Office) -> list[str]:
 def _waiting(ref: str, where: Reference, office: Office, history: tuple[Entry, ...]) -> dict[str, Any] | None:
     """What a candidate waits for; None when there is none, or it waits for nothing."""
     from builder.signing.predicates import timestamp
-    from registry import approving
+    from registry.approvals import procedure as approving
 
     head = office.client.head_manifest(where)
     if head is None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from builder.store import Store
-    from registry.ledger import Fact, Ledger
+    from registry.audit.ledger import Fact, Ledger
 
 _FOLDER = "ledger"
 
@@ -54,7 +54,7 @@ def audit(
     if context.invoked_subcommand is not None:
         return
     from builder.report import emit, emit_json, table
-    from registry.ledger import Action
+    from registry.audit.ledger import Action
 
     if what and what not in list(Action):
         raise UsageError(f"no such action: {what[:50]!r}", context=", ".join(Action))
@@ -102,7 +102,7 @@ def verify(
 ) -> None:
     """Prove the ledger with nothing but the public key; names the first broken entry. Exit code 4."""
     from builder.report import emit, emit_json
-    from registry.ledger import parse_head
+    from registry.audit.ledger import parse_head
 
     book = _ledger(ledger, trust)
     known = None
@@ -168,7 +168,7 @@ def _ledger(folder: Path | None, trust: Path | None) -> Ledger:
     from builder.signing.keys import VERDICT, load_public
     from builder.signing.trust import FILE, Trust
     from builder.store import Store
-    from registry.ledger import Ledger
+    from registry.audit.ledger import Ledger
 
     store = Store(Settings.load(needs_catalogue=folder is None).state)
     if folder is not None and not folder.is_dir():

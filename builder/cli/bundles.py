@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from builder.model.reference import Reference
     from builder.settings import Settings
     from builder.store import Store
-    from registry.arrival import Arrival
-    from registry.bundle import Exported
+    from registry.bundles.arrival import Arrival
+    from registry.bundles.export import Exported
 
 _DENIED = 4
 _JOURNAL = "imports.jsonl"
@@ -50,7 +50,7 @@ def export(
     from builder.settings import Settings
     from builder.store import Store
     from registry.access.roles import Permission
-    from registry.bundle import export as write
+    from registry.bundles.export import export as write
 
     settings = Settings.load()
     store = Store(settings.state)
@@ -82,8 +82,8 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
     from builder.settings import Settings
     from builder.store import Store
     from registry.access.roles import Permission
-    from registry.arrival import Desk, take_in
-    from registry.bundle_reader import open_bundle
+    from registry.bundles.arrival import Desk, take_in
+    from registry.bundles.reader import open_bundle
 
     settings = Settings.load(needs_catalogue=False)
     store = Store(settings.state)
@@ -141,7 +141,7 @@ def _note(store: Store, now: dt.datetime, who: str, source: str, one: Arrival) -
 def _write(store: Store, line: dict[str, Any]) -> None:
     from builder.model.digest import canonical_json
     from builder.signing.predicates import timestamp
-    from registry.redaction import redact
+    from registry.audit.redaction import redact
 
     told = {k: redact(v) if k in ("as", "source", "message") else v for k, v in line.items()}
     with contextlib.suppress(OSError), open(store.run / _JOURNAL, "ab") as out:

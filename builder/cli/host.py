@@ -84,13 +84,13 @@ def up(
     from builder.store import Store
     from builder.tools.docker_client import find_combination
     from builder.tools.docker_engine import ensure_engine
-    from registry import storage
+    from registry.storage import service
 
     settings = Settings.load()
     store = Store(settings.state).create()
     engine = ensure_engine(store, settings.child_environment)
     combination = find_combination(engine, store, settings.child_environment)
-    running = storage.up(settings, closed=True) if registry else storage.status(settings)
+    running = service.up(settings, closed=True) if registry else service.status(settings)
     front = _gate(settings, gate)
     if as_json:
         emit_json(
@@ -132,13 +132,13 @@ def down(as_json: AsJson = False) -> None:
     from builder.settings import Settings
     from builder.store import Store
     from builder.tools.dockerd import stop_engine
-    from registry import storage
     from registry.gate import daemon
+    from registry.storage import service
 
     settings = Settings.load()
     gate = daemon.down(settings)
-    was_running = storage.status(settings).pid is not None
-    storage.down(settings)
+    was_running = service.status(settings).pid is not None
+    service.down(settings)
     engine = stop_engine(Store(settings.state), settings.child_environment)
     if as_json:
         emit_json({"engine": engine, "registry": was_running, "gate": gate})

@@ -17,7 +17,7 @@ from registry.access.load import load_access
 from registry.access.roles import Permission, image_of
 from registry.access.rules import Access
 from registry.access.tokens import TokenStore
-from registry.approvals import Approvers
+from registry.approvals.needs import Approvers
 
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop

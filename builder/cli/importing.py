@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from builder.model.release import PublishedImage, SignedImage
     from builder.model.verdict import Verdict
     from builder.settings import Settings
-    from registry.importer import Imported, Instruments, Wish
-    from registry.office import Office
+    from registry.imports.procedure import Imported, Instruments, Wish
+    from registry.promotion.office import Office
     from registry.upstream.source import Source
 
 
@@ -98,7 +98,7 @@ def import_(
         raise UsageError("--trust and --accept-sample are for bundles", hint="add --bundle")
     from builder.report import Silent, for_people
     from registry.access.roles import Permission
-    from registry.importer import import_image
+    from registry.imports.procedure import import_image
 
     reporter = Silent() if as_json else for_people()
     with open_office(IMPORT_POLICY) as (workshop, office, who):
@@ -121,7 +121,7 @@ def import_(
 
 def _wish(name: str, end_of_life: str, owner: str, why: str, platforms: list[str]) -> Wish:
     from builder.model.platform import Platform
-    from registry.importer import Wish
+    from registry.imports.procedure import Wish
 
     image, colon, tag = name.partition(":")
     if not colon or not tag:
@@ -178,8 +178,8 @@ def _instruments(workshop: Workshop, office: Office) -> Instruments:
     from builder.stages.publish import publish
     from builder.stages.scan import scan_import
     from builder.stages.sign import sign
-    from registry.importer import Instruments
-    from registry.office import QUARANTINES
+    from registry.imports.procedure import Instruments
+    from registry.promotion.office import QUARANTINES
 
     tools = ReleaseTools(workshop, IMPORT_POLICY, workshop.settings.trivy_db)
 

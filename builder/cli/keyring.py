@@ -153,7 +153,7 @@ def _keeper(what: str) -> Iterator[Keeper]:
     from builder.store import Store
     from registry.access.roles import EVERYTHING, Permission
     from registry.keykeeping import Keeper
-    from registry.office import deciding
+    from registry.promotion.office import deciding
 
     settings = Settings.load()
     store = Store(settings.state)
@@ -194,7 +194,7 @@ def _moment(text: str) -> dt.datetime | None:
 
 def _tell(done: Changed, as_json: bool) -> None:
     from builder.report import emit, emit_json
-    from registry.facts import Action
+    from registry.audit.facts import Action
 
     plan = done.plan
     if as_json:

@@ -102,10 +102,10 @@ def affected(
 def registry_of(settings: Settings) -> ListingRegistry:
     """The registry, for reading all of it: the storage's own folder where it is this state directory's."""
     from builder.cli.wiring import client_of
-    from registry import storage
-    from registry.folder import FolderRegistry
+    from registry.storage import service
+    from registry.storage.folder import FolderRegistry
 
-    now = storage.status(settings)
+    now = service.status(settings)
     if now.pid is not None and now.address == settings.registry:
         return FolderRegistry(settings.registry, now.data)
     return client_of(settings)
@@ -137,7 +137,7 @@ def ledger_length(store: Store) -> int:
     """How many entries the ledger says it has; 0 when there is none."""
     from builder.cli.audit import ledger_folder
     from builder.errors import GoldsmithError
-    from registry.ledger import parse_head
+    from registry.audit.ledger import parse_head
 
     try:
         return parse_head((ledger_folder(store) / "head.json").read_bytes())[0].entries

@@ -173,8 +173,8 @@ class Doing:
         from builder.errors import GoldsmithError
         from builder.model.digest import Digest
         from builder.nightly import Promoted
-        from registry import promote as promotion
         from registry.access.roles import Permission
+        from registry.promotion import promote as promotion
 
         due = [e.ref for e in self.ends if e.outcome is not None and e.outcome.approved]
         with open_office(self.policy) as (workshop, office, who):

@@ -41,7 +41,7 @@ def send(as_json: AsJson = False) -> None:
     from builder.cli.trusting import trusted
     from builder.cli.wiring import Workshop
     from builder.report import emit, emit_json
-    from registry.ledger import Ledger
+    from registry.audit.ledger import Ledger
     from registry.notify.delivery import sender
     from registry.pulls import pulls
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from builder.cli.identity import Caller
     from builder.cli.wiring import Workshop
     from builder.model.reference import Reference
-    from registry.office import Office
+    from registry.promotion.office import Office
 
 IMPORT_POLICY = "import"  # what images that others made are judged by
 
@@ -29,8 +29,8 @@ def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, C
     from builder.cli.identity import approvers, caller
     from builder.cli.releasing import ReleaseTools
     from builder.cli.wiring import Workshop
-    from registry.ledger import Ledger
-    from registry.office import Office, deciding
+    from registry.audit.ledger import Ledger
+    from registry.promotion.office import Office, deciding
 
     workshop = Workshop.open()
     settings, store = workshop.settings, workshop.store.create()
@@ -72,7 +72,7 @@ def _work(folder: Path) -> Iterator[Path]:
 def image_reference(text: str, workshop: Workshop, prefix: str) -> Reference:
     """REF in the registry: in the candidates' repositories with `prefix`, else in the consumers'."""
     from builder.model.reference import Reference
-    from registry.office import home_of
+    from registry.promotion.office import home_of
 
     host = workshop.settings.registry
     try:
@@ -97,7 +97,7 @@ def candidate(ref: str, workshop: Workshop, office: Office) -> tuple[Reference, 
     from dataclasses import replace
 
     from builder.cli.releasing import ReleaseTools
-    from registry.office import CANDIDATES, QUARANTINES
+    from registry.promotion.office import CANDIDATES, QUARANTINES
 
     if image_reference(ref, workshop, "").name in workshop.catalogue.definitions:
         return image_reference(ref, workshop, f"{CANDIDATES}/"), office

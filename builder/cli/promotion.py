@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
     from builder.model.image import Target
     from builder.model.reference import Reference
-    from registry.callback import Change
-    from registry.office import Office
-    from registry.promote import Promotion
+    from registry.promotion.callback import Change
+    from registry.promotion.office import Office
+    from registry.promotion.promote import Promotion
 
 Ref = Annotated[str, typer.Argument(metavar="REF", help="python:3.13, python@sha256:…, or both")]
 Why = Annotated[
@@ -51,10 +51,10 @@ def promote(
 ) -> None:
     """Put an image on a channel. To stable: everything is verified and judged anew, today."""
     from builder.model.channel import Channel
-    from registry import callback
-    from registry import promote as promotion
     from registry.access.roles import Permission
-    from registry.office import is_held
+    from registry.promotion import callback
+    from registry.promotion import promote as promotion
+    from registry.promotion.office import is_held
 
     channels = [c.value for c in (Channel.STABLE, *callback.ACTIONS) if c is not Channel.WITHDRAWN]
     if to not in channels:
@@ -75,9 +75,9 @@ def promote(
 
 def rollback(ref: Ref, why: Why = "", as_json: AsJson = False) -> None:
     """Let a tag point to the stable image before, as the ledger knows it; verified and judged anew."""
-    from registry import promote as promotion
     from registry.access.roles import Permission
-    from registry.office import is_held
+    from registry.promotion import promote as promotion
+    from registry.promotion.office import is_held
 
     with open_office() as (workshop, ours, who):
         where = image_reference(ref, workshop, "")
@@ -101,8 +101,8 @@ def revoke(
 ) -> None:
     """Withdraw an image for good; verification refuses it from now on, everywhere it is."""
     from builder.model.channel import Channel
-    from registry import callback
     from registry.access.roles import Permission
+    from registry.promotion import callback
 
     with open_office() as (workshop, office, who):
         where = image_reference(ref, workshop, "")

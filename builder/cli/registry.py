@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from registry.storage import Storage
+    from registry.storage.service import Storage
 
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -24,25 +24,25 @@ def register(app: typer.Typer) -> None:
 def up(as_json: _Json = False) -> None:
     """Start the storage registry, unless it runs, and wait until it answers."""
     from builder.settings import Settings
-    from registry import storage
+    from registry.storage import service
 
-    _tell(storage.up(Settings.load(), closed=True), as_json)
+    _tell(service.up(Settings.load(), closed=True), as_json)
 
 
 def down(as_json: _Json = False) -> None:
     """Stop the storage registry that was started here; its data stays."""
     from builder.settings import Settings
-    from registry import storage
+    from registry.storage import service
 
-    _tell(storage.down(Settings.load()), as_json)
+    _tell(service.down(Settings.load()), as_json)
 
 
 def status(as_json: _Json = False) -> None:
     """Say whether the storage registry runs."""
     from builder.settings import Settings
-    from registry import storage
+    from registry.storage import service
 
-    _tell(storage.status(Settings.load()), as_json)
+    _tell(service.status(Settings.load()), as_json)
 
 
 def _tell(found: Storage, as_json: bool) -> None:

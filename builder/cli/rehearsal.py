@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from builder.policy.schema import Policy
     from builder.settings import Settings
-    from registry.rehearse import Rehearsed
+    from registry.promotion.rehearse import Rehearsed
 
 _DAYS = 30
 _BREAKS = 4
@@ -41,9 +41,9 @@ def rehearse(
     from builder.cli.wiring import Workshop
     from builder.report import emit_json
     from builder.signing.verify import verify
+    from registry.promotion.rehearse import Rehearsal
+    from registry.promotion.rehearse import rehearse as apply
     from registry.pulls import pulls
-    from registry.rehearse import Rehearsal
-    from registry.rehearse import rehearse as apply
 
     workshop = Workshop.open()
     settings = workshop.settings

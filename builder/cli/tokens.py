@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from builder.settings import Settings
     from builder.store import Store
     from registry.access.tokens import Token, TokenStore
-    from registry.ledger import Action, Entry
+    from registry.audit.ledger import Action, Entry
 
 _DAYS = 90
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -43,7 +43,7 @@ def create(
     from builder.report import emit, emit_json
     from registry.access.identity import missing
     from registry.access.roles import EVERYTHING, Permission
-    from registry.ledger import Action
+    from registry.audit.ledger import Action
 
     settings, state, tokens, who = _desk()
     patterns = tuple(dict.fromkeys(images or [EVERYTHING]))
@@ -114,7 +114,7 @@ def revoke(
     """End a token; running gates refuse it within a second."""
     from builder.report import emit, emit_json
     from registry.access.roles import Permission
-    from registry.ledger import Action
+    from registry.audit.ledger import Action
 
     settings, state, tokens, who = _desk()
     number = _id_of(number)
@@ -168,7 +168,7 @@ def _record(settings: Settings, store: Store, who: Caller, token: Token, action:
     from builder.cli.trusting import trusted
     from builder.signing.keys import load_keys
     from registry.access.facts import token_fact
-    from registry.ledger import Ledger
+    from registry.audit.ledger import Ledger
 
     signer = load_keys(store.keys, settings.key_uris, settings.passphrase).verdict
     book = Ledger(ledger_folder(store), trusted(store))
@@ -179,7 +179,7 @@ def _told(store: Store, token: Token) -> Entry | None:
     """The ledger's entry of a token's end, when there is one."""
     from builder.cli.audit import ledger_folder
     from builder.cli.trusting import trusted
-    from registry.ledger import Action, Ledger
+    from registry.audit.ledger import Action, Ledger
 
     entries = Ledger(ledger_folder(store), trusted(store)).entries()
     ends = (e for e in entries if e.fact.what is Action.REVOKE_TOKEN and e.fact.digest == token.digest)

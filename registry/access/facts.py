@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from builder.signing.predicates import timestamp
 from registry.access.tokens import Token
-from registry.ledger import Action, Fact
+from registry.audit.ledger import Action, Fact
 
 
 def token_fact(token: Token, action: Action, who: str, why: str) -> Fact:

@@ -55,10 +55,10 @@ from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
 from builder.signing.trust import OUT_OF_PERIOD, REVOKED, Trust, Use
 from builder.signing.verdicts import decode
 from builder.signing.verify import Verification, published_verdict, verify
-from registry.channels import SERVED
 from registry.gate.decision import Approved, Denied, Held, Reason
 from registry.gate.witness import Witness
-from registry.records import read_record
+from registry.promotion.channels import SERVED
+from registry.promotion.records import read_record
 
 MALFORMED = "manifest-refused"  # as the parser of manifests calls it
 END_OF_LIFE_LABEL = "dev.goldsmith.end-of-life"

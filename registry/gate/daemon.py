@@ -11,7 +11,7 @@ import builder
 from builder.errors import RegistryError, UsageError
 from builder.settings import Settings
 from builder.store import Store
-from registry.daemon import READY_SECONDS, Daemon, answers
+from registry.storage.daemon import READY_SECONDS, Daemon, answers
 
 LISTEN = "127.0.0.1:5700"
 

@@ -54,7 +54,7 @@ from builder.signing.predicates import (
 from builder.signing.refusal import quoted, refuse
 from builder.signing.statements import ENVELOPE_MAX, Statement
 from builder.signing.trust import Trust
-from registry.records import read_record
+from registry.promotion.records import read_record
 
 NOT_AN_IMAGE = "not-an-image"  # the reason of a refusal: a database, a list, somebody's artefact
 _ON_IMAGE = frozenset({VERDICT_TYPE, PROVENANCE_TYPE})

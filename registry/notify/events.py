@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from builder.model.evidence import Severity
-from registry.ledger import Action, Entry
+from registry.audit.ledger import Action, Entry
 
 _TITLE_MAX, _BODY_MAX = 200, 2000  # characters
 

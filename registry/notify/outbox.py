@@ -15,8 +15,8 @@ from pathlib import Path
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, UniqueConstraint, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from registry.audit.ledger import Entry
 from registry.index.schema import engine
-from registry.ledger import Entry
 from registry.notify.events import TURNED_BAD, Event, of_entry
 from registry.notify.rules import NotifyFile
 

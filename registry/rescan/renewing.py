@@ -48,10 +48,10 @@ from builder.signing.statements import (
     statement,
 )
 from builder.signing.verify import Verification, published_verdict, verify
-from registry.closure import Closure
-from registry.office import Office
-from registry.recheck import NOT_ATTESTED, judge_again
-from registry.records import listing, put_content
+from registry.promotion.closure import Closure
+from registry.promotion.office import Office
+from registry.promotion.recheck import NOT_ATTESTED, judge_again
+from registry.promotion.records import listing, put_content
 
 _SECOND = dt.timedelta(seconds=1)
 _THREADS = 8

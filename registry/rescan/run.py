@@ -38,16 +38,16 @@ from builder.rebuilds import ask_rebuild, waiting_rebuilds, withdraw_rebuild
 from builder.store import Store
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
-from registry import callback
-from registry.closure import Closure
+from registry.audit.ledger import Action
 from registry.index import schema
 from registry.index.reading import Flaw
 from registry.index.rebuild import ListingRegistry, reindex
 from registry.index.writing import Problem, Writer
-from registry.ledger import Action
-from registry.office import Office
+from registry.promotion import callback
+from registry.promotion.closure import Closure
+from registry.promotion.office import Office
+from registry.promotion.recheck import attested_case
 from registry.pulls import Pull
-from registry.recheck import attested_case
 from registry.rescan.inventory import Image, Inventory, read_inventory
 from registry.rescan.judging import BY_RESCAN, Bench, Judged, Outcome, Scanned, judge, requests
 from registry.rescan.renewing import renew, verdict_of_today, verified

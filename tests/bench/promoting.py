@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from registry.ledger import Ledger
-from registry.office import Office
-from registry.promote import promote
+from registry.audit.ledger import Ledger
+from registry.promotion.office import Office
+from registry.promotion.promote import promote
 from tests.bench.scene import Scene, Stopwatch
 from tests.support.oracles import cosign
 

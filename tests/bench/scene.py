@@ -23,7 +23,7 @@ from builder.store import Store
 from builder.tools import process
 from builder.tools.docker_client import Combination, find_combination
 from builder.tools.docker_engine import ensure_engine
-from registry import storage
+from registry.storage import service
 from tests.support.vulndb import sample_database
 
 ENGINES = ("direct",)
@@ -62,12 +62,12 @@ class Scene:
         store = Store(settings.state).create()
         relock(load_catalogue(catalogue), settings, store, [], check=False)
         create_keys(store.keys, settings.key_uris, settings.passphrase)
-        storage.up(settings)
+        service.up(settings)
         try:
             combination = find_combination(engine, store, settings.child_environment)
             yield cls(state, settings, combination, sample_database(state / "database"))
         finally:
-            storage.down(settings)
+            service.down(settings)
 
     @property
     def store(self) -> Store:

@@ -21,13 +21,13 @@ from builder.signing.keys import APPROVER, RoleSigner, load_public
 from builder.signing.predicates import APPROVAL_TYPE
 from builder.signing.trust import Trust
 from builder.signing.verify import verify
-from registry.approval_records import put_approval
-from registry.approvals import Approval, Approvers, Made
-from registry.approving import Approved, approve
-from registry.closure import Closure
-from registry.ledger import Action, Fact, Ledger
-from registry.office import Office
-from registry.promote import promote, rollback
+from registry.approvals.needs import Approval, Approvers, Made
+from registry.approvals.procedure import Approved, approve
+from registry.approvals.records import put_approval
+from registry.audit.ledger import Action, Fact, Ledger
+from registry.promotion.closure import Closure
+from registry.promotion.office import Office
+from registry.promotion.promote import promote, rollback
 from tests.support import registry_simulator as reg
 from tests.support.evidence import SOURCES, World, new_keys
 from tests.support.images import NOW

@@ -27,10 +27,10 @@ from builder.signing.refusal import EvidenceRefused
 from builder.signing.statements import PAYLOAD_TYPE, STATEMENT_V1, pae, statement
 from builder.signing.trust import Trust
 from builder.signing.verify import verify
-from registry.arrival import Arrival, Desk, take_in
-from registry.bundle import Exported, export
-from registry.bundle_reader import open_bundle
-from registry.callback import change
+from registry.bundles.arrival import Arrival, Desk, take_in
+from registry.bundles.export import Exported, export
+from registry.bundles.reader import open_bundle
+from registry.promotion.callback import change
 from tests.support import registry_simulator as reg
 from tests.support.evidence import new_keys
 from tests.support.foreign import spoil, tar_of
@@ -329,8 +329,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[5])
 from builder.oci.client import RegistryClient
 from builder.signing.trust import Trust
-from registry.arrival import Desk, take_in
-from registry.bundle_reader import open_bundle
+from registry.bundles.arrival import Desk, take_in
+from registry.bundles.reader import open_bundle
 from tests.support.images import NOW
 desk = Desk(RegistryClient(sys.argv[1]), Trust.load(Path(sys.argv[2])), NOW, Path(sys.argv[3]))
 take_in(desk, open_bundle(Path(sys.argv[4])))

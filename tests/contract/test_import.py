@@ -25,13 +25,13 @@ from builder.signing.keys import APPROVER, open_signer
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import verify
 from builder.stages.judge import imported_waivers, judge
-from registry.approvals import Approvers
-from registry.approving import approve
-from registry.callback import change
-from registry.channels import IllegalMove
-from registry.ledger import Action
-from registry.promote import promote
-from registry.recheck import origin_of
+from registry.approvals.needs import Approvers
+from registry.approvals.procedure import approve
+from registry.audit.ledger import Action
+from registry.promotion.callback import change
+from registry.promotion.channels import IllegalMove
+from registry.promotion.promote import promote
+from registry.promotion.recheck import origin_of
 from registry.upstream.source import LayoutSource
 from tests.support import registry_simulator as reg
 from tests.support.evidence import PASSPHRASE, world

@@ -25,13 +25,13 @@ from builder.signing.statements import parse_simple_signing
 from builder.signing.verify import verify
 from builder.store import StateBusy
 from registry import changes
-from registry.callback import change
-from registry.channels import IllegalMove
-from registry.closure import Closure
-from registry.ledger import Action, LedgerBroken
-from registry.office import deciding
-from registry.promote import promote, rollback
-from registry.records import read_record
+from registry.audit.ledger import Action, LedgerBroken
+from registry.promotion.callback import change
+from registry.promotion.channels import IllegalMove
+from registry.promotion.closure import Closure
+from registry.promotion.office import deciding
+from registry.promotion.promote import promote, rollback
+from registry.promotion.records import read_record
 from tests.support import registry_simulator as reg
 from tests.support.evidence import World
 from tests.support.images import AMD64, NOW
@@ -402,7 +402,7 @@ def test_a_ledger_that_cannot_be_written_leaves_everything_invisible(
     sim: Simulator, house: House, monkeypatch: pytest.MonkeyPatch, call: str, act: Callable[..., int]
 ) -> None:
     here = house.candidate()
-    monkeypatch.setattr(f"registry.ledger.os.{call}", act)
+    monkeypatch.setattr(f"registry.audit.ledger.os.{call}", act)
     with pytest.raises(ToolError):
         house.promote(here)
     assert visible(sim) == {}

@@ -14,10 +14,10 @@ from builder.signing.keys import load_keys
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
 from builder.signing.verify import verify
-from registry.callback import change
 from registry.keykeeping import Keeper
-from registry.promote import rollback
-from registry.records import read_record
+from registry.promotion.callback import change
+from registry.promotion.promote import rollback
+from registry.promotion.records import read_record
 from tests.support.evidence import PASSPHRASE
 from tests.support.promotion import REPO, House
 from tests.support.registry_simulator import simulator

@@ -13,9 +13,9 @@ import pytest
 from builder.oci.client import RegistryClient
 from builder.policy.schema import Policy
 from builder.signing.verify import verify
-from registry.promote import promote
+from registry.promotion.promote import promote
+from registry.promotion.rehearse import Rehearsal, Rehearsed, rehearse
 from registry.pulls import Pull
-from registry.rehearse import Rehearsal, Rehearsed, rehearse
 from tests.support.evidence import World
 from tests.support.images import NOW
 from tests.support.promotion import CANDIDATE, REPO, House, policy

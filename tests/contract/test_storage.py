@@ -15,7 +15,7 @@ import pytest
 
 from builder.errors import RegistryError, ToolError, UsageError
 from builder.settings import Settings
-from registry import storage
+from registry.storage import service
 
 SERVER = """#!{python}
 import os, socket, sys, time
@@ -45,7 +45,7 @@ def settings(tmp_path: Path, port: int) -> Iterator[Settings]:
     # Only the fake may be found, whatever this machine has.
     made = replace(made, child_environment={"PATH": str(tmp_path / "bin")})
     yield made
-    storage.down(made)
+    service.down(made)
 
 
 def program(settings: Settings, before: str = "", name: str = "docker-registry") -> Path:
@@ -60,27 +60,27 @@ def program(settings: Settings, before: str = "", name: str = "docker-registry")
 
 def test_it_starts_once_and_stops(settings: Settings) -> None:
     log = program(settings)
-    first = storage.up(settings)
+    first = service.up(settings)
     assert first.started
     assert first.pid is not None
-    second = storage.up(settings)
+    second = service.up(settings)
     assert (second.pid, second.started) == (first.pid, False)
     assert len(log.read_text().splitlines()) == 1
-    assert storage.status(settings).pid == first.pid
-    assert storage.down(settings).pid is None
-    assert storage.down(settings).pid is None
+    assert service.status(settings).pid == first.pid
+    assert service.down(settings).pid is None
+    assert service.down(settings).pid is None
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(settings.registry.rpartition(":")[2])), timeout=1)
 
 
 def test_the_other_name_of_the_program_is_found(settings: Settings) -> None:
     program(settings, name="registry")
-    assert storage.up(settings).started
+    assert service.up(settings).started
 
 
 def test_the_configuration_keeps_data_in_the_state_directory(settings: Settings) -> None:
     log = program(settings)
-    storage.up(settings)
+    service.up(settings)
     config = Path(log.read_text().split()[1])
     assert config.is_relative_to(settings.state)
     text = config.read_text()
@@ -90,7 +90,7 @@ def test_the_configuration_keeps_data_in_the_state_directory(settings: Settings)
 
 def test_a_missing_program_is_named(settings: Settings) -> None:
     with pytest.raises(ToolError, match="no registry program") as caught:
-        storage.up(settings)
+        service.up(settings)
     assert "docker-registry" in caught.value.hint
 
 
@@ -101,7 +101,7 @@ def test_a_taken_port_is_told(settings: Settings) -> None:
         socket.create_server((host, int(port))),
         pytest.raises(RegistryError, match="taken by something else") as caught,
     ):
-        storage.up(settings)
+        service.up(settings)
     assert "GOLDSMITH_REGISTRY" in caught.value.hint
     assert not log.exists()
 
@@ -109,18 +109,18 @@ def test_a_taken_port_is_told(settings: Settings) -> None:
 def test_a_program_that_ends_is_told_with_its_log(settings: Settings) -> None:
     program(settings, before="sys.exit('configuration error: no such driver')")
     with pytest.raises(RegistryError, match="ended") as caught:
-        storage.up(settings)
+        service.up(settings)
     assert "no such driver" in caught.value.context
-    assert storage.status(settings).pid is None
+    assert service.status(settings).pid is None
 
 
 def test_a_program_that_never_listens_is_stopped(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(storage, "_READY_SECONDS", 0.5)
+    monkeypatch.setattr(service, "_READY_SECONDS", 0.5)
     program(settings, before=f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     with pytest.raises(RegistryError, match="does not answer"):
-        storage.up(settings)
+        service.up(settings)
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -129,12 +129,12 @@ def test_a_program_that_never_listens_is_stopped(
 def test_a_recycled_pid_is_never_killed(settings: Settings) -> None:
     """The pid file's number belongs to another process now: this one."""
     program(settings)
-    storage.up(settings)
+    service.up(settings)
     pid_file = settings.state / "run" / "registry.pid"
     record = json.loads(pid_file.read_text())
     pid_file.write_text(json.dumps(record | {"pid": os.getpid()}))
-    assert storage.status(settings).pid is None
-    storage.down(settings)
+    assert service.status(settings).pid is None
+    service.down(settings)
     os.kill(record["pid"], 0)  # the real one is still there
     pid_file.write_text(json.dumps(record))
 
@@ -146,27 +146,27 @@ def test_a_damaged_pid_file_kills_nothing(settings: Settings, text: str) -> None
     program(settings)
     (settings.state / "run").mkdir(parents=True)
     (settings.state / "run" / "registry.pid").write_text(text)
-    assert storage.status(settings).pid is None
-    assert storage.down(settings).pid is None
+    assert service.status(settings).pid is None
+    assert service.down(settings).pid is None
 
 
 def test_a_killed_registry_is_started_again(settings: Settings) -> None:
     program(settings)
-    first = storage.up(settings)
+    first = service.up(settings)
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     os.waitpid(first.pid, 0)
-    second = storage.up(settings)
+    second = service.up(settings)
     assert second.started
     assert second.pid != first.pid
 
 
 def test_a_stubborn_program_is_ended(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_STOP_SECONDS", 0.5)
+    monkeypatch.setattr(service, "_STOP_SECONDS", 0.5)
     program(settings, before="import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)")
-    pid = storage.up(settings).pid
+    pid = service.up(settings).pid
     assert pid is not None
-    storage.down(settings)
+    service.down(settings)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -176,4 +176,4 @@ def test_a_stubborn_program_is_ended(settings: Settings, monkeypatch: pytest.Mon
 )
 def test_only_loopback_is_served(settings: Settings, address: str) -> None:
     with pytest.raises(UsageError, match="loopback"):
-        storage.up(replace(settings, registry=address))
+        service.up(replace(settings, registry=address))

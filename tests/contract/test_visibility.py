@@ -13,9 +13,9 @@ from builder.model.image import INDEX_TYPE
 from builder.oci.client import RegistryClient
 from builder.oci.manifest import index_bytes
 from registry import changes
-from registry.callback import change
 from registry.gate import server
 from registry.gate.watch import Names
+from registry.promotion.callback import change
 from tests.support import registry_simulator as reg
 from tests.support.gates import SECONDS, RunningGate, running_gate
 from tests.support.promotion import REPO, House

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from builder.settings import Settings
-from registry import storage
+from registry.storage import service
 
 ROOT = Path(__file__).parents[2]
 _SECONDS_MAX = 600
@@ -55,7 +55,7 @@ class Checkout:
     def open_registry(self) -> None:
         """A storage that asks nobody who he is: programs that the tests run have no account there."""
         environment = {**self.environment, "GOLDSMITH_STATE": str(self.state)}
-        storage.up(Settings.load(environment, directory=self.catalogue))
+        service.up(Settings.load(environment, directory=self.catalogue))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from builder.cli import main as command_line
 from builder.oci.client import RegistryClient
 from builder.settings import Settings
 from builder.stages.publish import publish
-from registry import storage
+from registry.storage import service
 from tests.support.evidence import World, approval, evidence, new_keys, provenance_of
 from tests.support.images import built_image
 from tests.support.requires import tool
@@ -44,13 +44,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(
         image, proofs, approval(image, proofs, settings.now), keys, Trust.load(tmp_path / "state/keys")
     )
-    storage.up(settings)
+    service.up(settings)
     try:
         signed = sign(image, proofs, made.verdict, provenance_of(image), keys, f"{address}/candidate/python")
         publish(signed, RegistryClient(address))
         yield made
     finally:
-        storage.down(settings)
+        service.down(settings)
 
 
 def test_export_check_and_fix(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

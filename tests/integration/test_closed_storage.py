@@ -19,7 +19,7 @@ from builder.oci.faults import RegistryRefused
 from builder.settings import Settings
 from builder.stages.publish import publish
 from builder.store import Store
-from registry import storage
+from registry.storage import service
 from tests.support.evidence import world
 from tests.support.gates import running_gate
 from tests.support.requires import tool
@@ -38,9 +38,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         directory=folder,
         needs_catalogue=False,
     )
-    storage.up(made, closed=True)
+    service.up(made, closed=True)
     yield made
-    storage.down(made)
+    service.down(made)
 
 
 def test_strangers_can_neither_write_nor_read(settings: Settings) -> None:
@@ -66,16 +66,16 @@ def test_the_user_is_for_the_owner_alone_and_stays(settings: Settings) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert (before.password in path.read_text()) == (path.parent == store.credentials)
     assert before.password not in (store.run / "registry.yml").read_text()
-    storage.down(settings)
-    storage.up(settings, closed=True)
+    service.down(settings)
+    service.up(settings, closed=True)
     assert credentials_for(store.credentials, settings.registry) == before
 
 
 def test_an_open_storage_is_closed_by_the_command(settings: Settings) -> None:
-    storage.down(settings)
-    assert storage.up(settings).started
+    service.down(settings)
+    assert service.up(settings).started
     RegistryClient(settings.registry).ping()
-    assert storage.up(settings, closed=True).started
+    assert service.up(settings, closed=True).started
     with pytest.raises(RegistryRefused):
         RegistryClient(settings.registry).ping()
 

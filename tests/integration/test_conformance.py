@@ -14,7 +14,7 @@ import pytest
 from builder.oci.client import RegistryClient
 from builder.settings import Settings
 from builder.stages.publish import publish
-from registry import storage
+from registry.storage import service
 from tests.support.conformance import DISCOVERY, PULL, PUSH, Candidate, run
 from tests.support.evidence import world
 from tests.support.gates import running_gate, wait_for
@@ -46,11 +46,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         directory=folder,
         needs_catalogue=False,
     )
-    storage.up(settings)
+    service.up(settings)
     try:
         yield settings
     finally:
-        storage.down(settings)
+        service.down(settings)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from builder.signing.statements import STATEMENT_V01, STATEMENT_V1, parse_statem
 from builder.signing.verify import verify
 from builder.stages.publish import publish
 from builder.tools import process
-from registry import storage
+from registry.storage import service
 from tests.support.evidence import World, approval, world
 from tests.support.images import AMD64, NOW
 from tests.support.oracles import cosign
@@ -104,14 +104,14 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
         directory=folder,
         needs_catalogue=False,
     )
-    storage.up(settings)
+    service.up(settings)
     try:
         here = replace(here, repository=f"{settings.registry}/candidate/python")
         published_image = publish(here.signed(), RegistryClient(settings.registry))
         (folder / "root.json").write_text(json.dumps(TRUSTED_ROOT))
         yield Published(here, settings, Reference.parse(published_image.reference), folder)
     finally:
-        storage.down(settings)
+        service.down(settings)
 
 
 def _subjects(published: Published) -> tuple[Digest, ...]:

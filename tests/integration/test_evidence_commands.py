@@ -20,7 +20,7 @@ from builder.settings import Settings
 from builder.signing.keys import load_keys
 from builder.stages.publish import publish
 from builder.store import Store
-from registry import storage
+from registry.storage import service
 from tests.support.evidence import DATABASE, PASSPHRASE, World, approval, world
 from tests.support.requires import tool
 
@@ -37,9 +37,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = probe.getsockname()[1]
     environ = {"PATH": os.environ["PATH"], "GOLDSMITH_REGISTRY": f"127.0.0.1:{port}"}
     settings = Settings.load(environ, directory=folder, needs_catalogue=False)
-    storage.up(settings)
+    service.up(settings)
     yield settings.registry
-    storage.down(settings)
+    service.down(settings)
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from builder.signing import predicates as p
 from builder.signing.verify import verify
 from builder.stages.publish import publish
 from builder.tools import process
-from registry import storage
 from registry.gate.admission import END_OF_LIFE_LABEL
+from registry.storage import service
 from tests.support import private_clients
 from tests.support.engines import engine
 from tests.support.evidence import World, approval, evidence, world
@@ -83,7 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         directory=folder,
         needs_catalogue=False,
     )
-    storage.up(settings)
+    service.up(settings)
     try:
         here = world(folder / "world")
         here = replace(
@@ -112,7 +112,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         with running_gate(settings.registry, here.trust, now=NOW.timestamp()) as gate:
             yield Place(here, settings, gate, folder, other.digest)
     finally:
-        storage.down(settings)
+        service.down(settings)
 
 
 def _assert_says_why(place: Place, said: str) -> None:

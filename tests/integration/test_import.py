@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from builder.settings import Settings
-from registry import storage
+from registry.storage import service
 from tests.support.debian import PACKAGES, debian_files
 from tests.support.evidence import PASSPHRASE
 from tests.support.foreign import Foreign, docker_archive, write_layout
@@ -77,7 +77,7 @@ def site(folder: Path, **extra: str) -> Site:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     made = Site(folder, extra, address)
-    storage.up(made.settings())
+    service.up(made.settings())
     return made
 
 
@@ -95,7 +95,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         made.run("init")
         yield made
     finally:
-        storage.down(made.settings())
+        service.down(made.settings())
 
 
 def ask_for_approvals(here: Site, count: int) -> None:
@@ -114,7 +114,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         yield made
     finally:
-        storage.down(made.settings())
+        service.down(made.settings())
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,11 @@ from builder.signing import predicates as p
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import verify
 from builder.tools import process
-from registry import storage
-from registry.approvals import Approvers
-from registry.approving import approve
-from registry.callback import change
-from registry.promote import rollback
+from registry.approvals.needs import Approvers
+from registry.approvals.procedure import approve
+from registry.promotion.callback import change
+from registry.promotion.promote import rollback
+from registry.storage import service
 from tests.support import registry_simulator as reg
 from tests.support.evidence import SOURCES, World
 from tests.support.oracles import cosign, foreign
@@ -57,11 +57,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         directory=folder,
         needs_catalogue=False,
     )
-    storage.up(settings)
+    service.up(settings)
     try:
         yield House(folder, RegistryClient(settings.registry))
     finally:
-        storage.down(settings)
+        service.down(settings)
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +188,9 @@ sys.path.insert(0, root)
 from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.oci.client import RegistryClient
-from registry.callback import change
-from registry.approving import approve
-from registry.promote import promote
+from registry.promotion.callback import change
+from registry.approvals.procedure import approve
+from registry.promotion.promote import promote
 from tests.support.images import target
 from tests.support.promotion import House, approver
 house = House(Path(folder), RegistryClient(address))

@@ -19,7 +19,7 @@ from builder.oci.layout import read_layout_index, verify_layout
 from builder.settings import Settings
 from builder.stages.publish import find_published, publish
 from builder.tools import process
-from registry import storage
+from registry.storage import service
 from tests.support.images import built_image, signed_image
 from tests.support.requires import tool
 
@@ -38,9 +38,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     made = Settings.load(
         {"PATH": os.environ["PATH"], "GOLDSMITH_REGISTRY": f"127.0.0.1:{port}"}, directory=folder
     )
-    storage.up(made)
+    service.up(made)
     yield made
-    storage.down(made)
+    service.down(made)
 
 
 @pytest.fixture

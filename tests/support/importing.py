@@ -21,7 +21,7 @@ from builder.policy.schema import Policy
 from builder.stages.judge import judge, load_policy
 from builder.stages.publish import publish
 from builder.stages.sign import sign
-from registry.importer import Imported, Instruments, Wish, import_image
+from registry.imports.procedure import Imported, Instruments, Wish, import_image
 from registry.upstream.source import LayoutSource, Source
 from tests.support.evidence import DATABASE
 from tests.support.foreign import Foreign, write_layout

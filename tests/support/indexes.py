@@ -18,7 +18,7 @@ from builder.signing.keys import Keys
 from builder.signing.trust import Trust
 from registry.index.rebuild import Rebuilt, reindex
 from registry.index.schema import Place
-from registry.records import signed_record
+from registry.promotion.records import signed_record
 from tests.support.evidence import DATABASE, World, approval, evidence, shared_keys
 from tests.support.images import NOW, built_image, package
 from tests.support.memory_registry import HOST, MemoryRegistry

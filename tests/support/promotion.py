@@ -18,9 +18,9 @@ from builder.signing.keys import APPROVER, Keys, RoleSigner, open_signer
 from builder.signing.trust import Trust
 from builder.stages.judge import load_policy
 from builder.stages.publish import publish
-from registry.ledger import Ledger
-from registry.office import Office
-from registry.promote import Promotion, promote
+from registry.audit.ledger import Ledger
+from registry.promotion.office import Office
+from registry.promotion.promote import Promotion, promote
 from tests.support.evidence import PASSPHRASE, SOURCES, World, approval, evidence, new_keys
 from tests.support.images import AMD64, NOW, built_image, package
 from tests.support.registry_simulator import Content, Simulator

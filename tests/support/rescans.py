@@ -17,7 +17,7 @@ from builder.stages.publish import publish
 from builder.store import Store
 from builder.tools.canary import CANARIES
 from registry.index.schema import Place
-from registry.promote import Promotion, promote
+from registry.promotion.promote import Promotion, promote
 from registry.rescan.run import Desk, Rescan, rescan
 from tests.support.evidence import World, approval, shared_keys
 from tests.support.images import AMD64, built_image

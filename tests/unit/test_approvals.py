@@ -11,7 +11,7 @@ import pytest
 from builder.model.digest import Digest
 from builder.model.sources import Origin, Sources, Tree
 from builder.policy.schema import ApprovalLimits
-from registry.approvals import (
+from registry.approvals.needs import (
     Approval,
     Approvers,
     Change,
@@ -25,7 +25,7 @@ from registry.approvals import (
     needed,
     writers,
 )
-from registry.people import same_person
+from registry.approvals.people import same_person
 from tests.support.evidence import COMMIT, SOURCES
 from tests.support.images import NOW
 

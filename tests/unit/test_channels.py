@@ -16,7 +16,7 @@ from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.signing.channels import decode, encode, newest
 from builder.signing.refusal import EvidenceRefused
-from registry.channels import MOVES, SERVED, IllegalMove, move
+from registry.promotion.channels import MOVES, SERVED, IllegalMove, move
 
 CHANNELS = st.sampled_from(Channel)
 RECORD = ChannelRecord(

@@ -20,7 +20,7 @@ from registry.devcheck.export import read_registry
 from registry.devcheck.known import Known
 from registry.devcheck.known_file import PAYLOAD_TYPE as OURS
 from registry.devcheck.known_file import CatalogueRefused, decode, encode, load
-from registry.records import signed_record
+from registry.promotion.records import signed_record
 from tests.support import evidence
 from tests.support.evidence import World, world
 from tests.support.images import NOW, built_image

@@ -11,8 +11,8 @@ from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.signing.verify import verify
-from registry.folder import FolderRegistry
 from registry.index.rebuild import reindex
+from registry.storage.folder import FolderRegistry
 from tests.support.images import NOW
 from tests.support.indexes import Fleet, binary
 from tests.support.memory_client import MemoryClient

@@ -16,9 +16,9 @@ from builder.model.digest import Digest
 from builder.signing.keys import create_keys, load_keys, load_public, open_signer
 from builder.signing.trust import FILE, Trust
 from registry import keykeeping
-from registry.facts import Action, Fact
+from registry.audit.facts import Action, Fact
+from registry.audit.ledger import Ledger, LedgerBroken
 from registry.keykeeping import PLAN, Keeper
-from registry.ledger import Ledger, LedgerBroken
 from tests.support.evidence import PASSPHRASE, new_keys
 from tests.support.images import NOW
 from tests.unit.test_trust import public

@@ -16,8 +16,8 @@ from builder.errors import ToolError
 from builder.model.digest import Digest, canonical_json
 from builder.signing.keys import Keys
 from builder.signing.trust import Trust
-from registry.ledger import Action, Fact, Head, Ledger, LedgerBroken, parse_head
-from registry.redaction import REDACTED, TEXT_MAX, redact
+from registry.audit.ledger import Action, Fact, Head, Ledger, LedgerBroken, parse_head
+from registry.audit.redaction import REDACTED, TEXT_MAX, redact
 from tests.support.evidence import new_keys
 from tests.support.images import NOW
 
@@ -292,7 +292,7 @@ def test_a_full_disk_leaves_what_was_there(full: Ledger, keys: Keys, monkeypatch
     def half(handle: int, data: bytes) -> int:
         return real(handle, bytes(data)[: len(data) // 2])
 
-    monkeypatch.setattr("registry.ledger.os.write", half)
+    monkeypatch.setattr("registry.audit.ledger.os.write", half)
     with pytest.raises(ToolError, match="cannot write"):
         full.append(fact(), keys.verdict, NOW)
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from builder.cli import main as command_line
 from builder.model.digest import Digest
 from builder.model.evidence import Severity
-from registry.ledger import Action, Entry, Fact
+from registry.audit.ledger import Action, Entry, Fact
 from registry.notify.delivery import sender
 from registry.notify.events import Kind, event, of_entry
 from registry.notify.outbox import ATTEMPTS_MAX, DEAD, SENT, WAITING, Delivered, Outbox

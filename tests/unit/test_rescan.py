@@ -24,9 +24,9 @@ from builder.rebuilds import waiting_rebuilds
 from builder.signing.predicates import VEX_TYPE
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import Verification, verify
-from registry import callback
 from registry.index.queries import affected
-from registry.recheck import judge_again
+from registry.promotion import callback
+from registry.promotion.recheck import judge_again
 from registry.rescan import union
 from registry.rescan.inventory import Image, Inventory, Platform
 from registry.rescan.judging import Bench, Outcome, Scanned, judge

@@ -21,8 +21,8 @@ from registry.access.known import CannotTell, NotAuthenticated
 from registry.access.roles import Permission
 from registry.access.rules import Access
 from registry.access.tokens import Token, TokenBook, TokenStore
-from registry.ledger import Action, Ledger
-from registry.redaction import redact
+from registry.audit.ledger import Action, Ledger
+from registry.audit.redaction import redact
 from tests.support.evidence import new_keys
 from tests.support.images import NOW
 

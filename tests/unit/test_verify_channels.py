@@ -15,7 +15,7 @@ from builder.model.reference import Reference
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
 from builder.signing.verify import verify
-from registry.records import read_record, signed_record
+from registry.promotion.records import read_record, signed_record
 from tests.support.evidence import World, new_keys, world
 from tests.support.images import AMD64, NOW
 from tests.support.memory_registry import HOST, MemoryRegistry

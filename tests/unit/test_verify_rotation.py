@@ -19,7 +19,7 @@ from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
 from builder.signing.trustfile import TrustedKey
 from builder.signing.verify import Verification, verify
-from registry.records import read_record, signed_record
+from registry.promotion.records import read_record, signed_record
 from tests.support.evidence import World, approval, new_keys, world
 from tests.support.images import AMD64, NOW
 from tests.support.memory_registry import MemoryRegistry

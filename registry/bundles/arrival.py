@@ -42,9 +42,9 @@ from builder.signing.predicates import ROLE_OF
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
 from builder.signing.verify import Verification, verify
-from registry.bundle_reader import Bundle, Wanted
-from registry.channels import SERVED
-from registry.records import read_record
+from registry.bundles.reader import Bundle, Wanted
+from registry.promotion.channels import SERVED
+from registry.promotion.records import read_record
 
 
 @dataclass(frozen=True, slots=True)

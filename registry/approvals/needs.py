@@ -15,7 +15,7 @@ from enum import StrEnum
 from builder.model.digest import Digest
 from builder.model.sources import Origin, Sources, Tree
 from builder.policy.schema import ApprovalLimits
-from registry.people import is_one_of, same_person
+from registry.approvals.people import is_one_of, same_person
 
 
 class Change(StrEnum):

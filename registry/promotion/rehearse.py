@@ -20,9 +20,9 @@ from builder.policy.engine import announce, evaluate
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
 from builder.signing.verify import Verification
-from registry.office import CANDIDATES
+from registry.promotion.office import CANDIDATES
+from registry.promotion.recheck import ATTESTED_RULES, attested_case
 from registry.pulls import Pull
-from registry.recheck import ATTESTED_RULES, attested_case
 
 _THREADS = 8
 

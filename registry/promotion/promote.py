@@ -37,12 +37,12 @@ from builder.signing.predicates import timestamp
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import simple_signing
 from builder.signing.verify import Verification, resolve, verify
-from registry.approving import Matter, demand, matter_of, place_of
-from registry.callback import change
-from registry.channels import move
-from registry.closure import Brought, Closure, Copied, copy
-from registry.ledger import Action, Entry, Fact
-from registry.office import (
+from registry.approvals.procedure import Matter, demand, matter_of, place_of
+from registry.audit.ledger import Action, Entry, Fact
+from registry.promotion.callback import change
+from registry.promotion.channels import move
+from registry.promotion.closure import Brought, Closure, Copied, copy
+from registry.promotion.office import (
     CANDIDATES,
     QUARANTINES,
     Office,
@@ -58,7 +58,7 @@ from registry.office import (
     state_of,
     tell_gates,
 )
-from registry.recheck import recheck
+from registry.promotion.recheck import recheck
 
 _THREADS = 8
 

@@ -25,10 +25,10 @@ from builder.signing.keys import Keys
 from builder.signing.trust import Trust, Use
 from builder.signing.verify import SKEW
 from builder.store import StateBusy
-from registry.approvals import Approvers
+from registry.approvals.needs import Approvers
+from registry.audit.ledger import Action, Entry, Fact, Ledger, LedgerBroken
 from registry.changes import announce
-from registry.ledger import Action, Entry, Fact, Ledger, LedgerBroken
-from registry.records import attach, put_content, read_record, signed_record
+from registry.promotion.records import attach, put_content, read_record, signed_record
 
 _THREADS = 8
 _RECENT = 8  # decisions that gates are reminded of

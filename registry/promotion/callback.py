@@ -17,10 +17,10 @@ from builder.model.digest import Digest
 from builder.model.reference import Reference
 from builder.signing.refusal import refuse
 from builder.signing.verify import published_verdict, resolve, verify
-from registry.channels import move
-from registry.closure import Closure
-from registry.ledger import Action, Entry, Fact
-from registry.office import (
+from registry.audit.ledger import Action, Entry, Fact
+from registry.promotion.channels import move
+from registry.promotion.closure import Closure
+from registry.promotion.office import (
     CANDIDATES,
     QUARANTINES,
     Office,

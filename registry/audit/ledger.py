@@ -31,7 +31,7 @@ from builder.signing.refusal import strict_json
 from builder.signing.statements import decode_base64, pae
 from builder.signing.trust import Trust
 from builder.store import write_atomically
-from registry.facts import Action, Fact, clean, state_of_entry
+from registry.audit.facts import Action, Fact, clean, state_of_entry
 
 __all__ = ["Action", "Entry", "Fact", "Head", "Ledger", "LedgerBroken", "Proof", "parse_head"]
 

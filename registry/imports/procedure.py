@@ -39,10 +39,10 @@ from builder.policy.explain import explain
 from builder.signing.imports import import_provenance
 from builder.signing.predicates import BUILDER_ID
 from builder.version import version
-from registry.channels import move
-from registry.ledger import Action, Entry, Fact
-from registry.office import QUARANTINES, Office, State, Subject, decide, record_of, state_of
-from registry.records import put_record, read_record
+from registry.audit.ledger import Action, Entry, Fact
+from registry.promotion.channels import move
+from registry.promotion.office import QUARANTINES, Office, State, Subject, decide, record_of, state_of
+from registry.promotion.records import put_record, read_record
 from registry.upstream.fetch import Fetched, FetchedPlatform, fetch
 from registry.upstream.refusal import refuse
 from registry.upstream.source import Source

@@ -26,8 +26,7 @@ from builder.model.sources import Sources
 from builder.signing.keys import RoleSigner
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.verify import Verification, resolve, verify
-from registry.approval_records import put_approval, read_approval
-from registry.approvals import (
+from registry.approvals.needs import (
     Approval,
     Change,
     Count,
@@ -43,12 +42,13 @@ from registry.approvals import (
     needed,
     writers,
 )
-from registry.closure import Closure
-from registry.ledger import Action, Entry, Fact
-from registry.office import CANDIDATES, QUARANTINES, Office, Subject, heed_clock, is_held, state_of
-from registry.people import is_one_of
-from registry.recheck import origin_of
-from registry.redaction import redact
+from registry.approvals.people import is_one_of
+from registry.approvals.records import put_approval, read_approval
+from registry.audit.ledger import Action, Entry, Fact
+from registry.audit.redaction import redact
+from registry.promotion.closure import Closure
+from registry.promotion.office import CANDIDATES, QUARANTINES, Office, Subject, heed_clock, is_held, state_of
+from registry.promotion.recheck import origin_of
 
 _READ_MAX = 64  # approvals of one image that are looked at, the newest first
 _COMMITS_MAX = 16

@@ -11,7 +11,7 @@ from typing import Any
 from builder.errors import ToolError
 from builder.model.digest import Digest
 from registry.access.identity import is_identity
-from registry.redaction import redact
+from registry.audit.redaction import redact
 
 
 class Action(StrEnum):

@@ -23,9 +23,9 @@ from builder.signing.predicates import APPROVAL_TYPE, text, timestamp
 from builder.signing.refusal import EvidenceRefused, quoted, refuse
 from builder.signing.statements import PAYLOAD_TYPE, STATEMENT_V1, pae, statement
 from builder.signing.trust import Trust
-from registry.approvals import Approval, Made
-from registry.ledger import Entry
-from registry.records import listing, put_content
+from registry.approvals.needs import Approval, Made
+from registry.audit.ledger import Entry
+from registry.promotion.records import listing, put_content
 
 _SIZE_MAX = 64 << 10  # bytes of a bundle with an approval
 _PARTS = ("definition", "template", "lock")

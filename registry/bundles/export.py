@@ -43,9 +43,9 @@ from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
 from builder.signing.verdicts import encode
 from builder.signing.verify import Verification, resolve, verify
-from registry.bundle_reader import BUNDLE_KIND, CONTENTS_TYPE, NAME_ANNOTATION, open_bundle
-from registry.channels import SERVED
-from registry.closure import Closure
+from registry.bundles.reader import BUNDLE_KIND, CONTENTS_TYPE, NAME_ANNOTATION, open_bundle
+from registry.promotion.channels import SERVED
+from registry.promotion.closure import Closure
 
 VERDICT_BLOB_TYPE = "application/vnd.goldsmith.verdict.v1+json"
 KEY_TYPE = "application/x-pem-file"

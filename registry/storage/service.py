@@ -13,7 +13,7 @@ from builder.oci.auth import Credentials, credentials_for, host_name, is_loopbac
 from builder.settings import Settings
 from builder.store import Store, write_atomically
 from builder.tools import process
-from registry.daemon import READY_SECONDS, STOP_SECONDS, Daemon, answers
+from registry.storage.daemon import READY_SECONDS, STOP_SECONDS, Daemon, answers
 
 _PROGRAMS = ("docker-registry", "registry")
 _READY_SECONDS = READY_SECONDS

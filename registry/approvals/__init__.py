@@ -1,0 +1,1 @@
+"""Approvals: which changes need whose, and how one is given, stored and read."""

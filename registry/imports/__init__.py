@@ -1,0 +1,1 @@
+"""Imports: a foreign image on its way through quarantine into the mirror."""

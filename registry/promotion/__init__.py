@@ -1,0 +1,1 @@
+"""Promotion: channels, the signed records of them, and what a decision demands and does."""

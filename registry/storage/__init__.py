@@ -1,0 +1,1 @@
+"""The storage behind the gate: CNCF Distribution, its daemon, and its folder."""
