@@ -60,7 +60,7 @@ class Scene:
         }
         settings = Settings.load(environment)
         store = Store(settings.state).create()
-        relock(load_catalogue(catalogue), settings, store, [], check=False)
+        relock(load_catalogue(catalogue), settings, store, ["base", "python"], check=False)
         create_keys(store.keys, settings.key_uris, settings.passphrase)
         service.up(settings)
         try:
@@ -84,7 +84,7 @@ class Scene:
 
     def run(self) -> tuple[ImageOutcome, ...]:
         """Our whole pipeline for both images."""
-        outcomes, failures = run_images(self.tools(), ["python"], list(ENGINES), Silent())
+        outcomes, failures = run_images(self.tools(), ["python:3.13"], list(ENGINES), Silent())
         if failures:
             raise failures[0].error
         return outcomes

@@ -1,4 +1,4 @@
-"""One catalogue of today, and one pool, for all tests that build for real."""
+"""One small catalogue of today, and one pool, for all tests that build for real."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def today(tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]) -> Iterator[Checkout]:
-    """The catalogue, locked against the archive of today; what the checked-in lock names may be gone."""
+    """Base and Python, locked against the archive of today; what the checked-in lock names may be gone."""
     checkout = _checkout(tmp_path_factory.mktemp("today"), ROOT, clean_environment)
     checkout.goldsmith("lock")
     yield checkout
@@ -94,6 +94,7 @@ def another_checkout(
 
 def _checkout(folder: Path, source: Path, environment: Mapping[str, str]) -> Checkout:
     catalogue = folder / "catalogue"
-    for name in ("images", "templates"):
-        shutil.copytree(source / name, catalogue / name)
+    shutil.copytree(source / "templates", catalogue / "templates")
+    for image in ("base", "python"):
+        shutil.copytree(source / "images" / image, catalogue / "images" / image)
     return Checkout(catalogue, folder / "state", environment)
