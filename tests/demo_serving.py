@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from builder.cli.audit import ledger_folder
 from builder.cli.identity import Caller, caller, token_store
 from builder.cli.office import open_office
 from builder.cli.releasing import ReleaseTools
-from builder.errors import RegistryError, ToolError
+from builder.errors import ToolError
 from builder.model.digest import Digest
 from builder.model.image import MANIFEST_TYPE
 from builder.model.outcome import ImageOutcome
@@ -40,7 +39,6 @@ from registry.storage.daemon import answers
 
 POLICY = "demo"  # one person's machine: there is nobody else who could approve
 _CLIENT_SECONDS = 120
-_KNOWN_SECONDS, _LOOK_SECONDS = 10, 0.05
 _LEFT = dt.timedelta(hours=1)
 _HOLDER = "demo"
 
@@ -59,19 +57,6 @@ class Client:
     def registry(self) -> RegistryClient:
         """The same for verification."""
         return RegistryClient(self.gate, credentials=Credentials(_HOLDER, self.token))
-
-    def wait_until_known(self) -> None:
-        """Until the gate has seen the token; it looks at its files four times a second."""
-        ends = time.monotonic() + _KNOWN_SECONDS
-        while True:
-            try:
-                self.registry.ping()
-            except RegistryError:
-                if time.monotonic() > ends:
-                    raise
-                time.sleep(_LOOK_SECONDS)
-            else:
-                return
 
     def pull(self, reference: str, ok: tuple[int, ...] = (0,)) -> process.Completed:
         """Pull with docker."""
@@ -116,7 +101,6 @@ def log_in(tools: ReleaseTools, docker: Combination, gate: str) -> Client:
         "DOCKER_CONFIG": str(folder),
     }
     client = Client(docker.client, environment, gate, folder, token)
-    client.wait_until_known()
     process.run(
         [docker.client, "login", "--username", _HOLDER, "--password-stdin", gate],
         environment=environment,

@@ -16,7 +16,7 @@ from registry.gate.approved import ApprovedSet
 from registry.gate.blobs import WrongBytes
 from registry.gate.bounds import Bounds
 from registry.gate.denials import HELP, RETRY_SECONDS, warning
-from registry.gate.door import HELP_PATH, Door
+from registry.gate.door import HELP_PATH, Door, UnknownToken
 from registry.gate.journal import Journal, Metrics
 from registry.gate.names import Refused, Wanted, read_path
 from registry.gate.upstream import StorageAway
@@ -111,6 +111,9 @@ class Gate:
             except KeysWanted as keys:
                 await self._door.keys_came(keys)
                 visitor = self._door.enter(scope, wanted, number, patient=False)
+            except UnknownToken:
+                await self._door.look_again()
+                visitor = self._door.enter(scope, wanted, number, patient=False)
             if isinstance(visitor, Answer):
                 return "door", visitor
             answer = self._answers.at_once(wanted, number)
@@ -139,7 +142,9 @@ class Gate:
                 return "token", self._door.token(scope, number)
             except KeysWanted as keys:
                 await self._door.keys_came(keys)
-                return "token", self._door.token(scope, number, patient=False)
+            except UnknownToken:
+                await self._door.look_again()
+            return "token", self._door.token(scope, number, patient=False)
         return "other", self._own(path, scope["method"])
 
     def _note_pull(self, who: str, wanted: Wanted, answer: Answer) -> None:

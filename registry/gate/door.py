@@ -3,6 +3,7 @@
 Credentials come as HTTP Basic (RFC 7617; the password is a token, the user's name is nobody's
 business) or as Bearer (RFC 6750). What was proved is remembered under the SHA-256 of the header,
 until it ends or rules and tokens change. What was refused is not remembered: to refuse is cheap.
+A token that nobody knows may have been made a moment ago: the files are looked at once more first.
 
 Where some images are for everybody, clients would never send their credentials if the first
 answer were yes; such a gate asks for Bearer, and its `/token` hands each client back what it
@@ -16,10 +17,13 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from builder.errors import GoldsmithError
 from builder.model.digest import canonical_json
 from registry.access.authenticate import Authenticator
 from registry.access.identity import ANONYMOUS, Identity, may
@@ -28,6 +32,7 @@ from registry.access.known import CannotTell, Known, NotAuthenticated
 from registry.access.oidc import KeysWanted
 from registry.access.roles import EVERYTHING, Permission, image_of
 from registry.access.source import Source
+from registry.access.tokens import PREFIX
 from registry.gate.answers import Answer, failure
 from registry.gate.journal import Journal, Metrics
 from registry.gate.names import Wanted
@@ -43,7 +48,12 @@ _REMEMBERED = 4096  # credentials, and names of each identity
 _CREDENTIAL_MAX = 24 << 10  # characters
 _TOKEN_SECONDS = 300
 _PAUSE_SECONDS = 0.05
+_LOOK_SECONDS = 0.05  # at least from one look for a new token to the next
 _NEEDS = {"tags": Permission.SEE, "catalog": None, "ping": None}
+
+
+class UnknownToken(NotAuthenticated):
+    """A token that is none as far as is known; one that was just made is known after a look."""
 
 
 class Visitor:
@@ -82,7 +92,7 @@ class _State:
 
 
 class Door:
-    """Lets requests in, or not; `refresh` is called from one thread, all else from the server's."""
+    """Lets requests in, or not; `refresh` is called from any thread, all else from the server's."""
 
     def __init__(
         self,
@@ -95,14 +105,37 @@ class Door:
     ) -> None:
         self._source, self._journal, self._metrics = source, journal, metrics
         self._now, self._link = now, link
+        self._turn = threading.Lock()
+        self._next: asyncio.Task[None] | None = None
+        self._looked = float("-inf")
         self._state = self._opened()
 
     def refresh(self) -> bool:
         """Take up changed rules and tokens; whether there were any. Raises DefinitionError."""
-        if not self._source.changed():
-            return False
-        self._state = self._opened()
-        return True
+        with self._turn:
+            if not self._source.changed():
+                return False
+            self._state = self._opened()
+            return True
+
+    async def look_again(self) -> None:
+        """Wait for a look at rules and tokens that begins after this call.
+
+        All who wait share it, and there are few of them in a second: unknown tokens amplify nothing.
+        """
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._look())
+        await asyncio.shield(self._next)
+
+    async def _look(self) -> None:
+        await asyncio.sleep(max(0.0, self._looked + _LOOK_SECONDS - time.monotonic()))
+        self._next = None  # who comes now waits for the one after it
+        self._looked = time.monotonic()
+        try:
+            if await asyncio.to_thread(self.refresh):
+                self._journal.event("access-changed")
+        except (GoldsmithError, OSError) as error:  # what was in force stays so
+            self._journal.event("bug", cause=repr(error))
 
     @property
     def is_open(self) -> bool:
@@ -126,13 +159,16 @@ class Door:
     def enter(self, scope: Any, wanted: Wanted, number: str, patient: bool = True) -> Visitor | Answer:
         """Who asks, if they may have what they want; else the answer: 401, 403, or 503.
 
-        While `patient`, raises KeysWanted when an issuer should be asked first.
+        While `patient`, raises KeysWanted when an issuer should be asked first, and UnknownToken
+        when the files should be looked at first.
         """
         state = self._state
         try:
             header = _authorization(scope)
             visitor = self._visitor(state, header) if header is not None else state.anonymous
         except NotAuthenticated as refused:
+            if patient and isinstance(refused, UnknownToken):
+                raise
             return self._refused(state, scope, number, str(refused))
         except CannotTell as error:
             if patient and isinstance(error, KeysWanted):
@@ -164,6 +200,8 @@ class Door:
                 self._visitor(state, header)
                 credential = _credential(header)
             except NotAuthenticated as refused:
+                if patient and isinstance(refused, UnknownToken):
+                    raise
                 return self._refused(state, scope, number, str(refused))
             except CannotTell as error:
                 if patient and isinstance(error, KeysWanted):
@@ -187,7 +225,12 @@ class Door:
         is_bearer = header[:7].lower() == b"bearer "
         if credential == ANONYMOUS and is_bearer and state.anonymous.identity.grants:
             return state.anonymous
-        known: Known = state.authenticator.identify(credential, now)
+        try:
+            known: Known = state.authenticator.identify(credential, now)
+        except NotAuthenticated as refused:
+            if credential.startswith(PREFIX):
+                raise UnknownToken(str(refused)) from None
+            raise
         visitor = Visitor(known.identity)
         while len(state.visitors) >= _REMEMBERED:
             state.visitors.pop(next(iter(state.visitors)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from builder.tools import process
 from builder.tools.docker_client import Combination, find_combination
 from builder.tools.docker_engine import ensure_engine
 from registry.storage import service
+from tests.support.ports import free_address
 from tests.support.vulndb import sample_database
 
 ENGINES = ("direct",)
@@ -112,6 +112,4 @@ class Stopwatch:
 
 
 def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return int(free_address().rpartition(":")[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +185,40 @@ def test_a_revoked_token_is_refused_at_once_although_it_was_remembered(closed: P
     closed.until(shown, 401, TAG)
     got = closed.as_(shown, TAG)
     assert "the token leaked is revoked since 2026-03-01" in got.error["message"]
+
+
+def test_a_token_that_was_just_made_opens_the_door_at_its_first_use(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.gate.server._ACCESS_SECONDS", 3600)  # nobody but the door looks
+    with running_gate(place.sim.address, place.here.trust, access=place.source()) as gate:
+        place.gate = gate
+        assert place.as_("gs_0123456789_nobody").status == 401
+        assert place.as_(place.token("first"), TAG).status == 200
+        assert gate.ask("GET", "/token", Authorization=basic(place.token("second"))).status == 200
+        assert len(gate.events("access-changed")) == 2
+        gate.time[0] += 1
+        place.tokens.path.write_bytes(b"{")
+        assert place.as_("gs_0123456789_nobody").status == 503  # neither valid nor invalid
+
+
+def test_unknown_tokens_amplify_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.gate.server._ACCESS_SECONDS", 3600)
+    monkeypatch.setattr("registry.gate.door._LOOK_SECONDS", 30)
+    looks: list[float] = []
+    source = place.source()
+    changed = source.changed
+    monkeypatch.setattr(source, "changed", lambda: (looks.append(0), changed())[1])
+    with running_gate(place.sim.address, place.here.trust, access=source) as gate:
+        place.gate = gate
+        assert place.as_("gs_0123456789_nobody").status == 401  # at once: nobody looked for a while
+        assert len(looks) == 1
+        monkeypatch.setattr("registry.gate.door._LOOK_SECONDS", 1)
+        with ThreadPoolExecutor(8) as many:
+            asked = [many.submit(place.as_, f"gs_{n:010}_nobody") for n in range(8)]
+        assert {one.result().status for one in asked} == {401}
+        assert len(looks) <= 3  # one for all who waited, one for who came late
+        assert place.as_("not-a-token").status == 401 and len(looks) <= 3
 
 
 def test_a_token_ends_although_it_was_remembered(storage: tuple[Simulator, World], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from builder.signing.keys import create_keys
 from builder.store import Store
 from registry.gate import daemon
 from tests.support.gates import wait_for
+from tests.support.ports import free_address
 from tests.support.registry_simulator import simulator
 
 ROOT = Path(__file__).parents[2]
@@ -36,11 +37,6 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
         daemon.down(made)
 
 
-def free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 def listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with socket.socket() as probe:
@@ -48,7 +44,7 @@ def listens(address: str) -> bool:
 
 
 def test_a_gate_is_started_once_and_anew_for_other_options(settings: Settings) -> None:
-    listen = free()
+    listen = free_address()
     first = daemon.up(settings, listen)
     assert first.started and listens(listen)
     again = daemon.up(settings, listen)
@@ -76,6 +72,6 @@ def test_a_gate_that_ends_at_once_is_told_with_its_log(settings: Settings) -> No
     for key in Store(settings.state).keys.glob("*.pub"):
         key.unlink()
     with pytest.raises(RegistryError, match="the gate ended") as raised:
-        daemon.up(settings, free())
+        daemon.up(settings, free_address())
     assert ".pub" in raised.value.context
     assert daemon.status(settings).pid is None

@@ -23,6 +23,7 @@ from builder.model.digest import Digest
 from registry.gate.bounds import Bounds
 from tests.support import registry_simulator as reg
 from tests.support.gates import RunningGate, running_gate, wait_for
+from tests.support.ports import free_address
 from tests.support.scenes import REPO, Scene, published
 
 ROOT = Path(__file__).parents[2]
@@ -249,8 +250,7 @@ def test_sigterm_lets_answers_end_and_takes_no_new_ones(tmp_path: Path) -> None:
         go_on = threading.Event()
         blob = scene.world.image.platforms[0].layers[0].blob
         scene.sim.fault("GET", f"/blobs/{blob.digest}", reg.in_halves(go_on))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = free_address()
         arguments = ["--listen", address, "--storage", scene.sim.address, "--anonymous"]
         arguments += ["--prefix", "candidate/"]
         process = subprocess.Popen(

@@ -16,6 +16,7 @@ import pytest
 from builder.errors import RegistryError, ToolError, UsageError
 from builder.settings import Settings
 from registry.storage import service
+from tests.support.ports import free_address
 
 SERVER = """#!{python}
 import os, socket, sys, time
@@ -30,8 +31,7 @@ while True:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    return int(free_address().rpartition(":")[2])
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from builder.stages.publish import publish
 from registry.storage import service
 from tests.support.evidence import World, approval, evidence, new_keys, provenance_of
 from tests.support.images import built_image
+from tests.support.ports import free_address
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -29,8 +29,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     from builder.stages.sign import sign
 
     tool("docker-registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GOLDSMITH_REGISTRY", address)
     monkeypatch.setenv("GOLDSMITH_MIRROR", address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from builder.store import Store
 from registry.storage import service
 from tests.support.evidence import world
 from tests.support.gates import running_gate
+from tests.support.ports import free_address
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -30,8 +30,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     tool("docker-registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     folder = tmp_path_factory.mktemp("closed")
     made = Settings.load(
         {"PATH": os.environ["PATH"], "GOLDSMITH_STATE": str(folder / "state"), "GOLDSMITH_REGISTRY": address},

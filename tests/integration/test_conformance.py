@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from tests.support.conformance import DISCOVERY, PULL, PUSH, Candidate, run
 from tests.support.evidence import world
 from tests.support.gates import running_gate, wait_for
 from tests.support.images import BUNDLE_TYPE
+from tests.support.ports import free_address
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -32,17 +32,12 @@ http: {{addr: "{address}"}}
 """
 
 
-def free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     tool("docker-registry")
     folder = tmp_path_factory.mktemp("storage")
     settings = Settings.load(
-        {"PATH": os.environ["PATH"], "GOLDSMITH_STATE": str(folder), "GOLDSMITH_REGISTRY": free()},
+        {"PATH": os.environ["PATH"], "GOLDSMITH_STATE": str(folder), "GOLDSMITH_REGISTRY": free_address()},
         directory=folder,
         needs_catalogue=False,
     )
@@ -56,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 @pytest.fixture
 def plain(tmp_path: Path) -> Iterator[str]:
     """A Distribution with nothing but a folder and an address."""
-    address = free()
+    address = free_address()
     config = tmp_path / "config.yml"
     config.write_text(PLAIN.format(folder=tmp_path / "data", address=address))
     with open(tmp_path / "log", "wb") as log:

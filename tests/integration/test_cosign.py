@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from registry.storage import service
 from tests.support.evidence import World, approval, world
 from tests.support.images import AMD64, NOW
 from tests.support.oracles import cosign
+from tests.support.ports import free_address
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -85,9 +85,7 @@ def _attestation(published: Published, name: str, role: str) -> tuple[str | Path
 
 
 def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    return int(free_address().rpartition(":")[2])
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from builder.stages.publish import publish
 from builder.store import Store
 from registry.storage import service
 from tests.support.evidence import DATABASE, PASSPHRASE, World, approval, world
+from tests.support.ports import free_address
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -33,8 +33,7 @@ TODAY = dt.datetime.now(dt.UTC).replace(microsecond=0)
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tool("docker-registry")
     folder = tmp_path_factory.mktemp("registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = int(free_address().rpartition(":")[2])
     environ = {"PATH": os.environ["PATH"], "GOLDSMITH_REGISTRY": f"127.0.0.1:{port}"}
     settings = Settings.load(environ, directory=folder, needs_catalogue=False)
     service.up(settings)

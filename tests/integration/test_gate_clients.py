@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from tests.support.evidence import World, approval, evidence, world
 from tests.support.gates import RunningGate, running_gate
 from tests.support.images import built_image, signed_image
 from tests.support.oracles import cosign, foreign, program
+from tests.support.ports import free_address
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -72,8 +72,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     tool("docker-registry")
     folder = tmp_path_factory.mktemp("gate")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = int(free_address().rpartition(":")[2])
     settings = Settings.load(
         {
             "PATH": os.environ["PATH"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from tests.support.evidence import PASSPHRASE
 from tests.support.foreign import Foreign, docker_archive, write_layout
 from tests.support.images import layer_tar
 from tests.support.oracles import foreign, program
+from tests.support.ports import free_address
 from tests.support.requires import tool
 from tests.support.vulndb import sample_database
 
@@ -74,8 +74,7 @@ class Site:
 
 def site(folder: Path, **extra: str) -> Site:
     (folder / "catalogue").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     made = Site(folder, extra, address)
     service.up(made.settings())
     return made

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from builder.oci.client import RegistryClient
 from builder.store import Store
 from tests.integration.conftest import ROOT, Checkout
 from tests.support.cluster import wait_until
+from tests.support.ports import free_address
 from tests.support.requires import tool
 from tests.support.vulndb import sample_database
 
@@ -30,9 +30,7 @@ pytestmark = pytest.mark.integration
 def town(today: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A checkout with keys, a registry, an engine and the sample database, after its first night."""
     tool("docker-registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     environment = {
         **today.environment,
         "GOLDSMITH_REGISTRY": address,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from registry.storage import service
 from tests.support import registry_simulator as reg
 from tests.support.evidence import SOURCES, World
 from tests.support.oracles import cosign, foreign
+from tests.support.ports import free_address
 from tests.support.promotion import CANDIDATE, REPO, House, Shelf, approver, policy
 from tests.support.registry_simulator import simulator
 from tests.support.requires import tool
@@ -45,9 +45,7 @@ OFFLINE = "--insecure-ignore-tlog=true"
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     tool("docker-registry")
     folder = tmp_path_factory.mktemp("promotion")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = int(free_address().rpartition(":")[2])
     settings = Settings.load(
         environ={
             "PATH": os.environ.get("PATH", ""),

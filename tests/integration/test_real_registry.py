@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from builder.stages.publish import find_published, publish
 from builder.tools import process
 from registry.storage import service
 from tests.support.images import built_image, signed_image
+from tests.support.ports import free_address
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -33,8 +33,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     folder = tmp_path_factory.mktemp("catalogue")
     for name in ("images", "templates"):
         (folder / name).mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = int(free_address().rpartition(":")[2])
     made = Settings.load(
         {"PATH": os.environ["PATH"], "GOLDSMITH_REGISTRY": f"127.0.0.1:{port}"}, directory=folder
     )

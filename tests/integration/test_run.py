@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import pytest
 
 from builder.oci.client import RegistryClient
 from tests.integration.conftest import ROOT, Checkout
+from tests.support.ports import free_address
 from tests.support.requires import tool
 from tests.support.vulndb import sample_database
 
@@ -29,9 +29,7 @@ STAGES = ("fetch", "unpack", "build", "normalise", "scan", "judge", "sign", "pub
 def line(today: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A checkout with keys, a registry, an engine and the sample database: ready to run."""
     tool("docker-registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     database = sample_database(tmp_path_factory.mktemp("database"))
     environment = {
         **today.environment,

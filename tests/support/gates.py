@@ -16,6 +16,7 @@ from builder.signing.trust import Trust
 from registry.access.source import Open
 from registry.gate.server import Configuration, Service
 from tests.support.images import NOW
+from tests.support.ports import free_address
 
 SECONDS = 20
 
@@ -103,8 +104,7 @@ def running_gate(
     storage: str, trust: Trust, *, now: float | None = None, proofs: Path | None = None, **options: Any
 ) -> Iterator[RunningGate]:
     """A gate on a free loopback port before `storage`, ready."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = int(free_address().rpartition(":")[2])
     time = [NOW.timestamp() if now is None else now]
     lines: list[str] = []
     options.setdefault("access", Open())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.oracles import unpacked
+from tests.support.ports import free_address
 from tests.support.private_clients import wait_until
 from tests.support.tls import self_signed
 
@@ -45,7 +46,7 @@ def nginx(folder: Path, gate: str, blobs: Path, *, tls: bool = True) -> Iterator
     """Run it before the gate at `gate`, with the storage's blobs in `blobs`; without `tls` for measuring."""
     program = unpacked("nginx", "bookworm") / "usr" / "sbin" / "nginx"
     folder.mkdir(parents=True, exist_ok=True)
-    secure, plain = _free(), _free()
+    secure, plain = free_address(), free_address()
     certificate, key = self_signed(folder)
     text = CONFIG.read_text()
     text = _replaced(text, r"server 127\.0\.0\.1:5700;", f"server {gate};")
@@ -78,11 +79,6 @@ def _replaced(text: str, pattern: str, by: str) -> str:
     out, count = re.subn(pattern, by, text)
     assert count, f"the configuration has no {pattern}"
     return out
-
-
-def _free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def _listens(address: str) -> bool:
