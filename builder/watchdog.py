@@ -1,7 +1,7 @@
 """The watchdog: what should have moved by now and has not, and what is in its way. Pure.
 
-It looks at what a night left behind, so it notices a night that never came. Deadlines of
-vulnerabilities: 24 hours when critical or known to be exploited, then by severity.
+It looks at what a night left behind, so it notices a night that never came. The deadlines of
+vulnerabilities are the policy's.
 """
 
 from __future__ import annotations
@@ -11,17 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from builder.model.evidence import Severity
 from builder.model.rebuild import RebuildRequest
-
-URGENT = dt.timedelta(hours=24)
-DEADLINES: Mapping[Severity, dt.timedelta] = {
-    Severity.CRITICAL: URGENT,
-    Severity.HIGH: dt.timedelta(days=7),
-    Severity.MEDIUM: dt.timedelta(days=30),
-    Severity.LOW: dt.timedelta(days=90),
-    Severity.UNKNOWN: dt.timedelta(days=30),
-}
+from builder.policy.schema import Deadlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +33,12 @@ class Late:
         return f"{self.what} should have moved {self.hours(now)} h ago: blocked by {self.blocked_by}"
 
 
-def deadline(request: RebuildRequest) -> dt.datetime:
-    """When a rebuild that was asked for has to be done."""
-    urgent = request.known_exploited
-    return request.requested_at + (URGENT if urgent else DEADLINES[Severity(request.severity)])
-
-
 def late(
     night: Mapping[str, Any] | None,
     requests: Iterable[RebuildRequest],
     now: dt.datetime,
     within: dt.timedelta,
+    deadlines: Deadlines,
 ) -> tuple[Late, ...]:
     """What is late, the longest first.
 
@@ -73,7 +59,7 @@ def late(
         if since + within < now:
             found.append(Late(what, since + within, str(one["by"]), str(one["hint"])))
     for request in requests:
-        due = deadline(request)
+        due = request.requested_at + deadlines.of(request.severity, request.known_exploited)
         if due < now:
             cause = (
                 blocked.get(request.ref) or blocked.get(f"promotion of {request.ref}") or "no night built it"

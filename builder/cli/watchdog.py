@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builder.errors import ToolError
+    from builder.store import Store
 
 _LATE = 4
 _HOURS = 26
@@ -28,10 +34,9 @@ def watchdog(
     Ends with 0 when nothing is late, and with 4 when something is.
     """
     import datetime as dt
-    import json
 
     from builder import watchdog as rules
-    from builder.errors import ToolError
+    from builder.cli.releasing import find_policy_of
     from builder.rebuilds import waiting_rebuilds
     from builder.report import emit, emit_json
     from builder.settings import Settings
@@ -39,25 +44,12 @@ def watchdog(
 
     settings = Settings.load()
     store, now = Store(settings.state), settings.now
-    path = store.root / "nightly" / "report.json"
+    deadlines = find_policy_of(settings, settings.policy).data.deadlines
+    night = last_night(store)
     try:
-        night = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        night = None
-    except (OSError, ValueError) as error:
-        raise ToolError(
-            "the report of the last night cannot be read",
-            context=f"{path}: {error}"[:300],
-            hint="run one: goldsmith nightly",
-        ) from None
-    try:
-        found = rules.late(night, waiting_rebuilds(store), now, dt.timedelta(hours=hours))
+        found = rules.late(night, waiting_rebuilds(store), now, dt.timedelta(hours=hours), deadlines)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ToolError(
-            "the report of the last night is none",
-            context=f"{path}: {error!r}"[:300],
-            hint="run one: goldsmith nightly",
-        ) from None
+        raise unreadable(store, error) from None
     if as_json:
         late = [
             {
@@ -76,3 +68,29 @@ def watchdog(
         emit(f"{len(found)} late" if found else "nothing is late")
     if found:
         raise typer.Exit(_LATE)
+
+
+def last_night(store: Store) -> Mapping[str, Any] | None:
+    """The report of the last night; None when there was none. Raises ToolError when it cannot be read."""
+    import json
+
+    try:
+        found = json.loads((store.root / "nightly" / "report.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise unreadable(store, error) from None
+    if not isinstance(found, dict):
+        raise unreadable(store, TypeError("it is no object"))
+    return found
+
+
+def unreadable(store: Store, error: Exception) -> ToolError:
+    """What is said of a report that is none."""
+    from builder.errors import ToolError
+
+    return ToolError(
+        "the report of the last night cannot be read",
+        context=f"{store.root / 'nightly' / 'report.json'}: {error!r}"[:300],
+        hint="run one: goldsmith nightly",
+    )

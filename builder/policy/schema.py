@@ -116,6 +116,25 @@ class WaiverLimits(Strict):
     days_max: Annotated[int, Field(ge=0, le=3650)]
 
 
+Hours = Annotated[float, Field(gt=0, le=876_000, allow_inf_nan=False)]
+
+
+class Deadlines(Strict):
+    """Hours from the first scan that named a fix until an image without the finding is promoted."""
+
+    known_exploited: Hours = Field(description="Whatever its severity; the shorter of both counts.")
+    critical: Hours
+    high: Hours
+    medium: Hours
+    low: Hours
+    unknown: Hours
+
+    def of(self, severity: Severity, known_exploited: bool = False) -> dt.timedelta:
+        """How long a fix may take."""
+        hours: float = getattr(self, severity.value.lower())
+        return dt.timedelta(hours=min(hours, self.known_exploited) if known_exploited else hours)
+
+
 class ImportLimits(Strict):
     """What is asked of images that others made. A policy with this part judges nothing else."""
 
@@ -145,6 +164,7 @@ class PolicyData(Strict):
     lint: LintLimits
     support: SupportLimits
     approvals: ApprovalLimits
+    deadlines: Deadlines
     effective: dict[Name, dt.date] = Field(
         default_factory=dict,
         description="Rules that refuse only from a day (UTC) on; before it they are announced.",

@@ -13,16 +13,27 @@ from typing import Any
 import pytest
 import yaml
 
+from builder import watchdog
 from builder.cli import main as command_line
 from builder.model.rebuild import RebuildRequest
-from builder.watchdog import late
+from builder.watchdog import Late
 from tests.architecture.test_docs import mistake
 from tests.support.catalogue import image, write
 from tests.support.images import NOW
+from tests.support.promotion import policy
 
 HOUR = dt.timedelta(hours=1)
 WITHIN = 26 * HOUR
 SCHEDULES = Path(__file__).parents[2] / "registry" / "deploy" / "schedule"
+
+
+DEADLINES = policy().data.deadlines
+
+
+def late(
+    night: Any, requests: list[RebuildRequest], now: dt.datetime, within: dt.timedelta
+) -> tuple[Late, ...]:
+    return watchdog.late(night, requests, now, within, DEADLINES)
 
 
 def night(began: dt.datetime = NOW, **blocked: dt.datetime) -> dict[str, Any]:
