@@ -168,6 +168,7 @@ def _source(
         credentials=credentials,
         token_hosts=frozenset(token_hosts),
         redirect_hosts=frozenset(redirect_hosts),
+        foreign=True,
     )
     return RegistrySource(client, reference)
 

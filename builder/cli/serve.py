@@ -82,8 +82,8 @@ def serve(
     from builder.store import Store
     from registry.access.source import Files
     from registry.gate.keyfolder import KeyFolder
+    from registry.gate.repositories import Names
     from registry.gate.server import Configuration, Service
-    from registry.gate.watch import Names
 
     settings = Settings.load(needs_catalogue=trust is None)
     host, port = _address(listen)

@@ -42,7 +42,8 @@ class RegistryClient:
 
     All operations raise RegistryError (with the status and the address, without secrets) when the
     registry cannot be reached within the limits, refuses, or sends other bytes than promised.
-    `repo` is a repository's name without the host; `sleep` waits between tries. Safe in threads.
+    `repo` is a repository's name without the host; of a `foreign` host every address is checked;
+    `sleep` waits between tries. Safe in threads.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class RegistryClient:
         ca_bundle: Path | None = None,
         token_hosts: frozenset[str] = frozenset(),
         redirect_hosts: frozenset[str] = frozenset(),
+        foreign: bool = False,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.host = host
@@ -64,6 +66,7 @@ class RegistryClient:
             ca_bundle=ca_bundle,
             token_hosts=token_hosts,
             redirect_hosts=redirect_hosts,
+            foreign=foreign,
             sleep=sleep,
         )
         self._referrers_api: bool | None = None

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import http.client
 import io
+import socket
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from urllib3 import PoolManager
+
+    from builder.oci.addresses import Addresses
 
 
 class DeadlineReader(io.RawIOBase):
@@ -57,12 +62,19 @@ def deadline_response(local: threading.local, pause: float) -> type[http.client.
     return Response
 
 
-def bounded_session(local: threading.local, read_seconds: float, ca_bundle: Path | None) -> PoolManager:
+def bounded_session(
+    local: threading.local,
+    read_seconds: float,
+    ca_bundle: Path | None,
+    addresses: Addresses | None = None,
+) -> PoolManager:
     """Kept connections to few hosts, held to our limits; safe in threads.
 
-    `local.ends` is the deadline of the calling thread's request. Nothing is taken from the
-    environment, nothing is followed or repeated, cookies are unknown. It is urllib3 alone, without
-    `requests` around it: that costs as much time for a small request as everything else together.
+    `local.ends` is the deadline of the calling thread's request. With `addresses`, only those that
+    it gives for a name are connected to; it raises RegistryError for others. Nothing is taken from
+    the environment, nothing is followed or repeated, cookies are unknown. It is urllib3 alone,
+    without `requests` around it: that costs as much time for a small request as everything else
+    together.
     """
     import certifi
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
@@ -73,8 +85,14 @@ def bounded_session(local: threading.local, read_seconds: float, ca_bundle: Path
     class Plain(HTTPConnection):
         response_class = reply_class
 
+        def _new_conn(self) -> socket.socket:
+            return _connected(self, super()._new_conn, addresses)
+
     class Secure(HTTPSConnection):
         response_class = reply_class
+
+        def _new_conn(self) -> socket.socket:
+            return _connected(self, super()._new_conn, addresses)
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -86,3 +104,28 @@ def bounded_session(local: threading.local, read_seconds: float, ca_bundle: Path
     pools = PoolManager(num_pools=4, maxsize=16, cert_reqs="CERT_REQUIRED", ca_certs=bundle)
     pools.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
     return pools
+
+
+def _connected(
+    connection: Any, connect: Callable[[], socket.socket], addresses: Addresses | None
+) -> socket.socket:
+    """A socket to one of the addresses that were checked; certificates are compared with the name."""
+    from urllib3.exceptions import HTTPError, NameResolutionError
+
+    if addresses is None:
+        return connect()
+    name = connection._dns_host
+    try:
+        found = addresses.of(name, connection.port)
+    except socket.gaierror as error:
+        raise NameResolutionError(name, connection, error) from error
+    failed: HTTPError | None = None
+    for address in found:
+        connection._dns_host = address
+        try:
+            return connect()
+        except HTTPError as error:
+            failed = error
+        finally:
+            connection._dns_host = name
+    raise failed or NameResolutionError(name, connection, socket.gaierror("it has no address"))

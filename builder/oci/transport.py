@@ -21,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from builder.errors import RegistryError
 from builder.model.reference import Reference
+from builder.oci.addresses import Addresses
 from builder.oci.auth import Credentials, Keyring, host_name, is_loopback, parse_challenge, parse_token
 from builder.oci.faults import RegistryRefused, Temporary, foreign, redacted, unreadable, why
 
@@ -151,6 +152,7 @@ class Transport:
         ca_bundle: Path | None = None,
         token_hosts: frozenset[str] = frozenset(),
         redirect_hosts: frozenset[str] = frozenset(),
+        foreign: bool = False,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.host = host
@@ -159,6 +161,7 @@ class Transport:
         self._keyring = Keyring(host, self.plain, credentials, token_hosts)
         self._redirect_hosts = redirect_hosts
         self._ca_bundle = ca_bundle
+        self._addresses = Addresses() if foreign else None
         self._sleep: Callable[[float], object] = sleep or threading.Event().wait
         self._made: PoolManager | None = None
         self._lock = threading.Lock()
@@ -346,7 +349,9 @@ class Transport:
             if self._made is None:
                 from builder.oci.session import bounded_session
 
-                self._made = bounded_session(self._local, self.limits.read_seconds, self._ca_bundle)
+                self._made = bounded_session(
+                    self._local, self.limits.read_seconds, self._ca_bundle, self._addresses
+                )
             return self._made
 
     def _refusal(self, reply: Reply, method: str) -> RegistryError:

@@ -2,7 +2,8 @@
 
 Sources: RFC 7517 (JSON Web Key Sets); OpenID Connect Discovery 1.0, section 4. Nothing is
 followed, nothing is taken from the environment, and only the issuer's configured addresses (or
-those that its discovery document names) are asked. Nothing that a token says is ever fetched.
+those that its discovery document names) are asked, and only where `builder/oci/addresses.py` lets
+a name lead. Nothing that a token says is ever fetched.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from builder.errors import ToolError
+from builder.errors import RegistryError, ToolError
+from builder.oci.addresses import Addresses
 from builder.oci.session import bounded_session
 from builder.tools.strict_json import parse_object
 from registry.access.rules import Issuer, is_address
@@ -151,7 +153,7 @@ def fetched(address: str, ca_file: Path | None) -> bytes:
     local = threading.local()
     local.ends = time.monotonic() + _TOTAL_SECONDS
     try:
-        with bounded_session(local, _READ_SECONDS, ca_file) as session:
+        with bounded_session(local, _READ_SECONDS, ca_file, Addresses()) as session:
             response = session.urlopen(
                 "GET",
                 address,
@@ -165,6 +167,8 @@ def fetched(address: str, ca_file: Path | None) -> bytes:
             if response.status != 200:
                 raise IssuerAway(f"it answered {response.status}")
             data: bytes = response.read(_BYTES_MAX + 1)
+    except RegistryError as error:
+        raise IssuerAway(error.message) from None
     except (HTTPError, OSError, ValueError) as error:
         raise IssuerAway(f"it did not answer ({type(error).__name__})") from None
     if len(data) > _BYTES_MAX:

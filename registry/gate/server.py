@@ -31,8 +31,9 @@ from registry.gate.journal import Journal, Metrics
 from registry.gate.keyfolder import KeyFolder
 from registry.gate.proofs import Proofs
 from registry.gate.protocol import bounded
+from registry.gate.repositories import Names
 from registry.gate.upstream import Folder, Storage
-from registry.gate.watch import HEED_SECONDS, Names, Watch
+from registry.gate.watch import HEED_SECONDS, Watch
 from registry.pulls import PullJournal
 
 LOOK_SECONDS = 0.3  # from the end of one look at the storage to the next

@@ -29,10 +29,9 @@ from registry.gate.decision import Approved, Denied, Reason
 from registry.gate.journal import Journal
 from registry.gate.kept import Kept
 from registry.gate.keyfolder import KeyFolder
-from registry.gate.names import Refused, read_path
 from registry.gate.proofs import Proofs
+from registry.gate.repositories import CANDIDATE, Names
 
-CANDIDATE, QUARANTINE = "candidate/", "quarantine/"
 _COSIGN_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.sig|\.att|\.sbom)?")
 _IMMUTABLE_TAG = re.compile(r".+-[0-9a-f]{12}")
 HEED_SECONDS = 0.2  # from one question for a note to the next
@@ -49,37 +48,6 @@ class ListingRegistry(Registry, Protocol):
 
     def tags(self, repo: str) -> tuple[str, ...]:
         """All tags of a repository."""
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Which repositories of the storage are served, and under which names.
-
-    With the prefix `candidate/`, those below it, with or without it in the public name; with an
-    empty prefix, all but the candidates.
-    """
-
-    prefix: str = CANDIDATE
-    strip: bool = False
-
-    def public(self, storage: str) -> str | None:
-        """The public name of a repository; None when it is not served."""
-        if storage.startswith(QUARANTINE) or not storage.startswith(self.prefix):
-            return None  # what others made is not even a candidate yet
-        if not self.prefix and storage.startswith(CANDIDATE):
-            return None
-        if storage in changes.OWN:
-            return None
-        name = storage[len(self.prefix) :] if self.strip else storage
-        try:
-            return read_path(f"/v2/{name}/tags/list".encode()).name
-        except Refused:
-            return None
-
-    def storage(self, public: str) -> str | None:
-        """The other way round."""
-        name = self.prefix + public if self.strip else public
-        return name if self.public(name) == public else None
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from builder.tools.trivy_db import open_database
 from builder.tools.trivy_db_source import LAYER_TYPE
 from registry.changes import OWN
 from registry.devcheck.approval import for_developers
-from registry.gate.watch import Names
+from registry.gate.repositories import Names
 from tests.contract.test_trivy_db import archive_of, layout_of, published, variant
 from tests.support.catalogue import image, write
 from tests.support.evidence import new_keys

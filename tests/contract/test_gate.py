@@ -22,7 +22,7 @@ from builder.signing import verdicts
 from builder.signing.cosign_formats import bundle_referrer
 from builder.stages.publish import publish
 from registry.gate.admission import prove_again
-from registry.gate.watch import Names
+from registry.gate.repositories import Names
 from registry.promotion.records import put_record
 from tests.support import registry_simulator as reg
 from tests.support.disk import full_disk

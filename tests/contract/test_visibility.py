@@ -14,7 +14,7 @@ from builder.oci.client import RegistryClient
 from builder.oci.manifest import index_bytes
 from registry import changes
 from registry.gate import server
-from registry.gate.watch import Names
+from registry.gate.repositories import Names
 from registry.promotion.callback import change
 from tests.support import registry_simulator as reg
 from tests.support.gates import SECONDS, RunningGate, running_gate

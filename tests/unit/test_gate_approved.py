@@ -15,7 +15,7 @@ from registry.gate.clock import SteadyClock
 from registry.gate.decision import Approved, Denied, Held, Reason
 from registry.gate.denials import error_body, sentence, warning
 from registry.gate.names import Refused, read_artifact_type, read_page, read_path
-from registry.gate.watch import Names
+from registry.gate.repositories import Names
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
