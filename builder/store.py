@@ -167,7 +167,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise ToolError(f"cannot write {path}", context=str(error), hint=_MAKE_ROOM) from None
 
 
-def read_file(path: Path, bytes_max: int) -> bytes:
+def read_file(path: Path | str, bytes_max: int) -> bytes:
     """All bytes of a regular file that has at most `bytes_max`; raises OSError.
 
     A pipe, which could keep us waiting for ever, and a device are refused.

@@ -190,7 +190,7 @@ def parse_json(data: bytes, what: str, limit: int = MANIFEST_MAX) -> dict[str, A
     if len(data) > limit:
         raise _refusal(f"the {what} is larger than {limit} bytes")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+        value = _DECODER.decode(_text(data))
     except RecursionError:
         raise _refusal(f"the {what} is nested too deeply") from None
     except ValueError as error:
@@ -212,14 +212,24 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+
+
+def _text(data: bytes) -> str:
+    text = data.decode("utf-8")
+    if text.startswith("\N{ZERO WIDTH NO-BREAK SPACE}"):
+        raise ValueError("it begins with a byte order mark")
+    return text
+
+
 def _check_depth(value: Any, what: str) -> None:
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(_DEPTH_MAX):
         level = [
             child
             for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
+            for child in (item.values() if type(item) is dict else item)
+            if type(child) is dict or type(child) is list
         ]
         if not level:
             return

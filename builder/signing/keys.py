@@ -52,6 +52,10 @@ class PublicKey:
         )
         object.__setattr__(self, "id", hashlib.sha256(der).hexdigest())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Between processes a key travels as its PEM."""
+        return PublicKey.parse, (self.role, self.pem, "another process")
+
     @classmethod
     def parse(cls, role: str, pem: bytes, source: str) -> PublicKey:
         """Read a PEM; raises UsageError unless it is an ECDSA P-256 public key."""

@@ -14,6 +14,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote, unquote
 
@@ -79,6 +80,7 @@ BUILDER_ID = "https://goldsmith.dev/builder/v1"
 BUILD_TYPE = "https://goldsmith.dev/build/v1"
 _DEPENDENCIES_MAX = 20_000
 _DISTRIBUTION = "debian"
+_URIS_KEPT = 20_000
 _PURL = re.compile(r"pkg:deb/debian/([^@]+)@([^?]+)\?arch=([a-z0-9]+)&distro=[a-z]+")
 
 
@@ -196,6 +198,13 @@ def test_result(report: CheckReport, configuration: Digest) -> bytes:
     )
 
 
+@lru_cache(maxsize=_URIS_KEPT)  # the same packages are in many images
+def _package_of(uri: str) -> tuple[str, str] | None:
+    """The architecture and NAME=VERSION of a package URL; None for any other address."""
+    match = _PURL.fullmatch(uri)
+    return (match[3], f"{unquote(match[1])}={unquote(match[2])}") if match else None
+
+
 def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
     """Check a provenance: our build type, a name, and every dependency with its digest."""
     build = mapping(predicate, "buildDefinition", "provenance")
@@ -211,8 +220,8 @@ def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
     platforms = external.get("platforms")
     if not isinstance(platforms, list) or not platforms:
         refuse("predicate-malformed", "the provenance names no platforms")
-    matches = (_PURL.fullmatch(one["uri"]) for one in dependencies)
-    packages = frozenset((m[3], f"{unquote(m[1])}={unquote(m[2])}") for m in matches if m)
+    named = (_package_of(one["uri"]) for one in dependencies)
+    packages = frozenset(found for found in named if found)
     imported = None
     if kind == IMPORT_TYPE:
         imported, packages = parse_import(build)

@@ -122,8 +122,11 @@ class ImageFacts:
     mark: str
 
 
-def read_image(registry: Registry, where: Reference, trust: Trust, listed: Collection[str]) -> ImageFacts:
-    """Carry out the procedure above; `where` has the digest, `listed` are the repository's tags.
+def read_image(
+    registry: Registry, where: Reference, trust: Trust, listed: Collection[str] | None
+) -> ImageFacts:
+    """Carry out the procedure above; `where` has the digest, `listed` are the repository's tags, where
+    they are known.
 
     Raises EvidenceRefused with the first flaw, RegistryError when something cannot be had.
     """
@@ -159,6 +162,11 @@ def evidence_mark(
     return Digest.of_json([found.digest if found else "", *bundles])
 
 
+def _has(registry: Registry, tag: Reference, listed: Collection[str] | None) -> bool:
+    """Whether the repository has a tag; a listing saves the question."""
+    return registry.head_manifest(tag) is not None if listed is None else tag.tag in listed
+
+
 def _platforms(root: Manifest) -> tuple[Descriptor, ...]:
     if not root.is_index or not any(c.platform for c in root.manifests):
         refuse(NOT_AN_IMAGE, "not an index: images are published as an index of their platforms")
@@ -174,13 +182,13 @@ def _said(
     where: Reference,
     subject: Digest,
     trust: Trust,
-    listed: Collection[str],
+    listed: Collection[str] | None,
     kinds: frozenset[str],
 ) -> tuple[Statement, ...]:
     """2. the statements of `kinds` about a manifest; at least one of each."""
-    tag = attestation_tag(subject)
-    if tag in listed:
-        data, media_type, _ = registry.get_manifest(where.with_tag(tag))
+    tag = where.with_tag(attestation_tag(subject))
+    if _has(registry, tag, listed):
+        data, media_type, _ = registry.get_manifest(tag)
         form, parse = TAGS, cosign_parse.parse_attestation
         parts = cosign_parse.attestation_layers(parse_manifest(data, media_type))
     else:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,20 +21,18 @@ from typing import Protocol
 from sqlalchemy import Connection, delete, insert
 from sqlalchemy.exc import DBAPIError
 
-from builder.errors import GoldsmithError, RegistryError, ToolError
+from builder.errors import RegistryError, ToolError
 from builder.model.digest import Digest
 from builder.model.reference import Reference
 from builder.signing.collect import Registry
 from builder.signing.predicates import timestamp
-from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
 from registry.index import schema
-from registry.index.reading import NOT_AN_IMAGE, ImageFacts, evidence_mark, read_image
+from registry.index.looking import THREADS, Errand, Looker, looks
+from registry.index.reading import NOT_AN_IMAGE, ImageFacts
 from registry.index.writing import Problem, Writer
 from registry.pulls import Pull
 
-_THREADS = 8
-_AHEAD = 4 * _THREADS  # images that are read and not yet written
 _COSIGN_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.sig|\.att|\.sbom)?")
 
 
@@ -78,6 +75,12 @@ class _Repository:
         for tag, digest in self.pointers.items():
             found[digest] = (*found.get(digest, ()), tag)
         return found
+
+    def errands(self, host: str, known: Mapping[tuple[str, str], str]) -> Iterator[Errand]:
+        """Every image, to be looked at; `known` are the marks of those that the index has."""
+        for digest in self.images:
+            where = Reference(host, self.name, None, digest)
+            yield Errand(where, self.listed, known.get((self.name, digest)))
 
 
 def reindex(
@@ -138,35 +141,26 @@ def _fill(
     seen: set[tuple[str, str]] = set()
     read = others = 0
 
-    def look(here: _Repository, digest: Digest) -> ImageFacts | GoldsmithError | None:
-        """What an image says; None when the index knows it already."""
-        where = Reference(host, here.name, None, digest)
-        mark = known.get((here.name, digest))
-        try:
-            if mark is not None and mark == evidence_mark(registry, where, digest, here.listed):
-                return None
-            return read_image(registry, where, trust, here.listed)
-        except (EvidenceRefused, RegistryError) as error:
-            return error
-
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="reindex") as pool:
-        for here in _repositories(host, registry, pool):
-            problems += here.problems
-            for digest, first in _ahead(pool, lambda d, r=here: look(r, d), here.images):  # type: ignore[misc]
-                found = first
-                if isinstance(first, RegistryError):
-                    registry.repositories()  # raises when all of it is away
-                    found = look(here, digest)
-                seen.add((here.name, digest))
-                if isinstance(found, ImageFacts):
-                    writer.add(found)
-                    read += 1
-                elif found is not None and found.reference == NOT_AN_IMAGE:
-                    others += 1
-                elif found is not None:
-                    writer.drop(here.name, digest)
-                    problems.append(Problem.of(here.name, digest, here.images[digest], found))
-            writer.point(here.name, here.pointers)
+    repositories = tuple(_repositories(host, registry))
+    looker = Looker(registry, trust)
+    for here in repositories:
+        problems += here.problems
+        writer.point(here.name, here.pointers)
+    by_name = {here.name: here.images for here in repositories}
+    for errand, first in looks(looker, [e for here in repositories for e in here.errands(host, known)]):
+        name, digest, found = errand.where.name, errand.digest, first
+        if isinstance(first, RegistryError):
+            registry.repositories()  # raises when all of it is away
+            found = looker.look(errand)
+        seen.add((name, digest))
+        if isinstance(found, ImageFacts):
+            writer.add(found)
+            read += 1
+        elif found is not None and found.reference == NOT_AN_IMAGE:
+            others += 1
+        elif found is not None:
+            writer.drop(name, digest)
+            problems.append(Problem.of(name, digest, by_name[name][digest], found))
     for repository, digest_text in set(known) - seen:
         writer.drop(repository, digest_text)
     writer.finish(problems)
@@ -174,7 +168,7 @@ def _fill(
     return Rebuilt(path, writer.count(), read, tuple(problems), others)
 
 
-def _repositories(host: str, registry: ListingRegistry, pool: ThreadPoolExecutor) -> Iterator[_Repository]:
+def _repositories(host: str, registry: ListingRegistry) -> Iterator[_Repository]:
     def point(name: str, tag: str) -> Digest | RegistryError | None:
         try:
             found = registry.head_manifest(Reference(host, name, tag))
@@ -183,32 +177,17 @@ def _repositories(host: str, registry: ListingRegistry, pool: ThreadPoolExecutor
             return error
         return found.digest if found else None
 
-    for name in registry.repositories():
-        listed = frozenset(registry.tags(name))
-        tags = sorted(t for t in listed if not _COSIGN_TAG.fullmatch(t))
-        found = dict(zip(tags, pool.map(point, [name] * len(tags), tags), strict=True))
-        yield _Repository(
-            name,
-            listed,
-            {t: d for t, d in found.items() if isinstance(d, Digest)},
-            tuple(Problem.of(name, "", [t], e) for t, e in found.items() if isinstance(e, RegistryError)),
-        )
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    action: Callable[[Digest], ImageFacts | GoldsmithError | None],
-    digests: Iterable[Digest],
-) -> Iterator[tuple[Digest, ImageFacts | GoldsmithError | None]]:
-    """The results in order, with a bounded number of them in memory."""
-    waiting: deque[tuple[Digest, Future[ImageFacts | GoldsmithError | None]]] = deque()
-    for digest in digests:
-        waiting.append((digest, pool.submit(action, digest)))
-        if len(waiting) >= _AHEAD:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    for first, future in waiting:
-        yield first, future.result()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="reindex") as pool:
+        for name in registry.repositories():
+            listed = frozenset(registry.tags(name))
+            tags = sorted(t for t in listed if not _COSIGN_TAG.fullmatch(t))
+            found = dict(zip(tags, pool.map(point, [name] * len(tags), tags), strict=True))
+            yield _Repository(
+                name,
+                listed,
+                {t: d for t, d in found.items() if isinstance(d, Digest)},
+                tuple(Problem.of(name, "", [t], e) for t, e in found.items() if isinstance(e, RegistryError)),
+            )
 
 
 def _keys(trust: Trust) -> str:

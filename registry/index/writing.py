@@ -63,9 +63,19 @@ class Writer:
         self._newest_package = max(self._looked, default=0)
         self._vulnerabilities = {n: i for i, n in self._all(s.vulnerabilities.c.id, s.vulnerabilities.c.name)}
         self._platforms = connection.execute(select(func.max(s.platforms.c.id))).scalar() or 0
+        self._issued: dict[int, str] = dict(map(tuple, self._all(s.verdicts.c.image, s.verdicts.c.issued_at)))
+        self._sequences: dict[int, int] = dict(
+            map(tuple, self._all(s.channels.c.image, s.channels.c.sequence))
+        )
+        self._placed: set[tuple[int, str]] = set(
+            map(tuple, self._all(s.places.c.image, s.places.c.repository))
+        )
+        self._filled: set[int] = {image for (image,) in self._all(s.platforms.c.image)}
         self._written: dict[int, frozenset[tuple[str, frozenset[Package]]]] = {}
         self._flaws: dict[int, tuple[Flaw, ...]] = {}
         self._rows: list[tuple[int, int]] = []
+        # Rows that wait to be written, by table: parents stand before those that refer to them.
+        self._waiting: dict[Table, list[dict[str, Any]]] = {t: [] for t in s.metadata.sorted_tables}
         self._tags: list[dict[str, str]] = []
 
     def marks(self) -> dict[tuple[str, str], str]:
@@ -91,18 +101,18 @@ class Writer:
                 ref=found.verdict.ref,
                 immutable_tag=found.immutable_tag,
             )
-        self._execute(
-            delete(s.places).where(s.places.c.image == image, s.places.c.repository == found.repository)
-        )
+        if (image, found.repository) in self._placed:
+            self._displace(image, found.repository)
+        self._placed.add((image, found.repository))
         self._insert(s.places, image=image, repository=found.repository, mark=found.mark)
         self._decide(image, found.verdict)
         self._record(image, found.record)
         content = frozenset((p.digest, frozenset(p.packages)) for p in found.platforms)
         if self._written.get(image) != content:
-            if image in self._written:  # its rows may wait to be written
-                self._flush()
+            if image in self._filled:
+                self._forget(s.platforms, image)
+            self._filled.add(image)
             self._written[image] = content
-            self._execute(delete(s.platforms).where(s.platforms.c.image == image))
             for platform in found.platforms:
                 self._platform(image, platform)
         for platform in found.platforms:
@@ -114,9 +124,7 @@ class Writer:
         """Forget an image in a repository."""
         image = self._images.get(digest)
         if image is not None:
-            self._execute(
-                delete(s.places).where(s.places.c.image == image, s.places.c.repository == repository)
-            )
+            self._displace(image, repository)
 
     def point(self, repository: str, pointers: Mapping[str, Digest]) -> None:
         """Where the tags of a repository point."""
@@ -213,13 +221,13 @@ class Writer:
 
     def _decide(self, image: int, verdict: Verdict) -> None:
         """The newest verdict of all places holds."""
-        known = self._connection.execute(
-            select(s.verdicts.c.issued_at).where(s.verdicts.c.image == image)
-        ).scalar()
-        if known is not None and known > timestamp(verdict.issued_at):
-            return
-        self._execute(delete(s.verdicts).where(s.verdicts.c.image == image))
-        self._execute(delete(s.waivers).where(s.waivers.c.image == image))
+        issued = timestamp(verdict.issued_at)
+        if image in self._issued:
+            if self._issued[image] > issued:
+                return
+            self._forget(s.verdicts, image)
+            self._forget(s.waivers, image)
+        self._issued[image] = issued
         database = verdict.database
         self._insert(
             s.verdicts,
@@ -227,7 +235,7 @@ class Writer:
             approved=verdict.approved,
             policy=verdict.policy,
             policy_digest=verdict.policy_digest,
-            issued_at=timestamp(verdict.issued_at),
+            issued_at=issued,
             expires_at=timestamp(verdict.expires_at),
             database=database.digest if database else "",
             sample=bool(database and database.sample),
@@ -239,12 +247,11 @@ class Writer:
         """The record with the highest number of all places holds."""
         if record is None:
             return
-        known = self._connection.execute(
-            select(s.channels.c.sequence).where(s.channels.c.image == image)
-        ).scalar()
-        if known is not None and known > record.sequence:
-            return
-        self._execute(delete(s.channels).where(s.channels.c.image == image))
+        if image in self._sequences:
+            if self._sequences[image] > record.sequence:
+                return
+            self._forget(s.channels, image)
+        self._sequences[image] = record.sequence
         self._insert(
             s.channels,
             image=image,
@@ -285,7 +292,20 @@ class Writer:
                 self._flaws[number] = flaws
                 self._looked[number] = (found.database_updated, found.database)
 
+    def _displace(self, image: int, repository: str) -> None:
+        self._flush()
+        self._placed.discard((image, repository))
+        self._execute(delete(s.places).where(s.places.c.image == image, s.places.c.repository == repository))
+
+    def _forget(self, table: Table, image: int) -> None:
+        self._flush()  # its rows may wait to be written
+        self._execute(delete(table).where(table.c.image == image))
+
     def _flush(self) -> None:
+        for table, waiting in self._waiting.items():
+            if waiting:
+                self._execute(insert(table), waiting)
+                waiting.clear()
         if self._rows:
             self._connection.exec_driver_sql(
                 "INSERT INTO contents (platform, package) VALUES (?, ?)", self._rows
@@ -293,7 +313,7 @@ class Writer:
             self._rows.clear()
 
     def _insert(self, table: Table, **values: Any) -> None:
-        self._execute(insert(table), [values])
+        self._waiting[table].append(values)
 
     def _execute(self, statement: Any, rows: list[Any] | None = None) -> None:
         self._connection.execute(statement, rows) if rows is not None else self._connection.execute(statement)

@@ -14,7 +14,7 @@ from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
-from builder.oci.manifest import MANIFEST_MAX, parse_json, parse_manifest
+from builder.oci.manifest import MANIFEST_MAX, parse_manifest
 from builder.store import read_file
 
 _LINK_MAX = 200  # bytes
@@ -28,7 +28,8 @@ class FolderRegistry:
         root = data / "docker" / "registry" / "v2"
         self.host = host
         self._repositories = root / "repositories"
-        self._blobs = root / "blobs" / "sha256"
+        self._links = str(self._repositories)
+        self._blobs = str(root / "blobs" / "sha256")
 
     def repositories(self) -> tuple[str, ...]:
         """The names of all repositories, sorted."""
@@ -65,15 +66,11 @@ class FolderRegistry:
         if digest is None:
             raise RegistryError(f"{ref} is not in the registry", reference="not-found")
         data = self._read(digest, MANIFEST_MAX)
-        media_type = parse_json(data, "manifest").get("mediaType")
-        if not isinstance(media_type, str):
-            raise RegistryError("a manifest does not say its type", context=str(ref))
-        parse_manifest(data, media_type)
-        return data, media_type, digest
+        return data, parse_manifest(data).media_type, digest
 
     def get_blob_bytes(self, repo: str, descriptor: Descriptor, limit: int) -> bytes:
         """A small blob's bytes, with its size and digest checked."""
-        if descriptor.size > limit or not self._link(repo, "_layers/sha256", descriptor.digest.hex).is_file():
+        if descriptor.size > limit or not self._holds(repo, descriptor.digest):
             raise RegistryError(
                 f"the blob {descriptor.digest.short} is missing or too large", context=f"{repo}: {limit}"
             )
@@ -85,10 +82,10 @@ class FolderRegistry:
     def has_blob(self, repo: str, digest: Digest, size: int | None = None) -> bool:
         """Whether the blob is there, with that size."""
         try:
-            there = self._data(digest).stat().st_size
+            there = Path(self._data(digest)).stat().st_size
         except OSError:
             return False
-        return self._link(repo, "_layers/sha256", digest.hex).is_file() and size in (None, there)
+        return self._holds(repo, digest) and size in (None, there)
 
     def referrers(
         self, repo: str, subject: Digest, artifact_type: str | None = None
@@ -105,13 +102,15 @@ class FolderRegistry:
         """What the repository's links say; a digest counts when the repository has it."""
         digest = ref.digest
         if digest is None:
-            link = self._link(ref.name, "_manifests/tags", ref.tag or "", "current")
-            digest = self._linked(link)
+            digest = self._linked(self._link(ref.name, "_manifests/tags", ref.tag or "", "current"))
         if digest is None:
             return None
         return self._linked(self._link(ref.name, "_manifests/revisions/sha256", digest.hex))
 
-    def _linked(self, path: Path) -> Digest | None:
+    def _holds(self, repo: str, digest: Digest) -> bool:
+        return Path(self._link(repo, "_layers/sha256", digest.hex)).is_file()
+
+    def _linked(self, path: str) -> Digest | None:
         try:
             return Digest(read_file(path, _LINK_MAX).decode("ascii").strip())
         except FileNotFoundError:
@@ -131,11 +130,12 @@ class FolderRegistry:
     def _repository(self, name: str) -> Path:
         return self._repositories / Reference(self.host, name).name
 
-    def _link(self, repo: str, kind: str, *parts: str) -> Path:
-        return self._repository(repo).joinpath(kind, *parts, "link")
+    # Text, not Path: these are made dozens of times for each image.
+    def _link(self, repo: str, *parts: str) -> str:
+        return "/".join((self._links, Reference(self.host, repo).name, *parts, "link"))
 
-    def _data(self, digest: Digest) -> Path:
-        return self._blobs / digest.hex[:2] / digest.hex / "data"
+    def _data(self, digest: Digest) -> str:
+        return f"{self._blobs}/{digest.hex[:2]}/{digest.hex}/data"
 
 
 def _unreadable(error: Exception) -> RegistryError:

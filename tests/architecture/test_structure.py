@@ -57,8 +57,18 @@ def test_the_builder_never_imports_the_registry() -> None:
 
 
 def test_only_one_module_starts_processes() -> None:
-    doors = ("builder.tools.process", "builder.tools.relay")
-    assert offenders(doors, "subprocess", "subprocess_tee", "multiprocessing", "pty") == []
+    doors = ("builder.tools.process", "builder.tools.relay", "builder.tools.workers")
+    assert (
+        offenders(
+            doors,
+            "subprocess",
+            "subprocess_tee",
+            "multiprocessing",
+            "concurrent.futures.ProcessPoolExecutor",
+            "pty",
+        )
+        == []
+    )
 
 
 def test_only_a_few_doors_lead_to_http() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.signing.verify import verify
+from registry.index import looking, schema
 from registry.index.rebuild import reindex
 from registry.storage.folder import FolderRegistry
 from tests.support.images import NOW
@@ -101,3 +103,26 @@ def test_a_name_that_is_none_leads_nowhere(tmp_path: Path) -> None:
         with pytest.raises(ValueError):
             here.tags(name)
     assert not here.has_blob("python", Digest.of(b"x"))
+
+
+def test_several_processes_find_what_one_does(
+    night: Night, folder: StorageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = FolderRegistry(HOST, folder.data)
+    other = night.image([binary("dash", "0.5.12-12")])
+    folder.copy(night.client.inner)
+    (
+        folder.data / "docker/registry/v2/blobs/sha256" / other.image.digest.hex[:2] / other.image.digest.hex
+    ).rename(folder.data / "gone")
+    outcomes = []
+    for many in (1, 1_000):
+        monkeypatch.setattr(looking, "_MANY", many)
+        done = reindex(night.place, HOST, here, night.house.trust, NOW, afresh=True)
+        with schema.reader(night.place.require()).connect() as connection:
+            rows = {
+                table.name: sorted(map(tuple, connection.execute(select(table))))
+                for table in schema.metadata.sorted_tables
+            }
+        outcomes.append((done.images, done.read, done.problems, rows))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][2]  # the image that is gone is named
