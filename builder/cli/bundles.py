@@ -46,7 +46,7 @@ def export(
     """Write promoted images with their evidence and our public keys as one OCI layout."""
     from builder.cli.identity import caller
     from builder.cli.trusting import trusted
-    from builder.oci.client import RegistryClient
+    from builder.cli.wiring import client_of
     from builder.settings import Settings
     from builder.store import Store
     from registry.access.roles import Permission
@@ -60,7 +60,7 @@ def export(
         who.require(Permission.EXPORT, reference.name)
     public = {p.name: p.read_bytes() for p in sorted(store.keys.glob("*.pub"))}
     done = write(
-        RegistryClient(settings.registry),
+        client_of(settings, writes=False),
         references,
         trusted(store),
         public | {p.name: p.read_bytes() for p in store.keys.glob("trust.json")},
@@ -76,8 +76,8 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
     """`import --bundle`: verify a bundle and publish what is in it; returns the exit code."""
     from builder.cli.identity import caller
     from builder.cli.trusting import trusted
+    from builder.cli.wiring import client_of
     from builder.model.digest import Digest
-    from builder.oci.client import RegistryClient
     from builder.report import Silent, for_people
     from builder.settings import Settings
     from builder.store import Store
@@ -106,7 +106,7 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
         for wanted in bundle.wanted(settings.registry):
             who.require(Permission.IMPORT, wanted.reference.name)
         with store.scratch("bundle") as work:
-            desk = Desk(RegistryClient(settings.registry), keys, settings.now, work, accept_sample, seen)
+            desk = Desk(client_of(settings), keys, settings.now, work, accept_sample, seen)
             arrived = take_in(desk, bundle, reporter.note)
     for one in arrived:
         _note(store, settings.now, who.name, str(path), one)

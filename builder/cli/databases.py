@@ -95,7 +95,9 @@ def _signed(settings: Settings, source: str | None, folder: Path) -> str:
         ) from None
     if reference.tag is None and reference.digest is None:
         reference = reference.with_tag(TAG)
-    digest, _ = signed_database(client_of(settings, reference.host), reference, _verifier(folder))
+    digest, _ = signed_database(
+        client_of(settings, reference.host, writes=False), reference, _verifier(folder)
+    )
     return str(reference.with_digest(digest))
 
 

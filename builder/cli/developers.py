@@ -154,7 +154,7 @@ def _read(
     from registry.devcheck.export import read_registry
 
     return read_registry(
-        client_of(settings),
+        client_of(settings, writes=False),
         keys,
         settings.now,
         mirror=mirror or settings.mirror,

@@ -85,5 +85,5 @@ def _read(text: str, trust: Path | None) -> tuple[ImageFacts, RegistryClient, st
 
     settings, _, keys = surroundings(trust)
     reference = reference_of(text, settings)
-    client = client_of(settings, reference.host)
+    client = client_of(settings, reference.host, writes=False)
     return read_image(client, reference, keys), client, reference.name

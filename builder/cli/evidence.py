@@ -93,7 +93,7 @@ def verify(
     reference = reference_of(ref, settings)
     found = verify_image(
         reference,
-        client_of(settings, reference.host),
+        client_of(settings, reference.host, writes=False),
         keys,
         settings.now,
         accept_sample=accept_sample,
@@ -125,7 +125,7 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
             return
     settings, _, keys = surroundings(trust)
     reference = reference_of(ref, settings)
-    verdict = published_verdict(reference, client_of(settings, reference.host), keys)
+    verdict = published_verdict(reference, client_of(settings, reference.host, writes=False), keys)
     lines = explain(verdict, settings.now)
     if as_json:
         emit_json({**_verdict(verdict), "reference": str(reference), "explanation": lines})

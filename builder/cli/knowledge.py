@@ -108,7 +108,7 @@ def registry_of(settings: Settings) -> ListingRegistry:
     now = service.status(settings)
     if now.pid is not None and now.address == settings.registry:
         return FolderRegistry(settings.registry, now.data)
-    return client_of(settings)
+    return client_of(settings, writes=False)
 
 
 def index_place(store: Store) -> Place:

@@ -1,4 +1,4 @@
-"""Commands for the storage registry: up, down, status."""
+"""Commands for the storage registry: up, down, status, token."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     group.command("up")(up)
     group.command("down")(down)
     group.command("status")(status)
+    group.command("token")(token)
     app.add_typer(group, name="registry")
 
 
@@ -43,6 +44,34 @@ def status(as_json: _Json = False) -> None:
     from registry.storage import service
 
     _tell(service.status(Settings.load()), as_json)
+
+
+def token(
+    repository: Annotated[str, typer.Argument(help="The repository, such as candidate/python.")],
+    as_json: _Json = False,
+) -> None:
+    """Print a token by which other clients read one repository of the storage, for five minutes."""
+    from builder.errors import UsageError
+    from builder.model.reference import Reference
+    from builder.oci.auth import credentials_for
+    from builder.oci.issuer import LIFE_SECONDS, Issuer
+    from builder.report import emit, emit_json
+    from builder.settings import Settings
+    from builder.store import Store
+
+    settings = Settings.load(needs_catalogue=False)
+    try:
+        name = Reference(settings.registry, repository).name
+    except ValueError as error:
+        raise UsageError(str(error)[:200], hint="such as candidate/python") from None
+    login = credentials_for(Store(settings.state).credentials, settings.registry, writes=False)
+    if not isinstance(login, Issuer):
+        raise UsageError(f"there is no key for {settings.registry}", hint="goldsmith registry up")
+    made = login.header(f"pull {name}").removeprefix("Bearer ")
+    if as_json:
+        emit_json({"registry": settings.registry, "repository": name, "token": made, "seconds": LIFE_SECONDS})
+    else:
+        emit(made)
 
 
 def _tell(found: Storage, as_json: bool) -> None:

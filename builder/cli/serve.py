@@ -99,7 +99,7 @@ def serve(
         keys=keys,
         link=(link or f"http://{listen}").rstrip("/"),
         access=Files(settings.catalogue, token_store(store), file=access, anonymous=anonymous),
-        credentials=credentials_for(store.credentials, upstream),
+        credentials=credentials_for(store.credentials, upstream, writes=False),
         names=Names(prefix, strip_prefix),
         accept_sample=accept_sample,
         proofs=store.root / "gate",

@@ -179,7 +179,7 @@ def vex(
 
     settings, _, keys = surroundings(trust)
     reference = reference_of(ref, settings)
-    client = client_of(settings, reference.host)
+    client = client_of(settings, reference.host, writes=False)
     found = verify(reference, client, keys, settings.now, accept_sample=accept_sample)
     used = frozenset(found.verdict.waivers)
     reports = [r for kind, r in found.manifests[0].reports if kind == VEX_TYPE and waiver_ids(r) == used]

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from builder.oci.client import RegistryClient
 
 
-def client_of(settings: Settings, host: str | None = None) -> RegistryClient:
-    """The client of a registry (without `host` the configured one), with our user there, if we have one.
+def client_of(settings: Settings, host: str | None = None, *, writes: bool = True) -> RegistryClient:
+    """The client of a registry (without `host` the configured one), with our login there, if we have one.
 
+    With `writes=False` it is the login of who only reads there.
     At other registries, such as a gate, that is who `docker login` left there. Raises UsageError.
     """
     from builder.oci.auth import credentials_for
@@ -33,7 +34,7 @@ def client_of(settings: Settings, host: str | None = None) -> RegistryClient:
     from builder.oci.stored import stored_credentials
 
     where = host or settings.registry
-    ours = credentials_for(Store(settings.state).credentials, where)
+    ours = credentials_for(Store(settings.state).credentials, where, writes=writes)
     if ours is None and where != settings.registry:
         ours = stored_credentials(where, settings.child_environment)
     return RegistryClient(where, credentials=ours)

@@ -12,15 +12,19 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from builder.errors import RegistryError, UsageError
+from builder.oci.issuer import Issuer
+from builder.settings import wall_clock
 
 _CHALLENGE_MAX = 4096  # characters
 _TOKEN_MAX = 64 << 10  # characters
-_CREDENTIALS_MAX = 4096  # characters
+_CREDENTIALS_MAX = 16 << 10  # characters
+READER = ".reader"  # after a host, the file of who only reads there
 _ANY = ""  # in the place of a use
 
 
@@ -36,28 +40,52 @@ class Credentials:
         """The value of an Authorization header (RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
+    def header(self, use: str) -> str:
+        """The same for whatever use."""
+        return self.basic
 
-def credentials_for(folder: Path, host: str) -> Credentials | None:
-    """The user of a registry: the line `NAME:PASSWORD` in the file `folder/HOST`; None without one.
 
-    Raises UsageError when the file is malformed, or other users may read it.
+Login = Credentials | Issuer
+
+
+def credentials_for(
+    folder: Path, host: str, *, writes: bool = True, now: Callable[[], float] = wall_clock
+) -> Login | None:
+    """Who we are at a registry, by the file `folder/HOST`; None without one.
+
+    It holds the line `NAME:PASSWORD`, or a key with its certificate, by which we sign our tokens
+    ourselves (see `oci/issuer.py`). Who does not write gets the one of `folder/HOST.reader`, if
+    there is one, and signs for reading only. `now` gives seconds since the epoch. Raises UsageError
+    when a file is malformed, or other users may read it.
     """
-    path = folder / host
     if "/" in host or not host.strip("."):
         return None
+    if not writes:
+        found = _read_login(folder / (host + READER), writes=False, now=now)
+        if found is not None:
+            return found
+    return _read_login(folder / host, writes=writes, now=now)
+
+
+def _read_login(path: Path, *, writes: bool, now: Callable[[], float]) -> Login | None:
     try:
         with open(path, encoding="ascii") as handle:
             mode = os.fstat(handle.fileno()).st_mode
-            line = handle.read(_CREDENTIALS_MAX)
+            text = handle.read(_CREDENTIALS_MAX)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the credentials in {path} cannot be read", context=str(error)) from None
     if stat.S_IMODE(mode) & 0o077:
         raise UsageError(f"other users may read {path}", hint=f"chmod 600 {path}")
-    name, _, password = line.strip().partition(":")
-    if not name or not password or not line.strip().isprintable():
-        raise UsageError(f"no credentials in {path}", hint="it holds one line: NAME:PASSWORD")
+    if text.startswith("-----BEGIN "):
+        try:
+            return Issuer.parse(text.encode(), writes=writes, now=now)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error.message}", hint=error.hint) from None
+    name, _, password = text.strip().partition(":")
+    if not name or not password or not text.strip().isprintable():
+        raise UsageError(f"no credentials in {path}", hint="it holds one line, NAME:PASSWORD, or a key")
     return Credentials(name, password)
 
 
@@ -80,17 +108,21 @@ class Challenge:
 class Keyring:
     """The Authorization headers of one registry, by what they are good for; safe in threads."""
 
-    def __init__(
-        self, host: str, plain: bool, credentials: Credentials | None, token_hosts: frozenset[str]
-    ) -> None:
+    def __init__(self, host: str, plain: bool, login: Login | None, token_hosts: frozenset[str]) -> None:
         self._plain = plain
-        self._credentials = credentials
+        self._issuer = login if isinstance(login, Issuer) else None
+        self._credentials = login if isinstance(login, Credentials) else None
         self._trusted = token_hosts | {host}
         self._headers: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def header(self, use: str) -> str | None:
-        """The Authorization header for a use (such as `pull candidate/python`), when one is known."""
+        """The Authorization header for a use (such as `pull candidate/python`), when one is known.
+
+        Raises RegistryError for a use that our own login is not for.
+        """
+        if self._issuer is not None:
+            return self._issuer.header(use)
         with self._lock:
             return self._headers.get(use) or self._headers.get(_ANY)
 
@@ -104,6 +136,11 @@ class Keyring:
         with self._lock:
             self._headers.pop(use, None)
             self._headers.pop(_ANY, None)
+
+    @property
+    def asks(self) -> bool:
+        """Whether a 401 can be answered: who signs their own tokens has said all there is."""
+        return self._issuer is None
 
     def basic(self) -> str | None:
         """The header for a Basic challenge; None without credentials."""

@@ -17,7 +17,7 @@ from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import INDEX_TYPE, Descriptor
 from builder.model.reference import Reference
-from builder.oci.auth import Credentials
+from builder.oci.auth import Login
 from builder.oci.faults import RegistryRefused, other_content, unusable
 from builder.oci.layout import replacing
 from builder.oci.listing import list_referrers, list_repositories, list_tags
@@ -50,7 +50,7 @@ class RegistryClient:
         self,
         host: str,
         *,
-        credentials: Credentials | None = None,
+        credentials: Login | None = None,
         limits: Limits | None = None,
         ca_bundle: Path | None = None,
         token_hosts: frozenset[str] = frozenset(),
@@ -199,7 +199,7 @@ class RegistryClient:
                 location = self._transport.location(reply)
             with (
                 contextlib.suppress(RegistryError),
-                self._send(ends, "DELETE", location, f"push {repo}", ok=(204,)),
+                self._send(ends, "DELETE", location, f"cancel {repo}", ok=(204,)),
             ):
                 pass
             return False

@@ -45,7 +45,7 @@ def list_repositories(transport: Transport) -> set[str]:
     found: set[str] = set()
     path: str | None = "/v2/_catalog?n=1000"
     for _ in range(_PAGES_MAX):
-        page = _page(transport, path or "", "", "application/json", use="ping")
+        page = _page(transport, path or "", "", "application/json", use="catalog")
         if page is None:
             raise unusable("the registry does not list its repositories")
         data, path, _ = page

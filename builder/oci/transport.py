@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 from builder.errors import RegistryError
 from builder.model.reference import Reference
 from builder.oci.addresses import Addresses
-from builder.oci.auth import Credentials, Keyring, host_name, is_loopback, parse_challenge, parse_token
+from builder.oci.auth import Keyring, Login, host_name, is_loopback, parse_challenge, parse_token
 from builder.oci.faults import RegistryRefused, Temporary, foreign, redacted, unreadable, why
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ T = TypeVar("T")
 _TEMPORARY = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_MAX = 3
+_NO_TOKEN = frozenset({401, 403, 404})
 _CHUNK = 1 << 18  # bytes
 _AGENT = "goldsmith"
 _PLACES_MAX = 10_000  # repositories whose addresses are kept
@@ -147,7 +148,7 @@ class Transport:
         self,
         host: str,
         *,
-        credentials: Credentials | None = None,
+        credentials: Login | None = None,
         limits: Limits | None = None,
         ca_bundle: Path | None = None,
         token_hosts: frozenset[str] = frozenset(),
@@ -274,7 +275,7 @@ class Transport:
     ) -> Reply:
         known = self._keyring.header(use)
         reply = self._once(ends, method, url, _with(headers, known), body)
-        if reply.status != 401:
+        if reply.status != 401 or not self._keyring.asks:
             return reply
         with reply:
             self._keyring.forget(use)
@@ -298,6 +299,8 @@ class Transport:
         query = urlencode(challenge.parameters)
         url = address + ("&" if urlsplit(address).query else "?") + query
         with self._once(ends, "GET", url, _with({}, self._keyring.basic()), None) as reply:
+            if reply.status in _NO_TOKEN and self._keyring.basic() is None:
+                return None  # what was asked for first needs a login
             if reply.status != 200:
                 raise self._refusal(reply, "GET")
             return "Bearer " + parse_token(reply.read(_TOKEN_BODY_MAX))

@@ -154,7 +154,7 @@ def _from_registry(source: str, credentials: Path | None) -> Artefact:
     if reference.tag is None and reference.digest is None:
         reference = reference.with_tag("2")
     hosts = _REDIRECTS.get(reference.host, frozenset())
-    user = credentials_for(credentials, reference.host) if credentials else None
+    user = credentials_for(credentials, reference.host, writes=False) if credentials else None
     asking = RegistryClient(reference.host, credentials=user, limits=_ASKING, redirect_hosts=hosts)
     data, media_type, digest = asking.get_manifest(reference)
     layer = database_layer(parse_manifest(data, media_type), str(reference))

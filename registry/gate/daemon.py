@@ -9,6 +9,7 @@ from pathlib import Path
 
 import builder
 from builder.errors import RegistryError, UsageError
+from builder.oci.auth import READER
 from builder.settings import Settings
 from builder.store import Store
 from registry.storage.daemon import READY_SECONDS, Daemon, answers
@@ -39,7 +40,8 @@ class RunningGate:
 def up(settings: Settings, listen: str = LISTEN, *, accept_sample: bool = False) -> RunningGate:
     """Start a gate that serves what was promoted, unless it runs already, and wait until it is ready.
 
-    One that runs with other options, or before another storage, is started anew. Raises UsageError
+    One that runs with other options, before another storage, or with an earlier login there, is started
+    anew. Raises UsageError
     for an address that is none, RegistryError when the port is taken or it does not get ready.
     """
     host, _, port = listen.rpartition(":")
@@ -49,7 +51,9 @@ def up(settings: Settings, listen: str = LISTEN, *, accept_sample: bool = False)
     daemon = _daemon(store)
     options = ["--listen", listen, "--storage", settings.registry]
     options += ["--accept-sample"] if accept_sample else []
-    if (pid := daemon.pid) is not None and daemon.noted("options") == options:
+    login = _login_made(store, settings.registry)
+    noted = (daemon.noted("options"), daemon.noted("login"))
+    if (pid := daemon.pid) is not None and noted == (options, login):
         _wait(daemon, host, int(port), listen)
         return RunningGate(listen, pid, daemon.log)
     daemon.stop()
@@ -68,7 +72,7 @@ def up(settings: Settings, listen: str = LISTEN, *, accept_sample: bool = False)
         "PYTHONPATH": str(Path(builder.__file__).resolve().parents[1]),
     }
     argv = [sys.executable, "-m", "builder", "serve", *options]
-    pid = daemon.start(argv, environment, address=listen, options=options)
+    pid = daemon.start(argv, environment, address=listen, options=options, login=login)
     try:
         _wait(daemon, host, int(port), listen)
     except BaseException:
@@ -92,6 +96,14 @@ def status(settings: Settings) -> RunningGate:
 
 def _daemon(store: Store) -> Daemon:
     return Daemon(store, "gate", "the gate")
+
+
+def _login_made(store: Store, host: str) -> int:
+    """When its login at the storage was written (nanoseconds since the epoch), 0 without one."""
+    try:
+        return (store.credentials / f"{host}{READER}").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _wait(daemon: Daemon, host: str, port: int, address: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from builder.oci.auth import Credentials
+from builder.oci.auth import Login
 from builder.oci.client import RegistryClient
 from builder.oci.transport import Limits
 from builder.signing.trust import Trust
@@ -63,7 +63,7 @@ class Configuration:
     trust: Trust
     link: str
     access: Source
-    credentials: Credentials | None = None
+    credentials: Login | None = None
     names: Names = field(default_factory=Names)
     accept_sample: bool = False
     proofs: Path | None = None

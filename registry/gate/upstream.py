@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 import aiohttp
 
-from builder.oci.auth import Credentials, host_name, is_loopback
+from builder.oci.auth import Login, host_name, is_loopback
 
 _CHUNK = 1 << 20  # bytes
 _CONNECT_SECONDS, _READ_SECONDS = 3, 20
@@ -38,10 +38,8 @@ class Source(Protocol):
 class Storage:
     """The storage registry at `host`: http on loopback, https elsewhere."""
 
-    def __init__(self, host: str, credentials: Credentials | None = None) -> None:
-        self._headers = {"Accept-Encoding": "identity"}
-        if credentials:
-            self._headers["Authorization"] = credentials.basic
+    def __init__(self, host: str, credentials: Login | None = None) -> None:
+        self._credentials = credentials
         scheme = "http" if is_loopback(host_name(host)) else "https"
         self._root = f"{scheme}://{host}/v2/"
         self._made: aiohttp.ClientSession | None = None
@@ -53,7 +51,7 @@ class Storage:
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS
                 ),
-                headers=self._headers,
+                headers={"Accept-Encoding": "identity"},
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_CHUNK,
@@ -66,7 +64,7 @@ class Storage:
     ) -> AsyncIterator[bytes]:
         """The bytes from `start` to `end` (inclusive) of a blob of `size`; raises StorageAway."""
         whole = (start, end) == (0, size - 1)
-        headers = {} if whole else {"Range": f"bytes={start}-{end}"}
+        headers = self._login(repository) | ({} if whole else {"Range": f"bytes={start}-{end}"})
         left = end - start + 1
         try:
             async with self._session().get(
@@ -86,7 +84,7 @@ class Storage:
 
     async def exists(self, repository: str, reference: str, accept: tuple[str, ...]) -> bool:
         """Whether there is such a manifest; raises StorageAway."""
-        headers = {"Accept": ", ".join(accept)}
+        headers = self._login(repository) | {"Accept": ", ".join(accept)}
         url = f"{self._root}{repository}/manifests/{reference}"
         try:
             async with self._session().head(url, headers=headers, allow_redirects=False) as reply:
@@ -95,6 +93,11 @@ class Storage:
                 raise StorageAway(f"the storage answered {reply.status}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StorageAway(f"the storage did not answer: {type(error).__name__}") from None
+
+    def _login(self, repository: str) -> dict[str, str]:
+        if self._credentials is None:
+            return {}
+        return {"Authorization": self._credentials.header(f"pull {repository}")}
 
     async def close(self) -> None:
         """Let go of all connections."""

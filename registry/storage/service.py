@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from builder.errors import RegistryError, ToolError, UsageError
-from builder.oci.auth import Credentials, credentials_for, host_name, is_loopback
+from builder.oci.auth import READER, host_name, is_loopback
+from builder.oci.issuer import ISSUER, SERVICE, certificate_of, is_good, new_pem
 from builder.settings import Settings
-from builder.store import Store, write_atomically
+from builder.store import Store, read_file, write_atomically
 from builder.tools import process
 from registry.storage.daemon import READY_SECONDS, STOP_SECONDS, Daemon, answers
 
@@ -20,8 +20,7 @@ _READY_SECONDS = READY_SECONDS
 _STOP_SECONDS = STOP_SECONDS
 # It takes 4 MB for each blob that it reads: with Go's own setting it collects garbage at each request.
 _MEMORY = {"GOGC": "400"}
-_USER = "goldsmith"
-_COST = 4
+_LOGIN_MAX = 16 << 10  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +51,17 @@ class Storage:
 def up(settings: Settings, *, closed: bool = False) -> Storage:
     """Start the storage registry, unless it runs already, and wait until it answers.
 
-    A `closed` one asks everybody for the user that is made here, in the folder of credentials; an
-    open one is for tests. Raises UsageError when `settings.registry` is not a loopback address with
-    a port, ToolError when the program is missing, RegistryError when the port is taken or it does
-    not come up.
+    A `closed` one asks everybody for a token by one of the keys that are made here, in the folder of
+    credentials, a writer's and a reader's; an open one is for tests. Raises UsageError when
+    `settings.registry` is not a loopback address with a port, ToolError when the program is missing,
+    RegistryError when the port is taken or it does not come up.
     """
     host, port = _loopback(settings.registry)
     store = Store(settings.state).create()
     daemon, now = _daemon(store), status(settings)
+    asks = "token" if closed else ""
     if now.pid is not None:
-        if (daemon.noted("address"), daemon.noted("closed")) == (settings.registry, closed):
+        if (daemon.noted("address"), daemon.noted("asks")) == (settings.registry, asks):
             _wait(daemon, host, port, settings.registry)
             return now
         down(settings)
@@ -75,10 +75,10 @@ def up(settings: Settings, *, closed: bool = False) -> Storage:
     program = _program(settings)
     config = store.run / "registry.yml"
     now.data.mkdir(parents=True, exist_ok=True)
-    users = _make_user(store, settings.registry) if closed else None
-    write_atomically(config, _configuration(settings.registry, now.data, users).encode())
+    trusted = _make_logins(store, settings) if closed else None
+    write_atomically(config, _configuration(settings.registry, now.data, trusted).encode())
     environment = {**settings.child_environment, **_MEMORY}
-    pid = daemon.start([program, "serve", config], environment, address=settings.registry, closed=closed)
+    pid = daemon.start([program, "serve", config], environment, address=settings.registry, asks=asks)
     try:
         _wait(daemon, host, port, settings.registry)
     except BaseException:
@@ -118,32 +118,34 @@ def _wait(daemon: Daemon, host: str, port: int, address: str) -> None:
     daemon.wait(lambda: answers(host, port), address, _READY_SECONDS, hint)
 
 
-def _make_user(store: Store, address: str) -> Path:
-    """Make our user, once; returns the file in which the storage knows it.
+def _make_logins(store: Store, settings: Settings) -> Path:
+    """Make the keys of writer and reader, once; returns the file of the certificates for the storage.
 
-    The hash has the least cost that there is: it is computed for each request, and what it guards
-    are 256 random bits, which nobody guesses however quick a try is.
+    What was there before and is no such key (a password of an earlier version) gives way.
     """
-    import bcrypt
-
-    known = credentials_for(store.credentials, address)
-    if known is None:
+    trusted = store.run / "registry.crt"
+    certificates = []
+    for suffix, writes in (("", True), (READER, False)):
+        path = store.credentials / f"{settings.registry}{suffix}"
         try:
             store.credentials.mkdir(mode=0o700, exist_ok=True)
+            pem = read_file(path, _LOGIN_MAX) if path.exists() else b""
         except OSError as error:
-            raise ToolError(f"cannot write {store.credentials}", context=str(error)) from None
-        known = Credentials(_USER, secrets.token_urlsafe(32))
-        line = f"{known.username}:{known.password}\n"
-        write_atomically(store.credentials / address, line.encode(), mode=0o600)
-    users = store.run / "registry.users"
-    hashed = bcrypt.hashpw(known.password.encode(), bcrypt.gensalt(rounds=_COST))
-    write_atomically(users, f"{known.username}:{hashed.decode()}\n".encode(), mode=0o600)
-    return users
+            raise ToolError(f"cannot use {path}", context=str(error)) from None
+        if not is_good(pem, settings.now):
+            pem = new_pem(settings.now, writes=writes)
+            write_atomically(path, pem, mode=0o600)
+        certificates.append(certificate_of(pem))
+    write_atomically(trusted, b"".join(certificates))
+    (store.run / "registry.users").unlink(missing_ok=True)
+    return trusted
 
 
-def _configuration(address: str, data: Path, users: Path | None) -> str:
+def _configuration(address: str, data: Path, trusted: Path | None) -> str:
     """Distribution's configuration (its document "Configuring a registry", version 0.1)."""
-    auth = {"auth": {"htpasswd": {"realm": "goldsmith", "path": str(users)}}} if users else {}
+    # Our clients sign their tokens themselves: nothing listens at the realm, where others are sent.
+    token = {"realm": f"http://{address}/token", "service": SERVICE, "issuer": ISSUER}
+    auth = {"auth": {"token": {**token, "rootcertbundle": str(trusted)}}} if trusted else {}
     return yaml.safe_dump(
         {
             **auth,

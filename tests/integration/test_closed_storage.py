@@ -1,21 +1,27 @@
-"""The storage asks everybody for its user: nobody on this machine can write past the pipeline."""
+"""The storage asks everybody for a token by one of our keys: nobody on this machine can write past the pipeline."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from builder.cli import main as command_line
 from builder.cli.wiring import client_of
+from builder.errors import RegistryError
 from builder.model.digest import Digest
-from builder.oci.auth import credentials_for
+from builder.model.image import Descriptor
+from builder.oci.auth import READER, credentials_for
 from builder.oci.client import RegistryClient
 from builder.oci.faults import RegistryRefused
-from builder.settings import Settings
+from builder.oci.issuer import LIFE_SECONDS, Issuer, new_pem
+from builder.settings import Settings, wall_clock
 from builder.stages.publish import publish
 from builder.store import Store
 from registry.storage import service
@@ -57,17 +63,94 @@ def test_strangers_can_neither_write_nor_read(settings: Settings) -> None:
     assert not client_of(settings).has_blob("a", Digest.of(b"y"))
 
 
-def test_the_user_is_for_the_owner_alone_and_stays(settings: Settings) -> None:
+def test_the_keys_are_for_the_owner_alone_and_stay(settings: Settings) -> None:
     store = Store(settings.state)
-    before = credentials_for(store.credentials, settings.registry)
-    assert before is not None and len(before.password) > 40
-    for path in (store.credentials / settings.registry, store.run / "registry.users"):
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert (before.password in path.read_text()) == (path.parent == store.credentials)
-    assert before.password not in (store.run / "registry.yml").read_text()
+    files = [store.credentials / f"{settings.registry}{suffix}" for suffix in ("", READER)]
+    before = [path.read_bytes() for path in files]
+    assert before[0] != before[1] and all(b"PRIVATE KEY" in pem for pem in before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600, 0o600]
+    for path in store.run.iterdir():
+        assert b"PRIVATE KEY" not in path.read_bytes(), path
     service.down(settings)
     service.up(settings, closed=True)
-    assert credentials_for(store.credentials, settings.registry) == before
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_a_reader_reads_and_does_not_write(settings: Settings) -> None:
+    blob = Digest.of(b"for readers")
+    client_of(settings).put_blob("b/c", b"for readers", blob)
+    reader = client_of(settings, writes=False)
+    assert reader.get_blob_bytes("b/c", Descriptor("x", blob, 11), 100) == b"for readers"
+    assert "b/c" in reader.repositories()
+    with pytest.raises(RegistryError, match="does not write"):
+        reader.put_blob("b/c", b"y", Digest.of(b"y"))
+    with pytest.raises(RegistryError, match="does not write"):
+        reader.mount_blob("b/d", blob, "b/c")
+
+
+def test_another_client_reads_one_repository_with_a_token(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    here = replace(world(tmp_path), repository=f"{settings.registry}/candidate/python")
+    publish(here.signed(), client_of(settings))
+    monkeypatch.setenv("GOLDSMITH_STATE", str(settings.state))
+    monkeypatch.setenv("GOLDSMITH_REGISTRY", settings.registry)
+    monkeypatch.setattr(command_line.app, "registered_commands", [])
+    monkeypatch.setattr(command_line.app, "registered_groups", [])
+    assert command_line.run(["registry", "token", "candidate/python"]) == 0
+    token = capsys.readouterr().out.strip()
+    argv = [tool("skopeo"), "inspect", "--raw", "--tls-verify=false", f"--registry-token={token}"]
+    for name, works in (("candidate/python", True), ("b/c", False)):
+        at = f"docker://{settings.registry}/{name}@{here.image.digest}"
+        done = subprocess.run([*argv, at], capture_output=True, check=False, timeout=60)
+        assert (done.returncode == 0) is works, done.stderr
+
+
+def test_a_token_is_good_for_its_use_and_its_time_alone(settings: Settings) -> None:
+    pem = (Store(settings.state).credentials / settings.registry).read_bytes()
+
+    def status(use: str, age: float = 0, key: bytes = pem) -> int:
+        issuer = Issuer.parse(key, writes=True, now=lambda: wall_clock() - age)
+        asked = http.client.HTTPConnection(settings.registry)
+        asked.request("GET", "/v2/b/c/tags/list", headers={"Authorization": issuer.header(use)})
+        reply = asked.getresponse()
+        reply.read()
+        asked.close()
+        return reply.status
+
+    client_of(settings).put_blob("b/c", b"x", Digest.of(b"x"))
+    assert status("pull b/c") != 401
+    assert status("push b/c") != 401
+    for use in ("ping", "catalog", "pull b", "pull b/c/d", "cancel b/c"):
+        assert status(use) == 401, use
+    assert status("pull b/c", age=LIFE_SECONDS + 120) == 401
+    assert status("pull b/c", age=-3600) == 401
+    assert status("pull b/c", key=new_pem(settings.now, writes=True)) == 401
+
+
+def test_a_blob_is_linked_or_the_attempt_is_taken_back(settings: Settings) -> None:
+    client, blob = client_of(settings), Digest.of(b"linked")
+    client.put_blob("from/here", b"linked", blob)
+    assert client.mount_blob("to/there", blob, "from/here")
+    assert not client.mount_blob("to/there", Digest.of(b"nowhere"), "from/here")
+    there = Store(settings.state).root / "registry/docker/registry/v2/repositories/to/there"
+    assert (there / "_layers").is_dir() and not list(there.glob("_uploads/*/data"))
+
+
+def test_a_state_directory_with_a_password_is_brought_up_to_date(settings: Settings) -> None:
+    store = Store(settings.state)
+    service.down(settings)
+    (store.credentials / settings.registry).write_text("goldsmith:an-old-password\n")
+    (store.credentials / f"{settings.registry}{READER}").unlink()
+    (store.run / "registry.users").write_text("goldsmith:$2b$04$x\n")
+    assert service.up(settings, closed=True).started
+    blob = Digest.of(b"x")
+    client_of(settings).put_blob("a", b"x", blob)
+    assert client_of(settings, writes=False).has_blob("a", blob)
+    assert not (store.run / "registry.users").exists()
 
 
 def test_an_open_storage_is_closed_by_the_command(settings: Settings) -> None:
@@ -83,7 +166,7 @@ def test_a_gate_serves_what_it_reads_with_the_user(settings: Settings, tmp_path:
     here = replace(world(tmp_path / "world"), repository=f"{settings.registry}/candidate/python")
     publish(here.signed(), client_of(settings))
     layer = here.image.platforms[0].layers[0].blob
-    user = credentials_for(Store(settings.state).credentials, settings.registry)
+    user = credentials_for(Store(settings.state).credentials, settings.registry, writes=False)
     with running_gate(settings.registry, here.trust, credentials=user) as gate:
         assert gate.get("/v2/candidate/python/manifests/3.13").status == 200
         assert len(gate.get(f"/v2/candidate/python/blobs/{layer.digest}").body) == layer.size

@@ -14,11 +14,13 @@ import typer
 from typer.main import get_command
 
 from builder.cli import serve
+from builder.oci.auth import READER
+from builder.oci.issuer import ISSUER, SERVICE
 from builder.tools.strict_yaml import parse
 from registry.gate.app import Gate
 
 DEPLOY = Path(__file__).parents[2] / "registry" / "deploy"
-UNITS = [DEPLOY / "systemd" / f"goldsmith-{name}.service" for name in ("storage", "gate")]
+UNITS = [DEPLOY / "systemd" / f"goldsmith-{name}.service" for name in ("storage", "storage-reader", "gate")]
 MANIFESTS = [DEPLOY / "kubernetes" / f"{name}.yaml" for name in ("namespace", "storage", "gate")]
 CONFINED = {
     "ProtectSystem": "strict",
@@ -74,7 +76,7 @@ def test_a_unit_is_confined(unit: Path, tmp_path: Path) -> None:
     found = directives(unit)
     assert {name: found.get(name, ["missing"])[-1] for name in CONFINED} == CONFINED
     assert found["User"] != ["root"] and ("DynamicUser" in found or "Group" in found)
-    assert any(line.startswith("LoadCredential=") for line in unit.read_text().splitlines())
+    assert ("LoadCredential" in found) == unit.name.startswith("goldsmith-gate")  # storages hold no secret
     program = shutil.which("systemd-analyze")
     if program:  # where there is systemd, it judges too
         copy = tmp_path / unit.name
@@ -95,11 +97,24 @@ def test_a_unit_is_confined(unit: Path, tmp_path: Path) -> None:
         assert unit.name not in checked.stderr, checked.stderr
 
 
-def test_the_storage_of_systemd_asks_for_a_user_on_loopback() -> None:
-    found = parse((DEPLOY / "systemd" / "storage.yml").read_bytes())
-    assert found["http"]["addr"].startswith("127.0.0.1:")
-    assert found["auth"]["htpasswd"]["path"].startswith("/run/credentials/goldsmith-storage.service/")
-    assert found["storage"]["delete"] == {"enabled": False}
+def test_the_storages_of_systemd_trust_one_key_each_and_the_gate_s_cannot_write() -> None:
+    writer, reader = (
+        parse((DEPLOY / "systemd" / name).read_bytes()) for name in ("storage.yml", "storage-reader.yml")
+    )
+    for found, name in ((writer, "writer"), (reader, "reader")):
+        assert found["http"]["addr"].startswith("127.0.0.1:")
+        token = found["auth"]["token"]
+        assert (token["issuer"], token["service"]) == (ISSUER, SERVICE)
+        assert token["rootcertbundle"].endswith(f"/{name}.crt")
+        assert found["storage"]["delete"] == {"enabled": False}
+    root = {found["storage"]["filesystem"]["rootdirectory"] for found in (writer, reader)}
+    assert len(root) == 1
+    assert reader["storage"]["maintenance"] == {"readonly": {"enabled": True}}
+    gate = directives(DEPLOY / "systemd" / "goldsmith-gate.service")
+    assert f"--storage {reader['http']['addr']} " in gate["ExecStart"][0]
+    assert gate["ExecStartPre"][0].endswith(f"/credentials/{reader['http']['addr']}{READER}")
+    unit = directives(DEPLOY / "systemd" / "goldsmith-storage-reader.service")
+    assert unit["DynamicUser"] == ["yes"] and "StateDirectory" not in unit and "ReadWritePaths" not in unit
 
 
 def test_the_web_server_finds_the_blobs_where_the_gate_says() -> None:
@@ -155,7 +170,7 @@ def test_the_options_of_the_gate_are_those_that_it_has() -> None:
     assert "--anonymous" not in given and "--accept-sample" not in given
 
 
-def test_the_gate_s_storage_cannot_write_and_the_other_asks_for_a_user() -> None:
+def test_the_gate_s_storage_cannot_write_and_the_other_asks_for_a_token() -> None:
     configs = {
         d["metadata"]["name"]: parse(d["data"]["config.yml"].encode())
         for d in documents()
@@ -164,7 +179,9 @@ def test_the_gate_s_storage_cannot_write_and_the_other_asks_for_a_user() -> None
     reader, writer = configs["goldsmith-storage-reader"], configs["goldsmith-storage-writer"]
     assert reader["storage"]["maintenance"] == {"readonly": {"enabled": True}}
     assert reader["http"]["addr"].startswith("127.0.0.1:")
-    assert "htpasswd" in writer["auth"] and {"certificate", "key"} <= set(writer["http"]["tls"])
+    token = writer["auth"]["token"]
+    assert (token["issuer"], token["service"]) == (ISSUER, SERVICE)
+    assert {"certificate", "key"} <= set(writer["http"]["tls"])
     for config in (reader, writer):
         assert config["storage"]["redirect"] == {"disable": True}
         assert {"accesskey", "secretkey"}.isdisjoint(config["storage"]["s3"])
