@@ -50,6 +50,9 @@ def as_dict(night: Night) -> dict[str, Any]:
             }
             for p in night.promoted
         ],
+        "deprecated": [
+            {"ref": d.ref, "digest": d.digest, "replacement": d.replacement} for d in night.deprecated
+        ],
         "blocked": [
             {"what": b.what, "by": b.by, "since": b.since.isoformat(), "hint": b.hint} for b in night.blocked
         ],
@@ -95,6 +98,15 @@ def as_markdown(night: Night) -> str:
             for i in changed[:_ROWS_MAX]
         ]
         lines += [f"| and {len(changed) - _ROWS_MAX} more | | | |"] * (len(changed) > _ROWS_MAX)
+    if night.deprecated:
+        lines += ["", "## Deprecated", "", "| image | digest | use instead |", "| --- | --- | --- |"]
+        lines += [
+            f"| {_cell(d.ref)} | {d.digest[:_DIGEST_SHOWN]} | {_cell(d.replacement)} |"
+            for d in night.deprecated[:_ROWS_MAX]
+        ]
+        lines += [f"| and {len(night.deprecated) - _ROWS_MAX} more | | |"] * (
+            len(night.deprecated) > _ROWS_MAX
+        )
     return "\n".join(lines) + "\n"
 
 

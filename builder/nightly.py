@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from builder.errors import GoldsmithError
+from builder.model.digest import Digest
 from builder.model.outcome import ImageEnd
 from builder.model.plan import PlannedImage
 from builder.report import Reporter
@@ -58,6 +60,22 @@ class Promoted:
     error: GoldsmithError | None = None
 
 
+class Deprecated(Protocol):
+    """An image that another one has replaced."""
+
+    @property
+    def ref(self) -> str:
+        """`NAME:TAG`."""
+
+    @property
+    def digest(self) -> Digest:
+        """The image that is not to be used any more."""
+
+    @property
+    def replacement(self) -> str:
+        """What to use instead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blocked:
     """Something that waits for somebody: what, for which reason, since when, and what to do."""
@@ -79,6 +97,7 @@ class Night:
     blocked: tuple[Blocked, ...] = ()
     cut: str = ""
     seconds: float = field(default=0.0)
+    deprecated: tuple[Deprecated, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -172,8 +191,28 @@ def obstacles(
     return found
 
 
-def since_when(found: Mapping[str, tuple[str, str]], folder: Path, now: dt.datetime) -> tuple[Blocked, ...]:
-    """The same with the night in which each was blocked first; the folder remembers that."""
+def not_looked_at(steps: Iterable[StepEnd]) -> Callable[[str], bool]:
+    """Tells of an obstacle whether this night could not look at it: its step did not come to its end."""
+    done = {step.name for step in steps if step.state == "done"}
+
+    def unsure(what: str) -> bool:
+        if what.startswith("step "):
+            return False
+        return ("promote" if what.startswith("promotion of ") else "run") not in done
+
+    return unsure
+
+
+def since_when(
+    found: Mapping[str, tuple[str, str]],
+    folder: Path,
+    now: dt.datetime,
+    unsure: Callable[[str], bool] = lambda what: False,
+) -> tuple[Blocked, ...]:
+    """The same with the night in which each was blocked first; the folder remembers that.
+
+    What was blocked before and is not found now is forgotten, unless this night is `unsure` of it.
+    """
     path = folder / "blocked.json"
     known: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
@@ -185,7 +224,8 @@ def since_when(found: Mapping[str, tuple[str, str]], folder: Path, now: dt.datet
         with contextlib.suppress(KeyError, ValueError):
             since = min(now, dt.datetime.fromisoformat(known[what]))
         out.append(Blocked(what, by, since, hint))
-    kept = {one.what: one.since.isoformat() for one in out}
+    kept = {what: since for what, since in known.items() if unsure(what)}
+    kept |= {one.what: one.since.isoformat() for one in out}
     if kept != known:
         write_atomically(path, json.dumps(kept, sort_keys=True, indent=1).encode())
     return tuple(sorted(out, key=lambda b: (b.since, b.what)))

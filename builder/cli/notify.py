@@ -9,11 +9,13 @@ import typer
 from builder.errors import ToolError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from builder.cli.wiring import Workshop
-    from registry.notify.outbox import Outbox
+    from registry.notify.events import Event
+    from registry.notify.outbox import Delivered, Outbox
     from registry.notify.rules import NotifyFile
 
-_DAYS = 30
 _SHOWN = 60  # characters of an error
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -34,43 +36,16 @@ def send(as_json: AsJson = False) -> None:
 
     Ends with 5 when a message was given up: see `goldsmith notify list --state dead`.
     """
-    import datetime as dt
-
-    from builder.cli.audit import ledger_folder
-    from builder.cli.identity import pulls_folder
-    from builder.cli.trusting import trusted
     from builder.cli.wiring import Workshop
     from builder.report import emit, emit_json
-    from registry.audit.ledger import Ledger
-    from registry.notify.delivery import sender
-    from registry.pulls import pulls
 
     workshop = Workshop.open()
-    settings, store = workshop.settings, workshop.store
-    rules, outbox = _rules(workshop), _outbox(workshop)
-    ledger = Ledger(ledger_folder(store), trusted(store))
-    since = settings.now - dt.timedelta(days=_DAYS)
-
-    def pulled_by(digest: str) -> set[str]:
-        return {pull.who for pull in pulls(pulls_folder(store), since) if pull.digest == digest}
-
-    def owner_of(name: str) -> str:
-        definition = workshop.catalogue.definitions.get(name)
-        return definition.owner if definition else ""
-
-    made = outbox.collect(ledger.entries(), rules, owner_of, pulled_by)
-    done = outbox.deliver(sender(settings.notify_addresses))
+    made, done = dispatch(workshop, _rules(workshop))
     if as_json:
         emit_json({"new": made, "sent": done.sent, "failed": done.failed, "dead": done.dead})
     else:
         emit(f"{made} new, {done.sent} sent, {done.failed} to be tried again, {done.dead} given up")
-    if done.dead:
-        raise ToolError(
-            f"{done.dead} messages were given up",
-            context="; ".join(sorted({m.error for m in outbox.list("dead")}))[:500],
-            hint="mend the target, then: goldsmith notify replay",
-            reference="message-given-up",
-        )
+    refuse_given_up(workshop, done)
 
 
 def list_messages(
@@ -86,7 +61,7 @@ def list_messages(
 
     if state not in ("", WAITING, SENT, DEAD):
         raise UsageError(f"no state of a message: {state[:50]!r}", hint="waiting, sent or dead")
-    found = _outbox(Workshop.open()).list(state)
+    found = outbox_of(Workshop.open()).list(state)
     if as_json:
         emit_json({"messages": [asdict(one) for one in found]})
         return
@@ -107,7 +82,7 @@ def replay(
     from builder.cli.wiring import Workshop
     from builder.report import emit, emit_json
 
-    count = _outbox(Workshop.open()).replay(numbers or ())
+    count = outbox_of(Workshop.open()).replay(numbers or ())
     emit_json({"replayed": count}) if as_json else emit(f"{count} messages are due again")
 
 
@@ -144,7 +119,56 @@ def _rules(workshop: Workshop) -> NotifyFile:
     return found
 
 
-def _outbox(workshop: Workshop) -> Outbox:
+def dispatch(workshop: Workshop, rules: NotifyFile, news: Sequence[Event] = ()) -> tuple[int, Delivered]:
+    """Take in the ledger's new decisions and `news`, and send what is due; how many are new, and what
+    became of those that were due. What was told before is not told again."""
+    from builder.cli.audit import ledger_folder
+    from builder.cli.knowledge import recent_pulls
+    from builder.cli.trusting import trusted
+    from registry.audit.ledger import Ledger
+    from registry.notify.delivery import sender
+
+    settings, store = workshop.settings, workshop.store
+    outbox = outbox_of(workshop)
+    ledger = Ledger(ledger_folder(store), trusted(store))
+    known: dict[str, set[str]] = {}
+
+    def pulled_by(digest: str) -> set[str]:
+        if not known:  # the journal is long: it is read once, and only when it is asked for
+            known[""] = set()
+            for pull in recent_pulls(store, settings.now):
+                known.setdefault(str(pull.digest), set()).add(pull.who)
+        return known.get(digest, set())
+
+    def owner_of(name: str) -> str:
+        definition = workshop.catalogue.definitions.get(name)
+        return definition.owner if definition else ""
+
+    made = outbox.collect(ledger.entries(), rules, owner_of, pulled_by)
+    made += sum(outbox.add(one, rules, owner_of(one.image)) for one in news)
+    return made, outbox.deliver(sender(settings.notify_addresses))
+
+
+def refuse_given_up(workshop: Workshop, done: Delivered) -> None:
+    """Pass, or raise ToolError when messages were given up."""
+    if done.dead:
+        raise ToolError(
+            f"{done.dead} messages were given up",
+            context="; ".join(sorted({m.error for m in outbox_of(workshop).list("dead")}))[:500],
+            hint="mend the target, then: goldsmith notify replay",
+            reference="message-given-up",
+        )
+
+
+def rules_of(workshop: Workshop) -> NotifyFile | None:
+    """The catalogue's rules; None when nobody wants to be told. Raises DefinitionError."""
+    from registry.notify.rules import FILE
+
+    return _rules(workshop) if (workshop.settings.catalogue / FILE).exists() else None
+
+
+def outbox_of(workshop: Workshop) -> Outbox:
+    """The outbox of a state directory."""
     from registry.notify.outbox import Outbox
 
     return Outbox(workshop.store.root / "outbox.db", workshop.settings.now)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     from builder.cli.releasing import ReleaseTools
     from builder.model.plan import Plan, PlannedImage
     from builder.pipeline.guard import Limits
+    from builder.store import Store
 
 _MEASURED_MAX = 64 << 20  # bytes
 _WORKERS_MAX = 100_000
@@ -82,7 +84,19 @@ def make_plan(
         now,
         tools.in_place if ask_registry else None,
     )
-    return Plan(decide(surveyed, waiting_rebuilds(workshop.store), limits, now))
+    pulled = consumers_of(workshop.store, now)
+    return Plan(decide(surveyed, waiting_rebuilds(workshop.store), limits, now, pulled))
+
+
+def consumers_of(store: Store, now: dt.datetime) -> dict[str, int]:
+    """How many lately pulled each image, by the index; none where there is no index."""
+    if not (store.root / "index" / "current").is_file():
+        return {}
+    from builder.cli.knowledge import index_place
+    from registry.index.queries import consumers
+
+    path = index_place(store).current()
+    return consumers(path, now) if path is not None else {}
 
 
 def show(plan: Plan) -> None:

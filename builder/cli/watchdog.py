@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from builder.store import Store
 
 _LATE = 4
-_HOURS = 26
+HOURS = 26
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def watchdog(
     hours: Annotated[
         int, typer.Option(min=1, max=24 * 365, help="How long after a night the next one is due.")
-    ] = _HOURS,
+    ] = HOURS,
     as_json: AsJson = False,
 ) -> None:
     """Say what should have moved by now and has not, and what is in its way; for monitoring.

@@ -93,6 +93,20 @@ def affected(path: Path, asked: str, now: dt.datetime) -> Answer:
         return ask(connection, asked, now)
 
 
+def consumers(path: Path, now: dt.datetime) -> dict[str, int]:
+    """How many identities pulled any image of a stream (`NAME:TAG`) in the last days."""
+    p, i = s.pulls.c, s.images.c
+    since = timestamp(now - dt.timedelta(days=PULLED_DAYS))[:10]
+    query = (
+        select(i.ref, func.count(p.who.distinct()))
+        .select_from(s.pulls.join(s.images, i.digest == p.digest))
+        .where(p.day >= since)
+        .group_by(i.ref)
+    )
+    with s.reader(path).connect() as connection:
+        return {ref: int(count) for ref, count in connection.execute(query)}
+
+
 def ask(connection: Connection, asked: str, now: dt.datetime) -> Answer:
     """The images that `asked` concerns: a vulnerability's id, or a package URL of a Debian package.
 

@@ -125,6 +125,28 @@ class Outbox:
             )
         return made
 
+    def begin(self, entries: Iterable[Entry]) -> None:
+        """Where nothing was collected yet: tell what is decided from now on."""
+        newest = max((e.sequence for e in entries), default=0)
+        self.mark(_CURSOR, newest, only_first=True)
+
+    def marked(self, name: str) -> int | None:
+        """A number that was kept under a name; None when there is none."""
+        with self._engine.connect() as connection:
+            found = connection.scalar(select(cursors.c.value).where(cursors.c.name == name))
+            return None if found is None else int(found)
+
+    def mark(self, name: str, value: int, *, only_first: bool = False) -> None:
+        """Keep a number under a name; with `only_first`, an earlier one stays."""
+        new = insert(cursors).values(name=name, value=value)
+        kept = (
+            new.on_conflict_do_nothing()
+            if only_first
+            else new.on_conflict_do_update(index_elements=["name"], set_={"value": value})
+        )
+        with self._engine.begin() as connection:
+            connection.execute(kept)
+
     def add(self, event: Event, rules: NotifyFile, owner: str) -> int:
         """Take one event in; returns how many messages that made, 0 when it was there before."""
         with self._engine.begin() as connection:

@@ -1,8 +1,9 @@
 """The state machine of channels: which decision may follow which. Pure.
 
 candidate → stable → deprecated → withdrawn; quarantine from any. There is one way to `stable`: as
-a candidate, through a promotion. What was withdrawn or put into quarantine comes back only as a
-candidate again, since a reproducible build gives the same digest whenever its input is the same.
+a candidate, through a promotion; and one way back to it, a rollback to what was replaced. What was
+withdrawn or put into quarantine comes back only as a candidate again, since a reproducible build
+gives the same digest whenever its input is the same.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ def move(now: Channel, wanted: Channel) -> Channel:
         context=f"from {now}: {', '.join(sorted(MOVES[now]))}",
         hint=f"the way is {' → '.join(way)}" if len(way) > 2 else "it is there already",
     )
+
+
+def back(now: Channel) -> Channel:
+    """The channel after a rollback: what is still served can be what is recommended again.
+
+    Raises IllegalMove for anything else.
+    """
+    return Channel.STABLE if now in SERVED else move(now, Channel.STABLE)
 
 
 def _way(now: Channel, wanted: Channel) -> tuple[Channel, ...]:

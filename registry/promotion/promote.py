@@ -4,7 +4,8 @@ The procedure; the numbers stand in the code:
 
  1. The image is verified where it is, with everything that is attached, at today's date.
  2. Today's policy is asked again, on the attested reports.
- 3. Its channel leads to `stable`, by the ledger, which agrees with the registry's records.
+ 3. Its channel leads to `stable`, by the ledger, which agrees with the registry's records; a rollback
+    also leads there from `deprecated`.
  4. Its immutable tag never meant another image: neither in the registry nor in the ledger, which
     remembers tags that are gone (a tombstone).
  5. It has the approvals that the policy asks for what is new in it; going back needs none. Only now
@@ -40,7 +41,7 @@ from builder.signing.verify import Verification, resolve, verify
 from registry.approvals.procedure import Matter, demand, matter_of, place_of
 from registry.audit.ledger import Action, Entry, Fact
 from registry.promotion.callback import change
-from registry.promotion.channels import move
+from registry.promotion.channels import SERVED, back, move
 from registry.promotion.closure import Brought, Closure, Copied, copy
 from registry.promotion.office import (
     CANDIDATES,
@@ -104,7 +105,7 @@ def promote(
     known = (source,) if at_home else (office.client, source)
     state = state_of(office, subject, *known)
     heed_clock(office, state)
-    waits = _waits(state, digest)
+    waits = _waits(state, digest, action)
     # 4. its immutable tag
     _refuse_taken(office, subject, state)
     # 5. its approvals
@@ -139,10 +140,11 @@ def promote(
 
 
 def rollback(office: Office, ref: str, target: Target | None, why: str) -> Promotion:
-    """Let the floating tag of `ref` (`NAME:TAG`) point to the stable image before the one it points to.
+    """Let the floating tag of `ref` (`NAME:TAG`) point to the image before the one it points to.
 
-    The ledger knows which that was. It passes everything that a promotion asks for, at today's
-    date. Raises UsageError when there is none, otherwise as `promote` does.
+    The ledger knows which that was; it has to be served still, and is stable from then on. It passes
+    everything that a promotion asks for, at today's date. Raises UsageError when there is none,
+    otherwise as `promote` does.
     """
     repo, _, tag = ref.partition(":")
     now = points_to(office, repo, tag)
@@ -183,7 +185,7 @@ def _immutable_tag(found: Verification) -> str:
     return tags.pop()
 
 
-def _waits(state: State, digest: Digest) -> bool:
+def _waits(state: State, digest: Digest, action: Action) -> bool:
     """3. Whether an image is in quarantine because it was imported, and for no other reason.
 
     Raises IllegalMove when its channel does not lead to `stable`.
@@ -192,6 +194,8 @@ def _waits(state: State, digest: Digest) -> bool:
     waits = last is not None and last.fact.what is Action.IMPORT and state.channel is Channel.QUARANTINE
     if waits:
         move(state.channel, Channel.CANDIDATE)
+    elif action is Action.ROLLBACK:
+        back(state.channel)
     elif state.channel is not Channel.STABLE:
         move(state.channel, Channel.STABLE)
     return waits
@@ -258,7 +262,7 @@ def _fact(
 
 
 def _before(office: Office, ref: str, now: Digest) -> Digest:
-    """The stable image that the tag pointed to before `now`, by the ledger."""
+    """The image, still served, that the tag pointed to before `now`, by the ledger."""
     history = office.ledger.entries()
     of_tag = [e for e in history if e.fact.ref == ref and "tagDigest" in e.fact.after]
     last = of_tag[-1] if of_tag else None
@@ -280,10 +284,10 @@ def _before(office: Office, ref: str, now: Digest) -> Digest:
         )
     channels = {e.fact.digest: e.fact.after["channel"] for e in history if "channel" in e.fact.after}
     for digest in reversed(stack[: stack.index(now)]):
-        if channels.get(digest) == Channel.STABLE:
+        if channels.get(digest) in SERVED:
             return digest
     raise EvidenceRefused(
-        f"there is no stable image before the one that {ref} points to",
+        f"no image before the one that {ref} points to is still served",
         context=str(now),
         hint="promote another one by its digest, or revoke this one with a replacement",
         reference="nothing-before",

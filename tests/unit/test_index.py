@@ -14,7 +14,7 @@ from builder.model.digest import Digest
 from builder.model.platform import Platform
 from builder.signing.trust import Trust
 from registry.index import schema
-from registry.index.queries import Answer, affected
+from registry.index.queries import Answer, affected, consumers
 from registry.pulls import Pull
 from tests.support.evidence import new_keys
 from tests.support.images import AMD64, NOW
@@ -171,6 +171,7 @@ def test_who_pulled_an_image_lately_is_told_once_for_index_and_platform(fleet: F
         ("user:ann", 4, "2026-02-28"),
         ("robot:ci", 7, "2026-01-31"),
     ]
+    assert consumers(fleet.place.require(), NOW) == {"python:3.13": 2}
     fleet.reindex(journal=journal[:1])
     assert [p.who for p in ask(fleet).images[0].pulls] == ["user:ann"]
 

@@ -20,6 +20,7 @@ from builder.nightly import (
     Step,
     StepEnd,
     go_through,
+    not_looked_at,
     obstacles,
     only_one,
     since_when,
@@ -87,6 +88,20 @@ def test_what_is_blocked_keeps_the_night_in_which_it_began(tmp_path: Path) -> No
     assert since_when({}, tmp_path, later) == ()
     (gone,) = since_when({"b": ("y", "")}, tmp_path, later)
     assert gone.since == later
+
+
+def test_what_a_night_could_not_look_at_keeps_its_beginning(tmp_path: Path) -> None:
+    since_when({"a:1": ("x", ""), "promotion of b:1": ("y", ""), "step sync": ("z", "")}, tmp_path, NOW)
+    later = NOW + dt.timedelta(days=1)
+    ends = [StepEnd("plan", "failed"), StepEnd("run", "skipped"), StepEnd("promote", "skipped")]
+    (only,) = since_when({"step plan": ("away", "")}, tmp_path, later, not_looked_at(ends))
+    assert (only.what, only.since) == ("step plan", later)
+    found = since_when(
+        {"a:1": ("x", ""), "promotion of b:1": ("y", ""), "step sync": ("z", "")}, tmp_path, later
+    )
+    assert {b.what: b.since for b in found} == {"a:1": NOW, "promotion of b:1": NOW, "step sync": later}
+    looked = not_looked_at([StepEnd("run", "done"), StepEnd("promote", "done")])
+    assert not any(map(looked, ("a:1", "promotion of b:1", "step sync")))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"b": 7}', '{"b": "yesterday"}', "\x00"])

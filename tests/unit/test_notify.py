@@ -17,9 +17,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from builder.cli import main as command_line
 from builder.model.digest import Digest
 from builder.model.evidence import Severity
+from builder.model.waiver import Waiver, WaiverEntry
 from registry.audit.ledger import Action, Entry, Fact
 from registry.notify.delivery import sender
-from registry.notify.events import Kind, event, of_entry
+from registry.notify.events import (
+    Kind,
+    event,
+    of_entry,
+    of_lateness,
+    of_obstacle,
+    of_rebuild,
+    of_waiver,
+)
 from registry.notify.outbox import ATTEMPTS_MAX, DEAD, SENT, WAITING, Delivered, Outbox
 from registry.notify.rules import NotifyFile
 from tests.support.catalogue import image, write
@@ -207,6 +216,56 @@ def test_texts_of_strangers_are_cut_and_plain(text: str) -> None:
 def test_an_unsound_rule_is_refused(value: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         rules(value)
+
+
+def test_what_a_night_found_is_told_once_however_long_it_lasts(box: Box) -> None:
+    found = [
+        of_rebuild("python:3.13", PYTHON, "package: openssl 3.5.1-1 -> 3.5.4-1"),
+        of_obstacle("promotion of python:3.13", "an approval is missing", NOW, "goldsmith approve"),
+        of_obstacle("step sync", "away", NOW, "", failed=True),
+        of_lateness("python:3.13 (CVE-2026-1 in openssl)", NOW, "an approval", "goldsmith approve"),
+    ]
+    for made in (4, 0):
+        assert sum(box.outbox.add(one, EVERYTHING, "x") for one in found) == made
+    assert [(one.kind, one.image) for one in found] == [
+        (Kind.REBUILT, "python"),
+        (Kind.BLOCKED, "python"),
+        (Kind.FAILED, "step sync"),
+        (Kind.LATE, "python"),
+    ]
+    again = of_obstacle("step sync", "away", NOW + dt.timedelta(days=3), "", failed=True)
+    assert box.outbox.add(again, EVERYTHING, "x") == 1  # it was mended in between
+
+
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [(-8, None), (-7, "ended"), (-1, "ended"), (0, "ends"), (6, "ends"), (7, None)],
+)
+def test_a_waiver_is_told_of_a_week_before_its_end(days: int, says: str | None) -> None:
+    text = {
+        "vulnerability": "CVE-2026-0001",
+        "packages": ["openssl"],
+        "justification": "vulnerable_code_not_present",
+        "statement": "the code is not part of the build",
+        "owner": "ann",
+        "approver": "bob",
+        "approved": "2026-01-01",
+        "expires": (NOW + dt.timedelta(days=days)).date().isoformat(),
+    }
+    found = of_waiver(Waiver("python", WaiverEntry.model_validate_json(json.dumps(text)), False), NOW)
+    assert (found.title.split()[-1] if found else None) == says
+    assert found is None or "ann" in found.body
+
+
+def test_where_nothing_was_collected_the_beginning_can_be_marked(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.outbox.begin([entry(1)])
+    box.outbox.begin([entry(1), entry(2)])
+    assert box.collect(entry(1), entry(2), entry(3)) == 2
+    assert box.outbox.marked("night") is None
+    box.outbox.mark("night", 7)
+    box.outbox.mark("night", 8)
+    assert box.outbox.marked("night") == 8
 
 
 class Service:
