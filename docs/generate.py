@@ -103,8 +103,9 @@ BESIDE = {
     "index": ("builder/cli/knowledge.py", "the index of the registry: rebuilt by `goldsmith reindex`"),
     "metrics": (
         "builder/cli/rescanning.py",
-        "`rescan.prom`: the last rescan, for a collector that reads files",
+        "`rescan.prom`, `clock.prom`: the last rescan and the clock, for a collector that reads files",
     ),
+    "clock": ("builder/cli/clock.py", "first times of findings, and what was mended when: append-only"),
     "assembler": (
         "builder/engines/assembler.py",
         "the root in which Docker assembles images, by its lock's digest",

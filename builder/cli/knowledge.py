@@ -88,15 +88,15 @@ def affected(
     place = index_place(store)
     path = place.require()
     found = _as_allowed(queries.affected(path, what, settings.now), caller(settings, store))
-    behind = _behind(place, path, store)
+    late_by = behind(place, path, store)
     if as_json:
-        emit_json({**found.as_dict(), "indexed_at": facts_of(path).get("made_at", ""), "behind": behind})
+        emit_json({**found.as_dict(), "indexed_at": facts_of(path).get("made_at", ""), "behind": late_by})
         return
     _tell(found)
     if found.unverified:
         emit(f"{found.unverified} images could not be verified and are not among these: goldsmith reindex")
-    if behind:
-        emit(f"the index is behind ({behind}): goldsmith reindex")
+    if late_by:
+        emit(f"the index is behind ({late_by}): goldsmith reindex")
 
 
 def registry_of(settings: Settings) -> ListingRegistry:
@@ -159,7 +159,7 @@ def _as_allowed(found: Answer, who: Caller) -> Answer:
     return replace(found, images=tuple(images))
 
 
-def _behind(place: Place, path: Path, store: Store) -> str:
+def behind(place: Place, path: Path, store: Store) -> str:
     """What has changed since the index was made; empty when nothing is known to have."""
     from registry.index.schema import facts_of
 

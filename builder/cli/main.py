@@ -57,6 +57,7 @@ _GROUPS = (
     "diff",
     "notify",
     "watchdog",
+    "clock",
 )
 
 app = typer.Typer(

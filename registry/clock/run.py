@@ -1,0 +1,201 @@
+"""The clock of a state directory: what is new is remembered, and all remediations follow from the facts.
+
+It reads one generation of the index, the ledger's entries and its own journal; it asks no registry,
+and when nothing is new it writes nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.model.evidence import Finding
+from builder.model.rebuild import RebuildRequest
+from builder.model.waiver import Waiver
+from builder.policy.schema import Policy
+from builder.policy.waivers import Terms, decide
+from registry.audit.ledger import Entry
+from registry.clock.facts import Indexed, first_verdicts, read_index, stable_images, time_of
+from registry.clock.journal import Journal, Memory, Mended, ended_lines, image_line, said_line
+from registry.clock.remediation import (
+    Build,
+    Move,
+    Remediation,
+    State,
+    Stream,
+    Taken,
+    order,
+    remediations,
+)
+from registry.clock.sightings import Sighting, Spot, learn, news
+
+SHOWN_DAYS = 30  # for how long a remediation is shown after its end
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By what is decided: deadlines, what is known to be exploited, and the waivers of each image line."""
+
+    policy: Policy
+    waivers: Callable[[str], tuple[Waiver, ...]] = lambda ref: ()
+    requests: tuple[RebuildRequest, ...] = ()
+
+    @property
+    def exploited(self) -> frozenset[str]:
+        """What is known to be exploited."""
+        return self.policy.exploited.ids if self.policy.exploited else frozenset()
+
+
+@dataclass(frozen=True)
+class Clock:
+    """All remediations, the late ones first, and those of the past that took time.
+
+    `unverified` images of the index and `unreadable` lines of the journal are in none of them.
+    `adopted` are the times at which everybody had taken a mended one.
+    """
+
+    now: dt.datetime
+    remediations: tuple[Remediation, ...]
+    mended: tuple[Mended, ...]
+    adopted: Mapping[tuple[str, str, str, dt.datetime], dt.datetime]
+    unverified: int = 0
+    unreadable: int = 0
+
+    @property
+    def late(self) -> tuple[Remediation, ...]:
+        """Those whose deadline has passed."""
+        return tuple(r for r in self.remediations if r.late(self.now))
+
+
+def clock_of(
+    index: Path,
+    folder: Path,
+    entries: Iterable[Entry],
+    rules: Rules,
+    now: dt.datetime,
+    *,
+    running: Iterable[Taken] = (),
+) -> Clock:
+    """The clock by the index in a file, the ledger's `entries`, and the journal in `folder`.
+
+    `running` is what runs somewhere, beside what was pulled. Raises ToolError when the journal can
+    neither be read nor written.
+    """
+    journal = Journal(folder)
+    memory = journal.read()
+    asked: dict[tuple[str, str], dt.datetime] = {}
+    for request in rules.requests:
+        key = (request.vulnerability, request.package)
+        asked[key] = min(asked.get(key, request.requested_at), request.requested_at)
+    found = read_index(index, now, rules.exploited.__contains__, asked)
+    decided = tuple(entries)
+    _remember(journal, memory, found, first_verdicts(decided), now)
+    sightings = {spot: s for spot, s in memory.sightings.items() if _recent(s, now)}
+    everything: list[Remediation] = []
+    for stream in _streams(found, memory, sightings, stable_images(decided), running):
+        everything += remediations(stream, sightings, rules.policy.data.deadlines, _waived(rules, now), now)
+    lines = [line for one in everything for line in ended_lines(one, memory)]
+    journal.append(lines)
+    for line in lines:
+        memory.take(line)
+    since = now - dt.timedelta(days=SHOWN_DAYS)
+    shown = (
+        r for r in everything if r.state is not State.ADOPTED or (r.adopted or r.promoted or now) >= since
+    )
+    return Clock(
+        now,
+        order(shown, now),
+        tuple(memory.mended.values()),
+        memory.adopted,
+        found.unverified,
+        memory.unreadable,
+    )
+
+
+def _remember(
+    journal: Journal, memory: Memory, found: Indexed, verdicts: Mapping[str, dt.datetime], now: dt.datetime
+) -> None:
+    """Write down what is new: images, and what scans said."""
+    new = []
+    for image in found.images:
+        known, issued = memory.images.get(image.digest), time_of(image.issued_at)
+        at = min(issued, verdicts.get(image.digest, issued))
+        if known is None or at < known:
+            new.append(image_line(image.digest, image.ref, at))
+            memory.images[image.digest] = at
+    for said in news(memory.sightings, found.said, found.compared, now):
+        new.append(said_line(said))
+        memory.sightings[said.spot] = learn(memory.sightings.get(said.spot), said)
+    journal.append(new)
+
+
+def _recent(sighting: Sighting, now: dt.datetime) -> bool:
+    at = sighting.retracted
+    return at is None or at >= now - dt.timedelta(days=SHOWN_DAYS)
+
+
+def _streams(
+    found: Indexed,
+    memory: Memory,
+    sightings: Mapping[Spot, Sighting],
+    promoted: Mapping[str, tuple[Move, ...]],
+    running: Iterable[Taken],
+) -> Iterable[Stream]:
+    by_package: dict[tuple[str, str, str], list[Spot]] = {}
+    for spot in sightings:
+        by_package.setdefault((spot.release, spot.package, spot.version), []).append(spot)
+    spots = {n: by_package[p] for n, p in found.packages.items() if p in by_package}
+    # An index of one platform is pulled by either digest.
+    image_of = {
+        str(d): str(i.digest) for i in found.images for d in (i.digest, *(p.digest for p in i.platforms))
+    }
+    taken: dict[str, list[Taken]] = {}
+    for one in (*found.taken, *running):
+        if digest := image_of.get(one.digest):
+            taken.setdefault(digest, []).append(Taken(one.who, digest, one.at))
+    stable = {**found.stable, **promoted}
+    builds: dict[str, list[Build]] = {}
+    for image in found.images:
+        numbers = {n for platform in image.platforms for n in platform.packages}
+        builds.setdefault(image.ref, []).append(
+            Build(
+                str(image.digest),
+                memory.images[image.digest],
+                image.current,
+                frozenset(spot for n in numbers & spots.keys() for spot in spots[n]),
+                image.waivers,
+            )
+        )
+    for ref, of_ref in sorted(builds.items()):
+        if any(b.current for b in of_ref):  # what no tag points to any more is nobody's to mend
+            took = [t for b in of_ref for t in taken.get(b.digest, ())]
+            yield Stream(ref, tuple(of_ref), stable.get(ref, ()), tuple(took))
+
+
+def _waived(rules: Rules, now: dt.datetime) -> Callable[[str, Build, Sighting], dt.datetime | None]:
+    terms = Terms((), rules.exploited, rules.policy.data.waivers.days_max, now)
+    known: dict[str, tuple[Waiver, ...]] = {}
+
+    def until(ref: str, build: Build, sighting: Sighting) -> dt.datetime | None:
+        """Until when a waiver counts for the finding, as at a rescan; None when none does."""
+        if ref not in known:
+            known[ref] = rules.waivers(ref)
+        # A parent's counts only where the verdict used it: which packages came with it was known then.
+        usable = (w for w in known[ref] if not w.inherited or w.id in build.waivers)
+        spot = sighting.spot
+        status = "fixed" if sighting.fixed_version else "affected"
+        finding = Finding(
+            spot.vulnerability,
+            spot.package,
+            spot.version,
+            sighting.fixed_version,
+            sighting.rating.severity,
+            status,
+            "",
+        )
+        waiver = decide(finding, usable, terms).waiver
+        return waiver.ends_at if waiver else None
+
+    return until
