@@ -22,6 +22,11 @@ _RPM = (
 )
 WANTED = (_DPKG, _DPKG_FOLDER, *_APK)
 _PACKAGES_MAX = 50_000
+RPM = (
+    "its package database is one of rpm, which is not read here, so nothing tells whether the scanner saw "
+    "all of it; take an image of Debian, Ubuntu or Alpine, or accept the scanner's word in the policy "
+    "for imports (imports.not_comparable: accept)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ def installed(files: FileSystem) -> Installed:
         return Installed((), f"it has several package databases: {', '.join(kind for kind, _ in there)}")
     kind, paths = there[0]
     if kind == "rpm":
-        return Installed((), "it has a database of rpm, which is not read here")
+        return Installed((), RPM)
     try:
         found = sorted({p for path in paths for p in _read(kind, files, path)})
     except ValueError as error:

@@ -108,7 +108,7 @@ def import_image(
     target = replace(target, waivers=office.policy.waivers_of(wish.name, wish.tag))
     layout = office.work / "import"
     fetched = fetch(source, layout, wish.platforms, lambda what: told(f"fetch {what}"))  # 2.
-    image, checks = _image(target, fetched, office, told)  # 3.
+    image, checks, problems = _image(target, fetched, office, told)  # 3.
     subject = Subject(image.digest, wish.ref, place=QUARANTINES)
     state = state_of(office, subject)
     known = _decided(state, subject)  # 4.
@@ -120,7 +120,7 @@ def import_image(
     if not verdict.approved:
         raise PolicyDenied(
             f"{wish.ref} was denied by the policy {verdict.policy}; nothing was imported",
-            context="\n".join(explain(verdict)[2:]),
+            context="\n".join((*explain(verdict)[2:], *problems)),
             hint=next((r.solution for r in verdict.failed), ""),
             reference="import-denied",
         )
@@ -166,9 +166,9 @@ _ANY = (Platform("linux", "amd64"),)
 
 def _image(
     target: Target, fetched: Fetched, office: Office, told: Callable[[str], None]
-) -> tuple[BuiltImage, dict[Platform, CheckReport]]:
-    """3. the image with what is installed in it, and the results of its hardening rules."""
-    platforms, checks = [], {}
+) -> tuple[BuiltImage, dict[Platform, CheckReport], list[str]]:
+    """3. the image with what is installed in it, the results of its hardening rules, and what it lacks."""
+    platforms, checks, problems = [], {}, []
     wanted = office.policy.data.checks.required
     for one in fetched.platforms:
         told(f"read {one.platform}")
@@ -178,7 +178,9 @@ def _image(
             refuse("malformed-config", "the configuration's config is no object")
         results = imported.harden_import(files, execution or {}, wanted)
         checks[one.platform] = CheckReport(one.manifest.digest, one.platform, "files", results)
-        platforms.append(_platform(fetched, one, installed.installed(files).packages, target))
+        found = installed.installed(files)
+        problems += [f"{one.platform}: {found.problem}"] if found.problem else []
+        platforms.append(_platform(fetched, one, found.packages, target))
     image = BuiltImage(
         target,
         fetched.layout,
@@ -188,7 +190,7 @@ def _image(
         target.stream_name,
         imported=True,
     )
-    return image, checks
+    return image, checks, problems
 
 
 def _platform(

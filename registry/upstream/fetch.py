@@ -165,7 +165,7 @@ def _sound(manifest: Manifest, digest: Digest) -> Manifest:
                 "layer-type",
                 "a layer is of a type that is not taken",
                 context=f"{layer.digest}: {layer.media_type}",
-                hint="gzip and plain tar are; skopeo copy --dest-compress-format gzip packs it anew",
+                hint="gzip, zstd and plain tar are; skopeo copy --dest-compress-format gzip packs it anew",
             )
         if not 0 < layer.size <= _BLOB_MAX:
             refuse(

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +29,6 @@ from registry.promotion.channels import IllegalMove
 from registry.promotion.promote import promote
 from registry.promotion.recheck import origin_of
 from registry.upstream.source import LayoutSource
-from tests.support import registry_simulator as reg
 from tests.support.evidence import PASSPHRASE, world
 from tests.support.foreign import Foreign, attestation, index_of, spoil, write_layout
 from tests.support.images import layer_tar
@@ -42,7 +37,6 @@ from tests.support.registry_simulator import Simulator, simulator
 
 QUARANTINE = "quarantine/upstream"
 NOBODY_ASKED = {"definition": 0, "template": 0, "lock": 0, "first": 0, "import": 0}
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=[True, False], ids=["referrers", "no-referrers"])
@@ -193,6 +187,11 @@ DENIED: dict[str, tuple[dict[str, Any], Foreign, str]] = {
     "no canary found": ({"canary": CanaryResult("openssl", "1", ())}, Foreign(), "scanner-identity"),
     "no canary known": ({"canary": CanaryResult("", "", ())}, Foreign(), "scanner-comparable"),
     "no package database": ({}, Foreign(layers=[layer_tar({"a": b"x"})]), "scanner-comparable"),
+    "a database of rpm": (
+        {},
+        Foreign(layers=[layer_tar({"usr/lib/sysimage/rpm/rpmdb.sqlite": b"SQLite"})]),
+        "linux/amd64: its package database is one of rpm, which is not read here",
+    ),
     "unknown user": ({}, Foreign(config={"config": {"User": "nobody-knows"}}), "user-known"),
     "user overflow": ({}, Foreign(config={"config": {"User": "4294967296"}}), "user-known"),
     "negative user": ({}, Foreign(config={"config": {"User": "-1"}}), "user-known"),
@@ -278,59 +277,6 @@ def test_our_own_images_are_not_judged_by_the_policy_for_imports(house: ImportHo
     here = world(house.folder / "own")
     verdict = judge(here.image, here.proofs, house.policy, house.now)
     assert "evidence-complete" in {r.id for r in verdict.failed}
-
-
-# ------------------------------------------------------------------ kill -9
-
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from builder.oci.client import RegistryClient
-from registry.upstream.source import LayoutSource
-from tests.support.importing import ImportHouse
-house = ImportHouse(Path(sys.argv[1]), RegistryClient(sys.argv[2]))
-house.take(LayoutSource(Path(sys.argv[1]) / "theirs"))
-"""
-
-
-@pytest.mark.parametrize("n", [4, -3])
-def test_an_import_that_is_killed_shows_nothing_and_is_completed(tmp_path: Path, n: int) -> None:
-    """kill -9 when the n-th write (from the end, when negative) has been served."""
-    with simulator() as sim:
-        sim.referrers_api = False
-        house = ImportHouse(tmp_path, RegistryClient(sim.address))
-        source = house.layout()
-        n = n if n > 0 else writes_of(tmp_path / "count") + 1 + n
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path, sim.address, ROOT], cwd=ROOT)
-        writes = iter(range(1, 10_000))
-
-        def act(handler: reg.Handler) -> None:
-            handler.serve()
-            if next(writes) == n:
-                os.kill(child.pid, signal.SIGKILL)
-
-        sim.fault("PUT|POST", ".*", act)
-        assert child.wait(60) == -signal.SIGKILL
-        sim.faults.clear()
-        assert set(sim.tags) <= {QUARANTINE}
-        for digest in sim.manifests.get(QUARANTINE, {}):
-            with pytest.raises((EvidenceRefused, RegistryError)):
-                verify(house.at(QUARANTINE, digest=Digest(digest)), house.client, house.trust, house.now)
-        done = house.take(source)
-        assert refused(house, QUARANTINE, done.published.digest) == "quarantined"
-        assert sim.tags[QUARANTINE]["1.0"] == done.published.digest
-        assert house.ledger.verify().entries == 1
-
-
-def writes_of(folder: Path) -> int:
-    """How many writes one import takes."""
-    folder.mkdir()
-    with simulator() as sim:
-        sim.referrers_api = False
-        house = ImportHouse(folder, RegistryClient(sim.address))
-        house.take(house.layout())
-        return sim.count("PUT|POST")
 
 
 # ------------------------------------------------------------------ waivers of imports

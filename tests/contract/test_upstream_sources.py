@@ -177,7 +177,9 @@ UNSOUND: dict[str, Callable[[], Foreign]] = {
     "empty layer": lambda: manifest(
         layers=[described(b"", "application/vnd.oci.image.layer.v1.tar+gzip")] * 2
     ),
-    "zstd": lambda: manifest(layers=[described(b"x", "application/vnd.oci.image.layer.v1.tar+zstd")] * 2),
+    "a layer of no known kind": lambda: manifest(
+        layers=[described(b"x", "application/vnd.oci.image.layer.v1.tar+lz4")] * 2
+    ),
     "foreign layer": lambda: manifest(
         layers=[
             {

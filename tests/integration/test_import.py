@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from zstandard import ZstdCompressor
 
 from builder.settings import Settings
 from registry.storage import service
 from tests.support.debian import PACKAGES, debian_files
 from tests.support.evidence import PASSPHRASE
-from tests.support.foreign import Foreign, docker_archive, write_layout
+from tests.support.foreign import Foreign, described, docker_archive, write_layout
 from tests.support.images import layer_tar
 from tests.support.oracles import foreign, program
 from tests.support.ports import free_address
@@ -118,10 +119,14 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def stable(ours: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """An image of two platforms that was imported and promoted."""
+    """An image of two platforms, one packed with gzip and one with zstd, imported and promoted."""
     files = {**debian_files(SOUND), **ACCOUNTS}
+    layers = [layer_tar(files), layer_tar({"app": b"x"})]
+    packed = [ZstdCompressor().compress(layer) for layer in layers]
+    zstd = {"layers": [described(x, "application/vnd.oci.image.layer.v1.tar+zstd") for x in packed]}
     platforms = [
-        Foreign([layer_tar(files), layer_tar({"app": b"x"})], architecture=a) for a in ("amd64", "arm64")
+        Foreign(layers),
+        Foreign(layers, architecture="arm64", packed=packed, manifest=zstd),
     ]
     layout = write_layout(tmp_path_factory.mktemp("upstream") / "layout", *platforms)
     done = ours.json("import", layout, "--as", "upstream:1.0", *ABOUT)
