@@ -266,6 +266,7 @@ def _obstacles(
     """What is blocked, and what is late by now."""
     import datetime as dt
 
+    from builder.cli.releasing import find_policy_of
     from builder.cli.watchdog import HOURS
     from builder.rebuilds import waiting_rebuilds
     from builder.watchdog import late
@@ -278,5 +279,6 @@ def _obstacles(
             {"what": b.what, "by": b.by, "since": b.since.isoformat(), "hint": b.hint} for b in blocked
         ],
     }
-    overdue = late(night, waiting_rebuilds(store), settings.now, dt.timedelta(hours=HOURS))
+    deadlines = find_policy_of(settings, settings.policy).data.deadlines
+    overdue = late(night, waiting_rebuilds(store), settings.now, dt.timedelta(hours=HOURS), deadlines)
     return found + [of_lateness(one.what, one.by, one.blocked_by, one.hint) for one in overdue]
