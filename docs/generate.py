@@ -105,6 +105,7 @@ BESIDE = {
         "builder/cli/rescanning.py",
         "`rescan.prom`, `clock.prom`: the last rescan and the clock, for a collector that reads files",
     ),
+    "running": ("builder/cli/inventory.py", "what `goldsmith inventory --keep` found running"),
     "clock": ("builder/cli/clock.py", "first times of findings, and what was mended when: append-only"),
     "assembler": (
         "builder/engines/assembler.py",

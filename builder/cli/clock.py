@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
     from registry.clock.remediation import Remediation
     from registry.clock.run import Clock
+    from registry.inventory.kept import Look
 
 _LATE = 4
 _ROWS_MAX = 100  # that are shown to people; --json has all of them
@@ -95,6 +96,7 @@ def perform(
         Ledger(ledger_folder(store), trusted(store)).entries(),
         rules,
         settings.now,
+        looks=_looks(opened),
     )
     data = exposition(found)
     for path in (store.root / "metrics" / "clock.prom", metrics):
@@ -104,6 +106,19 @@ def perform(
         except OSError as error:
             raise ToolError("the metrics cannot be written", context=f"{path}: {error}") from None
     return found
+
+
+def _looks(workshop: Workshop) -> tuple[Look, ...]:
+    """What `goldsmith inventory --keep` found running in the last days."""
+    import datetime as dt
+
+    from builder.cli.inventory import kept_folder
+    from registry.index.queries import PULLED_DAYS
+    from registry.inventory.kept import looks
+
+    now = workshop.settings.now
+    found = looks(kept_folder(workshop.store), now - dt.timedelta(days=PULLED_DAYS))
+    return tuple(look for look in found if look.at <= now)
 
 
 def _waivers(workshop: Workshop, ref: str) -> Any:

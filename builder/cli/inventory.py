@@ -12,6 +12,7 @@ from builder.cli.developers import AsJson, Mirror, Sample, TrustFolder
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
+    from builder.store import Store
     from registry.inventory.bases import Placed
     from registry.inventory.running import Running
 
@@ -44,6 +45,10 @@ def inventory(
     trust: TrustFolder = None,
     mirror: Mirror = None,
     accept_sample: Sample = False,
+    keep: Annotated[
+        str,
+        typer.Option("--keep", metavar="PLACE", help="Remember it under this name, for `goldsmith clock`."),
+    ] = "",
     as_json: AsJson = False,
 ) -> int:
     """Find out what runs on vulnerable, withdrawn, outdated or foreign bases, and on what it should run.
@@ -53,19 +58,32 @@ def inventory(
     """
     from builder.cli.developers import known_images, surroundings
     from builder.report import emit_json
-    from registry.inventory.bases import counted, place
+    from builder.store import Store
+    from registry.inventory.bases import counted, place, running_digests
+    from registry.inventory.kept import Look, check_name
+    from registry.inventory.kept import keep as remember
 
     if not (docker or pods or digests):
         raise UsageError("nothing to look at", hint="--docker, --pods FILE or --list FILE")
+    if keep:
+        check_name(keep)
     running = _running(docker, pods, digests)
     settings, keys = surroundings(trust)
     known = known_images(settings, keys, catalogue, mirror, accept_sample)
     found = place(running, known, settings.now.date())
+    if keep:
+        look = Look(keep, settings.now, frozenset(map(str, running_digests(found))))
+        remember(kept_folder(Store(settings.state)), look)
     if as_json:
         emit_json({"states": counted(found), "running": [_as_dict(one) for one in found]})
     else:
         _show(found)
     return _WRONG if any(one.states for one in found) else 0
+
+
+def kept_folder(store: Store) -> Path:
+    """Where it is remembered what ran."""
+    return store.root / "running"
 
 
 def _running(docker: bool, pods: str | None, digests: str | None) -> tuple[Running, ...]:

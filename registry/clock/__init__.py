@@ -4,7 +4,7 @@
 index and the ledger say, `remediation` the stages that follow from them for each image line,
 `telling` the numbers. `run.clock_of` is the one function for callers:
 
-    clock_of(index, folder, entries, rules, now, *, running=()) -> Clock
+    clock_of(index, folder, entries, rules, now, *, looks=()) -> Clock
 
 It asks no registry and writes nothing when nothing is new. On the command line
 `builder.cli.clock.perform(workshop=None, *, policy=None, metrics=None) -> Clock` calls it with what this

@@ -4,7 +4,7 @@ seen       the first scan that found it in an image of the stream
 fix        the first such scan that named a fixed version
 rebuilt    the verdict of the first image without it, after the last one with it
 promoted   the ledger's entry of the first stable image without it, after the last stable one with it
-adopted    each puller of an affected digest in the last days has pulled one without it since
+adopted    each who pulled (or ran) an affected digest in the last days has taken one without it since
 
 A stage is never before the one it follows: what was mended before anybody knew took no time. Where
 the told times contradict each other (a clock was set back), that is a doubt, and what is in doubt
@@ -34,6 +34,7 @@ class State(StrEnum):
     RETRACTED = "retracted"
 
 
+NO_IMAGE = ""  # the digest of who runs no image of the line any more
 OPEN = frozenset({State.RUNNING, State.NO_FIX, State.WAIVED})
 
 
@@ -252,7 +253,8 @@ def _adoption(
             last[one.who] = max(last.get(one.who, one.at), one.at)
     moved: dict[str, dt.datetime] = {}
     for one in stream.taken:
-        if one.who in last and one.digest in builds and one.digest not in affected and one.at > last[one.who]:
+        clean = one.digest == NO_IMAGE or (one.digest in builds and one.digest not in affected)
+        if clean and one.who in last and one.at > last[one.who]:
             moved[one.who] = min(moved.get(one.who, one.at), one.at)
     return frozenset(last), moved
 

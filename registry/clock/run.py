@@ -7,7 +7,7 @@ and when nothing is new it writes nothing.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from registry.audit.ledger import Entry
 from registry.clock.facts import Indexed, first_verdicts, read_index, stable_images, time_of
 from registry.clock.journal import Journal, Memory, Mended, ended_lines, image_line, said_line
 from registry.clock.remediation import (
+    NO_IMAGE,
     Build,
     Move,
     Remediation,
@@ -30,6 +31,7 @@ from registry.clock.remediation import (
     remediations,
 )
 from registry.clock.sightings import Sighting, Spot, learn, news
+from registry.inventory.kept import Look
 
 SHOWN_DAYS = 30  # for how long a remediation is shown after its end
 
@@ -76,11 +78,11 @@ def clock_of(
     rules: Rules,
     now: dt.datetime,
     *,
-    running: Iterable[Taken] = (),
+    looks: Iterable[Look] = (),
 ) -> Clock:
     """The clock by the index in a file, the ledger's `entries`, and the journal in `folder`.
 
-    `running` is what runs somewhere, beside what was pulled. Raises ToolError when the journal can
+    `looks` are what ran somewhere, beside what was pulled. Raises ToolError when the journal can
     neither be read nor written.
     """
     journal = Journal(folder)
@@ -94,7 +96,7 @@ def clock_of(
     _remember(journal, memory, found, first_verdicts(decided), now)
     sightings = {spot: s for spot, s in memory.sightings.items() if _recent(s, now)}
     everything: list[Remediation] = []
-    for stream in _streams(found, memory, sightings, stable_images(decided), running):
+    for stream in _streams(found, memory, sightings, stable_images(decided), looks):
         everything += remediations(stream, sightings, rules.policy.data.deadlines, _waived(rules, now), now)
     lines = [line for one in everything for line in ended_lines(one, memory)]
     journal.append(lines)
@@ -141,7 +143,7 @@ def _streams(
     memory: Memory,
     sightings: Mapping[Spot, Sighting],
     promoted: Mapping[str, tuple[Move, ...]],
-    running: Iterable[Taken],
+    looks: Iterable[Look],
 ) -> Iterable[Stream]:
     by_package: dict[tuple[str, str, str], list[Spot]] = {}
     for spot in sightings:
@@ -152,7 +154,7 @@ def _streams(
         str(d): str(i.digest) for i in found.images for d in (i.digest, *(p.digest for p in i.platforms))
     }
     taken: dict[str, list[Taken]] = {}
-    for one in (*found.taken, *running):
+    for one in found.taken:
         if digest := image_of.get(one.digest):
             taken.setdefault(digest, []).append(Taken(one.who, digest, one.at))
     stable = {**found.stable, **promoted}
@@ -171,7 +173,21 @@ def _streams(
     for ref, of_ref in sorted(builds.items()):
         if any(b.current for b in of_ref):  # what no tag points to any more is nobody's to mend
             took = [t for b in of_ref for t in taken.get(b.digest, ())]
+            took += _run(looks, {d: i for d, i in image_of.items() if i in {b.digest for b in of_ref}})
             yield Stream(ref, tuple(of_ref), stable.get(ref, ()), tuple(took))
+
+
+def _run(looks: Iterable[Look], image_of: Mapping[str, str]) -> Iterator[Taken]:
+    """What the places ran of one line: a place that runs none of its images any more has left it."""
+    known: set[str] = set()
+    for look in looks:
+        who = f"what runs in {look.place}"
+        digests = {image_of[d] for d in look.digests if d in image_of}
+        if digests:
+            known.add(who)
+        elif who in known:
+            digests = {NO_IMAGE}
+        yield from (Taken(who, digest, look.at) for digest in sorted(digests))
 
 
 def _waived(rules: Rules, now: dt.datetime) -> Callable[[str, Build, Sighting], dt.datetime | None]:

@@ -18,6 +18,7 @@ from builder.rebuilds import waiting_rebuilds
 from registry.clock.remediation import Remediation, State
 from registry.clock.run import Clock, Rules, clock_of
 from registry.index.rebuild import reindex
+from registry.inventory.kept import Look
 from registry.pulls import Pull
 from tests.contract.test_promotion_commands import Town
 from tests.support.evidence import World
@@ -36,14 +37,17 @@ HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
 class Observed(Night):
     """Nights with a clock."""
 
-    def read(self, pulls: tuple[Pull, ...] = (), waiver: Waiver | None = None) -> Clock:
+    def read(
+        self, pulls: tuple[Pull, ...] = (), waiver: Waiver | None = None, looks: tuple[Look, ...] = ()
+    ) -> Clock:
         if pulls:
             self.reindex(pulls)
         rules = Rules(
             self.house.policy, lambda ref: (waiver,) if waiver else (), waiting_rebuilds(self.store)
         )
         entries = self.house.ledger.entries()
-        return clock_of(self.place.require(), self.folder / "clock", entries, rules, self.house.now)
+        folder, now = self.folder / "clock", self.house.now
+        return clock_of(self.place.require(), folder, entries, rules, now, looks=looks)
 
     def one(self, **options: object) -> Remediation:
         (found,) = self.read(**options).remediations  # type: ignore[arg-type]
@@ -128,6 +132,33 @@ def test_from_an_advisory_to_everybody_who_pulls(night: Observed) -> None:
     written = night.written
     assert night.read().mended == clock.mended
     assert night.written == written
+
+
+def test_what_runs_counts_as_adopted_when_nothing_runs_on_the_old_image_any_more(night: Observed) -> None:
+    old = night.image([OLD])
+    night.promote(old)
+    night.sleep()
+    start, night.scanner.advisories = night.house.now, FIXABLE
+    night.rescan()
+    night.read()
+    night.house.now += HOUR
+    new = night.image([NEW])
+    night.promote(new)
+    night.reindex()
+    night.house.now += 9 * HOUR
+    platform = str(old.image.platforms[0].manifest.digest)  # what an engine names
+
+    def seen(hours: int, place: str, *digests: str) -> Look:
+        return Look(place, start + hours * HOUR, frozenset(map(str, digests)))
+
+    both = (seen(2, "shop", platform), seen(3, "lab", old.image.digest), seen(3, "edge", new.image.digest))
+    found = night.one(looks=both)
+    assert (found.state, found.movers, found.takers) == (State.PROMOTED, 0, 2)
+    half = (*both, seen(4, "shop", platform, new.image.digest), seen(5, "lab"))
+    found = night.one(looks=half)
+    assert (found.state, found.movers, found.takers) == (State.PROMOTED, 1, 2)
+    found = night.one(looks=(*half, seen(7, "shop", new.image.digest)))
+    assert (found.state, found.adopted) == (State.ADOPTED, start + 7 * HOUR)
 
 
 def test_an_index_made_anew_forgets_no_finding_and_retracts_none(night: Observed) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from builder.cli import developers, trusting
 from builder.cli import main as command_line
-from builder.errors import UsageError
+from builder.errors import ToolError, UsageError
 from builder.model.digest import Digest
 from registry.devcheck.known import Known
 from registry.inventory.bases import Placed, counted, place, running_digests
+from registry.inventory.kept import Look, keep, looks
 from registry.inventory.running import Running, of_containers, of_list, of_pods
+from tests.support.images import NOW
 from tests.support.known import MIRROR, TODAY, build, digest, image, known
 
 LIBC, OPENSSL, OLD_SSL, PYTHON, OWN = (Digest(digest(n)) for n in ("libc", "ssl", "old ssl", "py", "own"))
@@ -198,3 +201,39 @@ def test_the_command_wants_something_to_look_at(
     monkeypatch.chdir(tmp_path)
     assert command_line.run(["inventory"]) == 2
     assert "--docker, --pods FILE or --list FILE" in capsys.readouterr().err
+
+
+def test_what_ran_is_remembered_and_lives_with_torn_lines(tmp_path: Path) -> None:
+    folder, hour = tmp_path / "running", dt.timedelta(hours=1)
+    assert looks(folder, NOW) == ()
+    first = Look("shop", NOW - hour, frozenset({digest("3.13.4")}))
+    keep(folder, first)
+    with open(folder / "shop.jsonl", "ab") as handle:
+        handle.write(b'{"at": "2026')
+    second = Look("shop", NOW, frozenset({digest("3.13.5"), digest("3.13.4")}))
+    keep(folder, second)
+    (folder / "other.jsonl").write_bytes(
+        b'[]\n{"at": 7}\n\xff\n{"at": "2026-03-01T00:00:00Z", "digests": 7}\n'
+    )
+    assert looks(folder, NOW - hour) == (first, second)
+    assert looks(folder, NOW) == (second,)
+    for name in ("", "../shop", "Shop", "-", "a" * 64):
+        with pytest.raises(UsageError, match="not a name"):
+            keep(folder, Look(name, NOW, frozenset()))
+    with pytest.raises(ToolError, match="cannot be remembered"):
+        keep(folder / "shop.jsonl", first)
+
+
+def test_the_command_remembers_a_look_for_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(trusting, "trusted", lambda *_: None)
+    monkeypatch.setattr(developers, "known_images", lambda *_: stacked())
+    listed = tmp_path / "digests.txt"
+    listed.write_text(f"{digest('3.13.5')}\n{digest('somebody else')}\n")
+    assert command_line.run(["inventory", "--list", str(listed), "--keep", "shop", "--json"]) == 4
+    (found,) = looks(tmp_path / "state" / "running", NOW)
+    assert (found.place, found.digests) == ("shop", {digest("3.13.5")})
+    assert command_line.run(["inventory", "--list", str(listed), "--keep", "a b"]) == 2
