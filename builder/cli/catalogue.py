@@ -42,11 +42,12 @@ def schema(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the JSON schemas of image.yaml, checks.yaml and builder.yaml, for editors."""
+    """Print the JSON schemas of the files that people write (image.yaml, access.yaml, …), for editors."""
     from builder.stages.define import json_schemas
     from builder.store import write_atomically
+    from registry.access.load import json_schemas as of_access
 
-    schemas = json_schemas()
+    schemas = {**json_schemas(), **of_access()}
     if output is None:
         emit_json(schemas)
         return

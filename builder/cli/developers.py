@@ -221,8 +221,12 @@ def client_config(
     chosen = find(client)
     settings, keys = surroundings(trust)
     host = mirror or settings.mirror
+
+    def pems(role: str) -> str:
+        return "".join(key.pem.decode() for key in keys.believed(role))
+
     try:
-        where = mirrors.Mirror(host, *(keys.current(role).pem.decode() for role in (BUILDER, VERDICT)))
+        where = mirrors.Mirror(host, *(pems(role) for role in (BUILDER, VERDICT)))
     except ValueError as error:
         raise UsageError(str(error), hint="give it as HOST or HOST:PORT, in lower case") from None
     if not signatures and client != "podman":

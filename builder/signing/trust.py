@@ -97,6 +97,17 @@ class Trust:
         # Stable for equal times: what stands last in the file is the newest.
         return max(reversed(of_role), key=lambda k: k.not_before or _EVER).key
 
+    def believed(self, role: str) -> tuple[PublicKey, ...]:
+        """All keys of a role that were not revoked, the newest first; raises as `current`.
+
+        For verifiers that know no periods: what a key signed in its time stays valid.
+        """
+        newest = self.current(role)
+        return (
+            newest,
+            *(k.key for k in self.keys if k.role == role and not k.revoked_at and k.key != newest),
+        )
+
     def find(self, role: str, signature: bytes, data: bytes) -> TrustedKey | None:
         """The key of a role that made `signature` (DER) over `data`, whether it held or not."""
         for one in reversed(self.keys):

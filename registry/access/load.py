@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from builder.errors import DefinitionError, Problem
 from builder.tools.strict_model import read_model
@@ -37,6 +38,14 @@ def load_access(catalogue: Path, file: Path | None = None) -> Access:
     if problems or roles is None:
         raise DefinitionError(sorted(problems, key=lambda p: (p.file, p.path)))
     return Access(table(roles), access)
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON schemas of `access.yaml` and `roles.yaml`, by file name; for editors."""
+    return {
+        name: {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+        for name, model in ((ACCESS_FILE, AccessFile), (ROLES_FILE, RolesFile))
+    }
 
 
 def _role_problems(file: str, access: AccessFile, roles: Roles) -> Iterator[Problem]:

@@ -110,13 +110,16 @@ class Issuer(Strict):
     grants: Annotated[tuple[Claim, ...], Field(min_length=1, description="Who gets which roles.")]
 
 
+_Anonymous = Literal["pull", "none"] | tuple[Pattern, ...]
+
+
 class AccessFile(Strict):
     """`access.yaml`: who may do what."""
 
     schema_version: Literal[1] = Field(alias="schema")
-    anonymous: Annotated[tuple[Pattern, ...], BeforeValidator(_anonymous)] = Field(
-        (), description="Images that everybody may pull without a login: pull (all), none, or a list."
-    )
+    anonymous: Annotated[
+        tuple[Pattern, ...], BeforeValidator(_anonymous, json_schema_input_type=_Anonymous)
+    ] = Field((), description="Images that everybody may pull without a login: pull (all), none, or a list.")
     people: tuple[Binding, ...] = Field((), description="Users of the machine that decides.")
     oidc: Annotated[tuple[Issuer, ...], Field(max_length=_ISSUERS_MAX)] = Field(
         (), description="Providers of identities, and what their groups may."

@@ -217,9 +217,11 @@ def test_schemas_are_written(place: Place, tmp_path: Path) -> None:
     code, said = place.goldsmith("schema", "--output", str(tmp_path / "schemas"))
     assert code == 0
     assert sorted(Path(p).name for p in said["written"]) == [
+        "access.schema.json",
         "builder.schema.json",
         "checks.schema.json",
         "image.schema.json",
+        "roles.schema.json",
         "waivers.schema.json",
     ]
     assert json.loads((tmp_path / "schemas/image.schema.json").read_text())["additionalProperties"] is False

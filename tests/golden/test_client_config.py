@@ -59,6 +59,27 @@ def test_keys_stand_in_the_policies() -> None:
     assert "VERDICT" in verdict["spec"]["authorities"][0]["key"]["data"]
 
 
+def test_every_key_that_is_believed_stands_in_the_policies() -> None:
+    """After a rotation, what the key before signed is still pulled."""
+    two = Mirror(
+        "mirror.example",
+        PEM.format("BUILDER") + PEM.format("BEFORE"),
+        PEM.format("VERDICT") + PEM.format("EARLIER"),
+    )
+    kyverno = yaml.safe_load(CLIENTS["kyverno"].files(two)[0].text)
+    (entry,) = kyverno["spec"]["rules"][1]["verifyImages"][0]["attestors"][0]["entries"]
+    assert entry["keys"]["publicKeys"].count("BEGIN PUBLIC KEY") == 2
+    _, signature, verdict = yaml.safe_load_all(CLIENTS["policy-controller"].files(two)[0].text)
+    assert [a["name"] for a in signature["spec"]["authorities"]] == ["builder", "builder-2"]
+    assert "BEFORE" in signature["spec"]["authorities"][1]["key"]["data"]
+    assert "EARLIER" in verdict["spec"]["authorities"][1]["key"]["data"]
+    assert all(a["attestations"] for a in verdict["spec"]["authorities"])
+    files = {f.path: f.text for f in podman.files(two)}
+    ((requirement,),) = json.loads(files["/etc/containers/policy.json"])["transports"]["docker"].values()
+    assert [PEM.format(n) for n in ("BUILDER", "BEFORE")] == [files[p] for p in requirement["keyPaths"]]
+    assert "keyPath" not in requirement
+
+
 @pytest.mark.parametrize("host", ["", "UPPER", "a b", 'a"\n', "https://a", "a/b", "-a"])
 def test_a_host_that_could_break_out_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="not a registry host"):

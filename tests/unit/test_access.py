@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import dedent
 
+import jsonschema
 import pytest
+import yaml
 
 from builder.errors import DefinitionError, PolicyDenied
+from registry.access import rules
 from registry.access.identity import Grant, Identity, is_identity, may, missing
-from registry.access.load import load_access
+from registry.access.load import json_schemas, load_access
 from registry.access.roles import EVERYTHING, Permission, covers, image_of
 from registry.access.rules import Access
 
@@ -35,6 +38,18 @@ def access(folder: Path, text: str | None = TEAM) -> Access:
     if text is not None:
         (folder / "access.yaml").write_text(dedent(text))
     return load_access(folder)
+
+
+def test_the_schema_for_editors_accepts_what_is_read_and_nothing_else() -> None:
+    schemas = json_schemas()
+    sound = yaml.safe_load(dedent(TEAM))
+    for anonymous in (["base*"], "pull", "none"):
+        jsonschema.validate({**sound, "anonymous": anonymous}, schemas["access.yaml"])
+    for wrong in ({"anonymous": "all"}, {"poeple": []}, {"schema": 2}, {"people": [{"who": "user:ann"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**sound, **wrong}, schemas["access.yaml"])
+    roles = yaml.safe_load((Path(rules.__file__).parent / "roles.yaml").read_text())
+    jsonschema.validate(roles, schemas["roles.yaml"])
 
 
 def problems(folder: Path, text: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import typer
 from typer.main import get_command
@@ -18,9 +19,12 @@ from builder.oci.auth import READER
 from builder.oci.issuer import ISSUER, SERVICE
 from builder.tools.strict_yaml import parse
 from registry.gate.app import Gate
+from tests.support.requires import tool
 
 DEPLOY = Path(__file__).parents[2] / "registry" / "deploy"
 UNITS = [DEPLOY / "systemd" / f"goldsmith-{name}.service" for name in ("storage", "storage-reader", "gate")]
+SCHEDULE = [DEPLOY / "schedule" / f"goldsmith-nightly.{kind}" for kind in ("service", "timer")]
+CRONJOB, KUBERNETES = DEPLOY / "schedule" / "cronjob.yaml", "1.33"
 MANIFESTS = [DEPLOY / "kubernetes" / f"{name}.yaml" for name in ("namespace", "storage", "gate")]
 CONFINED = {
     "ProtectSystem": "strict",
@@ -97,6 +101,36 @@ def test_a_unit_is_confined(unit: Path, tmp_path: Path) -> None:
         assert unit.name not in checked.stderr, checked.stderr
 
 
+@pytest.mark.parametrize("unit", [*UNITS, *SCHEDULE], ids=lambda path: path.name)
+def test_systemd_takes_a_unit_without_a_warning(unit: Path, tmp_path: Path) -> None:
+    program = tool("systemd-analyze")
+    for one in (*UNITS, *SCHEDULE):  # they name each other
+        text = re.sub(r"(?m)^(ExecStart|ExecStopPost)=\S+", r"\1=/usr/bin/true", one.read_text())
+        (tmp_path / one.name).write_text(text)
+    checked = subprocess.run(
+        [program, "verify", "--man=no", tmp_path / unit.name],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert [line for line in checked.stderr.splitlines() if "goldsmith" in line] == []
+
+
+def test_systemd_complains_of_a_directive_that_it_does_not_know(tmp_path: Path) -> None:
+    """So that the test above says something."""
+    unit = tmp_path / "goldsmith-x.service"
+    unit.write_text("[Service]\nExecStart=/usr/bin/true\nProtectEverything=yes\n")
+    done = subprocess.run(
+        [tool("systemd-analyze"), "verify", "--man=no", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "goldsmith-x.service" in done.stderr and "ProtectEverything" in done.stderr
+
+
 def test_the_storages_of_systemd_trust_one_key_each_and_the_gate_s_cannot_write() -> None:
     writer, reader = (
         parse((DEPLOY / "systemd" / name).read_bytes()) for name in ("storage.yml", "storage-reader.yml")
@@ -127,6 +161,19 @@ def test_the_web_server_finds_the_blobs_where_the_gate_says() -> None:
 
 
 # ------------------------------------------------------------------ Kubernetes
+
+
+@pytest.mark.parametrize(
+    "file", sorted((*(DEPLOY / "kubernetes").glob("*.yaml"), CRONJOB)), ids=lambda p: p.name
+)
+def test_manifests_are_what_the_schema_of_kubernetes_says(file: Path) -> None:
+    for text in re.split(r"^---$", file.read_text(), flags=re.M):
+        found = parse(text.encode())
+        assert isinstance(found, dict)
+        kubernetes_validate.validate(found, KUBERNETES, strict=True)
+        found["spec" if "spec" in found else "metadata"]["surprise"] = 1
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(found, KUBERNETES, strict=True)
 
 
 def test_every_pod_is_confined() -> None:

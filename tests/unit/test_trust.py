@@ -236,3 +236,11 @@ def test_without_a_trust_file_single_keys_hold_for_all_times(folder: Path) -> No
     assert (trust.version, [k.role for k in trust.keys]) == (0, ["builder", "verdict", "approver"])
     signature = open_signer(folder, "approver", {}, PASSPHRASE).sign(b"data")
     assert trust.verifies("approver", signature, b"data", NOW - 9999 * DAY)
+
+
+def test_who_knows_no_periods_is_given_all_keys_but_the_revoked_ones(content: TrustContent) -> None:
+    """What a rotated key signed in its time stays valid."""
+    old, new, gone, verdict, _ = content.keys
+    trust = Trust(content.keys, content.version)
+    assert trust.believed("builder") == (new.key, old.key)
+    assert trust.believed("verdict") == (verdict.key,) and gone.key not in trust.believed("verdict")

@@ -25,7 +25,10 @@ _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+)(:[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """The mirror's `HOST[:PORT]` and the public keys (PEM). Raises ValueError for another form."""
+    """The mirror's `HOST[:PORT]` and the public keys of each role (PEM, one after the other).
+
+    Raises ValueError for another form.
+    """
 
     host: str
     builder_key: str
@@ -44,6 +47,11 @@ class Mirror:
     def url(self) -> str:
         """Its address."""
         return f"{'http' if self.plain else 'https'}://{self.host}"
+
+
+def single_keys(pems: str) -> list[str]:
+    """The keys of a text one by one; the text itself where there is none."""
+    return re.findall(r"-----BEGIN [^-]*-----.+?-----END [^-]*-----", pems, re.DOTALL) or [pems]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from registry.devcheck.clients.mirror import PUBLIC, File, Mirror
+from registry.devcheck.clients.mirror import PUBLIC, File, Mirror, single_keys
 
 TITLE = "Podman, Buildah, Skopeo and CRI-O"
 ENFORCES = (
@@ -21,16 +21,19 @@ CANNOT = (
     "a registry that is not in registries.conf is asked for its manifest before the policy rejects the image",
     "users can name another policy (--signature-policy, ~/.config/containers/policy.json)",
     "Debian 12 builds these programs without sigstoreSigned and refuses the policy: use --no-signatures",
+    "with a second key after a rotation the policy has keyPaths, which programs before 2024 refuse",
     "the policy checks the signature, not the verdict: expiry and withdrawal are the mirror's to refuse",
 )
 KEY = "/etc/containers/goldsmith-builder.pub"
 
 
 def files(mirror: Mirror) -> tuple[File, ...]:
-    """The policy, the rewriting of names, where signatures are, and the key."""
+    """The policy, the rewriting of names, where signatures are, and the keys: any of them will do."""
+    single = single_keys(mirror.builder_key)
+    keys = dict(zip((KEY, *(f"{KEY[:-4]}-{n}.pub" for n in range(2, len(single) + 1))), single, strict=True))
     requirement: dict[str, Any] = {
         "type": "sigstoreSigned",
-        "keyPath": KEY,
+        **({"keyPath": KEY} if len(keys) == 1 else {"keyPaths": list(keys)}),
         "signedIdentity": {"type": "matchRepository"},
     }
     return (
@@ -40,7 +43,7 @@ def files(mirror: Mirror) -> tuple[File, ...]:
             "/etc/containers/registries.d/goldsmith.yaml",
             f"docker:\n  {mirror.host}:\n    use-sigstore-attachments: true\n",
         ),
-        File(KEY, mirror.builder_key.strip() + "\n"),
+        *(File(path, pem.strip() + "\n") for path, pem in keys.items()),
     )
 
 

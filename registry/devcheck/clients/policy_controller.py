@@ -6,7 +6,9 @@ config map `config-policy-controller` (`no-match-policy`).
 
 from __future__ import annotations
 
-from registry.devcheck.clients.mirror import File, Mirror, indented
+from collections.abc import Iterator
+
+from registry.devcheck.clients.mirror import File, Mirror, indented, single_keys
 
 TITLE = "Sigstore policy-controller"
 ENFORCES = (
@@ -20,10 +22,20 @@ CANNOT = (
     "it reads the signatures and attestations under tags (.sig, .att); keep them when images are copied",
 )
 _VERDICT = "https://goldsmith.dev/attestations/verdict/v1"
+_APPROVED = f"""
+      attestations:
+        - name: approved
+          predicateType: {_VERDICT}
+          policy:
+            type: cue
+            data: |
+              predicate: approved: true"""
 
 
 def files(mirror: Mirror) -> tuple[File, ...]:
-    """The config map and two policies; an image has to satisfy both."""
+    """The config map and two policies; an image has to satisfy both, each by one of its authorities."""
+    builders = "\n".join(_authorities("builder", mirror.builder_key))
+    verdicts = "\n".join(one + _APPROVED for one in _authorities("verdict", mirror.verdict_key))
     text = f"""apiVersion: v1
 kind: ConfigMap
 metadata:
@@ -41,11 +53,7 @@ spec:
   images:
     - glob: "{mirror.host}/**"
   authorities:
-    - name: builder
-      key:
-        hashAlgorithm: sha256
-        data: |
-{indented(mirror.builder_key, 10)}
+{builders}
 ---
 apiVersion: policy.sigstore.dev/v1beta1
 kind: ClusterImagePolicy
@@ -56,17 +64,14 @@ spec:
   images:
     - glob: "{mirror.host}/**"
   authorities:
-    - name: verdict
-      key:
-        hashAlgorithm: sha256
-        data: |
-{indented(mirror.verdict_key, 10)}
-      attestations:
-        - name: approved
-          predicateType: {_VERDICT}
-          policy:
-            type: cue
-            data: |
-              predicate: approved: true
+{verdicts}
 """
     return (File("kubectl apply -f policy-controller.yaml", text),)
+
+
+def _authorities(role: str, pems: str) -> Iterator[str]:
+    """One authority a key; the image needs what one of them accepts."""
+    for number, pem in enumerate(single_keys(pems), 1):
+        name = role if number == 1 else f"{role}-{number}"
+        head = f"    - name: {name}\n      key:\n        hashAlgorithm: sha256\n        data: |\n"
+        yield head + indented(pem, 10)
