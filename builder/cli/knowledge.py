@@ -101,14 +101,9 @@ def affected(
 
 def registry_of(settings: Settings) -> ListingRegistry:
     """The registry, for reading all of it: the storage's own folder where it is this state directory's."""
-    from builder.cli.wiring import client_of
-    from registry.storage import service
-    from registry.storage.folder import FolderRegistry
+    from builder.cli.wiring import client_of, folder_of
 
-    now = service.status(settings)
-    if now.pid is not None and now.address == settings.registry:
-        return FolderRegistry(settings.registry, now.data)
-    return client_of(settings, writes=False)
+    return folder_of(settings) or client_of(settings, writes=False)
 
 
 def index_place(store: Store) -> Place:

@@ -28,7 +28,7 @@ def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, C
     from builder.cli.audit import ledger_folder
     from builder.cli.identity import approvers, caller
     from builder.cli.releasing import ReleaseTools
-    from builder.cli.wiring import Workshop
+    from builder.cli.wiring import Workshop, folder_of
     from registry.audit.ledger import Ledger
     from registry.promotion.office import Office, deciding
 
@@ -51,6 +51,7 @@ def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, C
                 hosts=tuple(dict.fromkeys((settings.registry, settings.mirror))),
                 work=work,
                 approvers=approvers(who, store),
+                near=folder_of(settings),
             ),
             who,
         )

@@ -21,6 +21,7 @@ from builder.tools.pool import Pool
 
 if TYPE_CHECKING:
     from builder.oci.client import RegistryClient
+    from registry.storage.folder import FolderRegistry
 
 
 def client_of(settings: Settings, host: str | None = None, *, writes: bool = True) -> RegistryClient:
@@ -38,6 +39,17 @@ def client_of(settings: Settings, host: str | None = None, *, writes: bool = Tru
     if ours is None and where != settings.registry:
         ours = stored_credentials(where, settings.child_environment)
     return RegistryClient(where, credentials=ours)
+
+
+def folder_of(settings: Settings) -> FolderRegistry | None:
+    """The storage's own folder, for reading, when the registry is the storage of this state directory."""
+    from registry.storage import service
+    from registry.storage.folder import FolderRegistry
+
+    now = service.status(settings)
+    if now.pid is None or now.address != settings.registry:
+        return None
+    return FolderRegistry(settings.registry, now.data)
 
 
 @dataclass(frozen=True)

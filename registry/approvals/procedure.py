@@ -24,8 +24,8 @@ from builder.model.digest import Digest
 from builder.model.reference import Reference
 from builder.model.sources import Sources
 from builder.signing.keys import RoleSigner
-from builder.signing.refusal import EvidenceRefused, refuse
-from builder.signing.verify import Verification, resolve, verify
+from builder.signing.refusal import EvidenceRefused
+from builder.signing.verify import Verification
 from registry.approvals.needs import (
     Approval,
     Change,
@@ -47,7 +47,15 @@ from registry.approvals.records import put_approval, read_approval
 from registry.audit.ledger import Action, Entry, Fact
 from registry.audit.redaction import redact
 from registry.promotion.closure import Closure
-from registry.promotion.office import CANDIDATES, QUARANTINES, Office, Subject, heed_clock, is_held, state_of
+from registry.promotion.office import (
+    CANDIDATES,
+    QUARANTINES,
+    Office,
+    Subject,
+    heed_clock,
+    read_verified,
+    state_of,
+)
 from registry.promotion.recheck import origin_of
 
 _READ_MAX = 64  # approvals of one image that are looked at, the newest first
@@ -204,23 +212,8 @@ def approve(office: Office, signer: RoleSigner, reference: Reference, why: str) 
 
 def look_at(office: Office, reference: Reference) -> tuple[Subject, Verification, Closure]:
     """1. A candidate, verified whole. Raises as `verify` does."""
-    digest = resolve(reference, office.client)
-    closure = Closure.read(office.client, reference.name, digest)
-    found = verify(
-        reference,
-        closure,
-        office.trust,
-        office.now,
-        accept_sample=office.accept_sample,
-        held=is_held(reference.name),
-    )
-    if found.digest != found.verdict.digest:
-        refuse(
-            "one-platform",
-            "this is one platform of an image; images are approved whole",
-            context=str(reference),
-        )
-    return Subject(digest, found.verdict.ref, place=place_of(found)), found, closure
+    found, closure = read_verified(office, reference)
+    return Subject(found.digest, found.verdict.ref, place=place_of(found)), found, closure
 
 
 def place_of(found: Verification) -> str:

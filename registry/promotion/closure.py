@@ -3,6 +3,9 @@
 A Closure answers verification from what was read of one repository in one go, several requests at a
 time; what it has not read, it asks the registry for. Every byte was hashed by the client.
 
+Where the registry's own folder is on this machine, what is there can be read from that (`near`), without
+a request for each of dozens of small things.
+
 What an earlier reading found elsewhere can be told to the next one (`Brought`): content is what its
 digest says wherever it lies, so a blob that was hashed there is only looked for here. Tags, listings
 and manifests are always read anew.
@@ -22,6 +25,7 @@ from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.oci.faults import RegistryRefused
 from builder.oci.manifest import Manifest, parse_manifest
+from builder.signing.collect import Registry
 from builder.signing.cosign_formats import (
     BUNDLE_PREDICATE_ANNOTATION,
     BUNDLE_TYPE,
@@ -63,8 +67,11 @@ class Copied:
 class Closure:
     """What was read of one image in one repository; on the interface that verification uses."""
 
-    def __init__(self, client: RegistryClient, repo: str, image: Digest) -> None:
+    def __init__(
+        self, client: RegistryClient, repo: str, image: Digest, near: Registry | None = None
+    ) -> None:
         self.client = client
+        self._registry: Registry = near or client
         self.repo = repo
         self.image = image
         self.manifests: dict[Digest, tuple[bytes, str]] = {}
@@ -76,12 +83,19 @@ class Closure:
 
     @classmethod
     def read(
-        cls, client: RegistryClient, repo: str, image: Digest, brought: Brought | None = None
+        cls,
+        client: RegistryClient,
+        repo: str,
+        image: Digest,
+        brought: Brought | None = None,
+        near: Registry | None = None,
     ) -> Closure:
         """Read an image (its index digest) with all that is attached; raises RegistryError."""
-        here = cls(client, repo, image)
+        # Asked once, and not for each listing; a listing by such an API is in no folder that we know.
+        if client.supports_referrers(repo):
+            near = None
+        here = cls(client, repo, image, near)
         here._fetch(image)
-        client.supports_referrers(repo)  # asked once, and not for each listing
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="closure") as pool:
             jobs: list[Callable[[], None]] = [
                 lambda d=d: here._fetch(d)  # type: ignore[misc]
@@ -162,33 +176,33 @@ class Closure:
             return self.descriptor(digest)
         if ref.name == self.repo and ref.digest is None and self.tags.get(ref.tag or "", "") is None:
             return None
-        return self.client.head_manifest(ref)
+        return self._registry.head_manifest(ref)
 
     def get_manifest(self, ref: Reference) -> tuple[bytes, str, Digest]:
         """A manifest's bytes, media type and digest."""
         if ref.name == self.repo and ref.digest in self.manifests and ref.digest is not None:
             return *self.manifests[ref.digest], ref.digest
-        return self.client.get_manifest(ref)
+        return self._registry.get_manifest(ref)
 
     def get_blob_bytes(self, repo: str, descriptor: Descriptor, limit: int) -> bytes:
         """A small blob's bytes."""
         data = self.blobs.get(descriptor.digest)
         if repo == self.repo and data is not None and len(data) == descriptor.size <= limit:
             return data
-        return self.client.get_blob_bytes(repo, descriptor, limit)
+        return self._registry.get_blob_bytes(repo, descriptor, limit)
 
     def has_blob(self, repo: str, digest: Digest, size: int | None = None) -> bool:
         """Whether the blob is there, with that size."""
         if repo == self.repo and digest in self._sizes and size in (None, self._sizes[digest]):
             return True
-        return self.client.has_blob(repo, digest, size)
+        return self._registry.has_blob(repo, digest, size)
 
     def referrers(
         self, repo: str, subject: Digest, artifact_type: str | None = None
     ) -> tuple[Descriptor, ...]:
         """What refers to a manifest."""
         if repo != self.repo or subject not in self.listed:
-            return self.client.referrers(repo, subject, artifact_type)
+            return self._registry.referrers(repo, subject, artifact_type)
         return tuple(d for d in self.listed[subject] if artifact_type in (None, d.artifact_type))
 
     # reading
@@ -203,12 +217,12 @@ class Closure:
         ]
 
     def _fetch(self, digest: Digest) -> None:
-        data, media_type, _ = self.client.get_manifest(self.client.reference(self.repo, digest=digest))
+        data, media_type, _ = self._registry.get_manifest(self.client.reference(self.repo, digest=digest))
         self.manifests[digest] = (data, media_type)
 
     def _fetch_tag(self, tag: str) -> None:
         try:
-            data, media_type, digest = self.client.get_manifest(self.client.reference(self.repo, tag))
+            data, media_type, digest = self._registry.get_manifest(self.client.reference(self.repo, tag))
         except RegistryRefused as error:
             if error.status != 404:
                 raise
@@ -218,17 +232,17 @@ class Closure:
         self.tags[tag] = digest
 
     def _list(self, subject: Digest) -> None:
-        self.listed[subject] = self.client.referrers(self.repo, subject)
+        self.listed[subject] = self._registry.referrers(self.repo, subject)
 
     def _fetch_blob(self, blob: Descriptor, brought: Brought | None) -> None:
         known = brought.blobs.get(blob.digest) if brought else None
         if known is not None and self.has_blob(self.repo, blob.digest, len(known)):
             self.blobs[blob.digest] = known
             return
-        self.blobs[blob.digest] = self.client.get_blob_bytes(self.repo, blob, _BLOB_AHEAD_MAX)
+        self.blobs[blob.digest] = self._registry.get_blob_bytes(self.repo, blob, _BLOB_AHEAD_MAX)
 
     def _look_for(self, blob: Descriptor) -> None:
-        if self.client.has_blob(self.repo, blob.digest, blob.size):
+        if self._registry.has_blob(self.repo, blob.digest, blob.size):
             self._sizes[blob.digest] = blob.size
 
     def _blobs_of(self, manifests: Iterable[Digest]) -> list[Descriptor]:

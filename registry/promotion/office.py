@@ -22,12 +22,14 @@ from builder.oci.manifest import Manifest, parse_manifest
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
 from builder.signing.keys import Keys
+from builder.signing.refusal import refuse
 from builder.signing.trust import Trust, Use
-from builder.signing.verify import SKEW
+from builder.signing.verify import SKEW, Verification, resolve, verify
 from builder.store import StateBusy
 from registry.approvals.needs import Approvers
 from registry.audit.ledger import Action, Entry, Fact, Ledger, LedgerBroken
 from registry.changes import announce
+from registry.promotion.closure import Closure
 from registry.promotion.records import attach, put_content, read_record, signed_record
 
 _THREADS = 8
@@ -41,6 +43,7 @@ class Office:
     """Who decides, with what: the registry, keys, the ledger, the policy, and the time of the run.
 
     `hosts` are the names under which consumers reach the registry: signatures are made for each.
+    `near` reads the registry's own folder, where that is on this machine.
     """
 
     client: RegistryClient
@@ -53,6 +56,7 @@ class Office:
     hosts: tuple[str, ...]
     work: Path
     approvers: Approvers = field(default_factory=Approvers)
+    near: Registry | None = None
 
     @property
     def accept_sample(self) -> bool:
@@ -128,6 +132,33 @@ def deciding(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def read_verified(office: Office, reference: Reference) -> tuple[Verification, Closure]:
+    """An image where it is, read with everything that is attached, and verified; raises as `verified`."""
+    digest = resolve(reference, office.near or office.client)
+    closure = Closure.read(office.client, reference.name, digest, near=office.near)
+    return verified(office, reference, closure), closure
+
+
+def verified(office: Office, reference: Reference, closure: Closure) -> Verification:
+    """What was read of an image, verified whole at today's date; raises EvidenceRefused, RegistryError."""
+    found = verify(
+        reference,
+        closure,
+        office.trust,
+        office.now,
+        accept_sample=office.accept_sample,
+        held=is_held(reference.name),
+    )
+    if found.digest != found.verdict.digest:
+        refuse(
+            "one-platform",
+            "this is one platform of an image; decisions are on whole images",
+            context=str(reference),
+            hint=f"name the image: {found.verdict.ref}@{found.verdict.digest}",
+        )
+    return found
 
 
 def state_of(office: Office, subject: Subject, *registries: Registry) -> State:
@@ -263,7 +294,7 @@ def publish_record(
 def move_tag(office: Office, repo: str, tag: str, digest: Digest, known: Registry | None = None) -> bool:
     """Let a tag point to an image that is there; whether it did not before. Read back.
 
-    `known` answers for the image's manifest.
+    `known` answers for the image's manifest. The tag is looked at just before: others may write.
     """
     if points_to(office, repo, tag) == digest:
         return False

@@ -37,7 +37,7 @@ from builder.signing.cosign_formats import signature_tag, signatures_manifest
 from builder.signing.predicates import timestamp
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import simple_signing
-from builder.signing.verify import Verification, resolve, verify
+from builder.signing.verify import Verification
 from registry.approvals.procedure import Matter, demand, matter_of, place_of
 from registry.audit.ledger import Action, Entry, Fact
 from registry.promotion.callback import change
@@ -51,13 +51,14 @@ from registry.promotion.office import (
     Subject,
     decide,
     heed_clock,
-    is_held,
     move_tag,
     points_to,
     publish_record,
+    read_verified,
     record_of,
     state_of,
     tell_gates,
+    verified,
 )
 from registry.promotion.recheck import recheck
 
@@ -94,9 +95,8 @@ def promote(
     fails; both leave tags and channel as they were, or as the next run will complete them.
     """
     # 1. where it is
-    digest = resolve(reference, office.client)
-    source = Closure.read(office.client, reference.name, digest)
-    found = _verified(office, reference, source)
+    found, source = read_verified(office, reference)
+    digest = found.digest
     # 2. today's policy
     recheck(found, target, office.policy, office.now)
     subject = Subject(digest, found.verdict.ref, _immutable_tag(found), place_of(found))
@@ -123,7 +123,7 @@ def promote(
     # 7. the consumer's eyes
     home = office.client.reference(subject.repo, digest=digest)
     arrived = Closure.read(office.client, subject.repo, digest, Brought(source.blobs, copied.placed))
-    _verified(office, home, arrived)
+    verified(office, home, arrived)
     # 8. the ledger
     previous = points_to(office, subject.repo, subject.tag)
     entry, is_new = decide(office, state, _fact(office, matter, state, found, previous, why, action))
@@ -157,25 +157,6 @@ def rollback(office: Office, ref: str, target: Target | None, why: str) -> Promo
     # The repository that it came into has the newer evidence, if it has the image.
     is_there = office.client.head_manifest(candidate) is not None
     return promote(office, candidate if is_there else home, target, why, Action.ROLLBACK)
-
-
-def _verified(office: Office, reference: Reference, closure: Closure) -> Verification:
-    found = verify(
-        reference,
-        closure,
-        office.trust,
-        office.now,
-        accept_sample=office.accept_sample,
-        held=is_held(reference.name),
-    )
-    if found.digest != found.verdict.digest:
-        refuse(
-            "one-platform",
-            "this is one platform of an image; images are promoted whole",
-            context=str(reference),
-            hint=f"promote {found.verdict.ref}@{found.verdict.digest}",
-        )
-    return found
 
 
 def _immutable_tag(found: Verification) -> str:

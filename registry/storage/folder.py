@@ -14,6 +14,7 @@ from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
+from builder.oci.faults import RegistryRefused
 from builder.oci.manifest import MANIFEST_MAX, parse_manifest
 from builder.store import read_file
 
@@ -64,7 +65,7 @@ class FolderRegistry:
         """A manifest's bytes, media type and digest."""
         digest = self._digest(ref)
         if digest is None:
-            raise RegistryError(f"{ref} is not in the registry", reference="not-found")
+            raise RegistryRefused(404, f"{ref} is not in the registry", "", "")
         data = self._read(digest, MANIFEST_MAX)
         return data, parse_manifest(data).media_type, digest
 

@@ -13,21 +13,25 @@ from pathlib import Path
 import pytest
 
 from builder.cli import main as command_line
-from builder.cli.wiring import client_of
+from builder.cli.wiring import client_of, folder_of
 from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.model.reference import Reference
 from builder.oci.auth import READER, credentials_for
 from builder.oci.client import RegistryClient
 from builder.oci.faults import RegistryRefused
 from builder.oci.issuer import LIFE_SECONDS, Issuer, new_pem
+from builder.oci.manifest import parse_manifest
 from builder.settings import Settings, wall_clock
+from builder.signing.verify import verify
 from builder.stages.publish import publish
 from builder.store import Store
 from registry.storage import service
 from tests.support.evidence import world
 from tests.support.gates import running_gate
 from tests.support.ports import free_address
+from tests.support.promotion import CANDIDATE, REPO, House
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -160,6 +164,45 @@ def test_an_open_storage_is_closed_by_the_command(settings: Settings) -> None:
     assert service.up(settings, closed=True).started
     with pytest.raises(RegistryRefused):
         RegistryClient(settings.registry).ping()
+
+
+class Counting(RegistryClient):
+    """Notes from which repositories bytes were asked for."""
+
+    asked: list[str]
+
+    def get_blob_bytes(self, repo: str, descriptor: Descriptor, limit: int) -> bytes:
+        self.asked.append(repo)
+        return super().get_blob_bytes(repo, descriptor, limit)
+
+    def get_manifest(self, ref: Reference) -> tuple[bytes, str, Digest]:
+        self.asked.append(ref.name)
+        return super().get_manifest(ref)
+
+
+def test_a_promotion_reads_the_candidate_in_the_folder_and_its_destination_by_requests(
+    settings: Settings, tmp_path: Path
+) -> None:
+    login = credentials_for(Store(settings.state).credentials, settings.registry)
+    client = Counting(settings.registry, credentials=login)
+    client.asked = []
+    house, near = House(tmp_path, client), folder_of(settings)
+    assert near is not None
+    good, bad = house.candidate("good"), house.candidate("bad")
+    client.asked.clear()
+    house.promote(good, near=near)
+    assert CANDIDATE not in client.asked and client.asked.count(REPO) > 10
+    where = house.at(REPO, digest=good.image.digest)
+    assert verify(where, house.client, house.trust, house.now).digest == good.image.digest
+    # What lies in the folder is believed no more than what comes over the wire.
+    carrier = client.referrers(CANDIDATE, bad.image.digest)[0].digest
+    data, media_type, _ = client.get_manifest(house.at(CANDIDATE, digest=carrier))
+    hurt = parse_manifest(data, media_type).layers[0].digest
+    file = settings.state / "registry/docker/registry/v2/blobs/sha256" / hurt.hex[:2] / hurt.hex / "data"
+    file.write_bytes(file.read_bytes()[:-1] + b" ")
+    with pytest.raises(RegistryError, match="other bytes"):
+        house.promote(bad, near=near)
+    assert client.head_manifest(house.at(REPO, digest=bad.image.digest)) is None
 
 
 def test_a_gate_serves_what_it_reads_with_the_user(settings: Settings, tmp_path: Path) -> None:
