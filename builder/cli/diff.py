@@ -1,7 +1,8 @@
-"""Commands that compare two images: diff, delta."""
+"""Commands about what changed: diff and delta of two images, changes of one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
     app.command()(diff)
     app.command()(delta)
+    app.command()(changes)
 
 
 def diff(
@@ -76,6 +78,48 @@ def delta(before: Before, after: After, trust: TrustFolder = None, as_json: AsJs
     for platform, (pulled, whole) in rows.items():
         share = 100 * pulled / whole if whole else 0
         emit(f"{platform}: {pulled:,} bytes of {whole:,} ({share:.1f} %)")
+
+
+def changes(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="python:3.13, or HOST/NAME[:TAG][@DIGEST].")],
+    since: Annotated[
+        str, typer.Option("--since", metavar="DIGEST", help="Only what is newer than this image.")
+    ] = "",
+    most: Annotated[int, typer.Option("--most", min=1, max=1000, help="The most records to tell.")] = 20,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+    trust: TrustFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """The changelog of a promoted image: what each new digest brought, as it was signed at its promotion."""
+    import itertools
+
+    from builder.cli.evidence import reference_of, surroundings
+    from builder.cli.wiring import client_of
+    from builder.report import emit, emit_json
+    from builder.signing.verify import resolve
+    from builder.stages.publish import CANDIDATE
+    from registry.diff import output
+    from registry.promotion.changelog import changelog
+
+    if markdown and as_json:
+        raise UsageError("--markdown and --json are two forms of one result", hint="give one of them")
+    settings, _, keys = surroundings(trust)
+    where = reference_of(image, settings)
+    if "/" not in image:  # records are written where images are promoted to
+        where = replace(where, name=where.name.removeprefix(f"{CANDIDATE}/"))
+    client = client_of(settings, where.host)
+    found = changelog(client, where.with_digest(resolve(where, client)), keys)
+    newer = itertools.takewhile(lambda r: r.digest != since, found)
+    records = list(itertools.islice(newer, most))
+    if as_json:
+        emit_json([output.record_as_dict(r) for r in records])
+    elif markdown:
+        emit(output.records_as_markdown(records))
+    else:
+        emit(
+            "\n\n".join(map(output.record_as_text, records))
+            or "no change record: promoted before there were any"
+        )
 
 
 def _read(text: str, trust: Path | None) -> tuple[ImageFacts, RegistryClient, str]:

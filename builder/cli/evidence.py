@@ -196,6 +196,7 @@ def _as_dict(found: Verification) -> dict[str, Any]:
         "digest": found.digest,
         "verdict": _verdict(found.verdict),
         "channel": found.channel.channel.value if found.channel else None,
+        "previous": found.change.previous if found.change else None,
         "manifests": [
             {
                 "digest": m.digest,
@@ -238,5 +239,13 @@ def _show(found: Verification) -> None:
         f"{verdict.ref} is approved by {verdict.policy}{sample}\n"
         f"issued {timestamp(verdict.issued_at)}, valid until {timestamp(verdict.expires_at)}\n"
         f"channel: {found.channel.channel if found.channel else 'none yet'}\n"
+        f"{_changed(found)}"
         f"use it as {found.reference.with_digest(found.digest)}"
     )
+
+
+def _changed(found: Verification) -> str:
+    if found.change is None:
+        return ""
+    before = f"since {found.change.previous}" if found.change.previous else "the first image"
+    return f"changes: signed, {before}; `goldsmith changes` tells them\n"

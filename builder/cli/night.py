@@ -114,8 +114,20 @@ class Doing:
             self.ends = runner(tools, self.engines, self.reporter, jobs, hands).run_all([], held)
         if any(e.outcome is not None and e.outcome.outcome != "unchanged" for e in self.ends):
             note_publication(tools.workshop.store)
+        self._keep_reasons(tools.workshop.store)
         counts = Counter(end.state.value for end in self.ends)
         return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+    def _keep_reasons(self, store: Store) -> None:
+        """Keep why the images of this night were built: the plan knows what a rescan had asked for."""
+        from builder.model.digest import Digest
+        from builder.model.plan import Action
+        from builder.pipeline.history import keep_reasons
+
+        why = {i.ref: i.reasons for i in self.planned if i.action is Action.BUILD and i.reasons}
+        for end in self.ends:
+            if end.outcome is not None and end.outcome.digest and end.ref in why:
+                keep_reasons(store, Digest(end.outcome.digest), why[end.ref])
 
     def rescan(self) -> str:
         """Compare what is served with today's vulnerabilities."""

@@ -29,6 +29,7 @@ def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, C
     from builder.cli.identity import approvers, caller
     from builder.cli.releasing import ReleaseTools
     from builder.cli.wiring import Workshop, folder_of
+    from builder.pipeline.history import reasons_of
     from registry.audit.ledger import Ledger
     from registry.promotion.office import Office, deciding
 
@@ -52,6 +53,7 @@ def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, C
                 work=work,
                 approvers=approvers(who, store),
                 near=folder_of(settings),
+                reasons=lambda digest: reasons_of(store, digest),
             ),
             who,
         )

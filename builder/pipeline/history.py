@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from builder.stages.normalise import NORMALISE_VERSION
 from builder.store import Store, file_digest
 
 _KIND = "history"
+_REASONS = "reasons"  # why an image was built, by its index digest
+_REASONS_MAX = 100
 
 
 class Components:
@@ -78,3 +80,15 @@ def history_of(store: Store, ref: str) -> History:
 def keep_history(store: Store, history: History) -> None:
     """Keep what was done with an image; one file an image, written whole."""
     store.remember(_KIND, Digest.of(history.ref.encode()), history.as_dict())
+
+
+def keep_reasons(store: Store, digest: Digest, reasons: Iterable[object]) -> None:
+    """Keep why an image was built; what is new in it will be told with that."""
+    store.remember(_REASONS, digest, {"reasons": [str(r) for r in reasons][:_REASONS_MAX]})
+
+
+def reasons_of(store: Store, digest: Digest) -> tuple[str, ...]:
+    """Why an image was built, as far as a run here kept that."""
+    record = store.record(_REASONS, digest) or {}
+    found = record.get("reasons")
+    return tuple(map(str, found[:_REASONS_MAX])) if isinstance(found, list) else ()

@@ -16,9 +16,10 @@ from builder.model.evidence import Evidence
 from builder.model.image import BuiltImage, Target
 from builder.model.outcome import ImageEnd, ImageOutcome, ImageState
 from builder.pipeline.build import Builder
-from builder.pipeline.history import Components, history_of, keep_history, release_identity
+from builder.pipeline.history import Components, history_of, keep_history, keep_reasons, release_identity
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.progress import Progress
+from builder.pipeline.reasons import build_reasons
 from builder.pipeline.release import Release, Tools, release, release_key, verdict_holds
 from builder.pipeline.remote import Elsewhere
 from builder.pipeline.timing import Stages
@@ -199,6 +200,8 @@ class Runner:
         history = history_of(self.store, prepared.target.ref)
         if (history.input_hash, history.digest) != (prepared.input_hash, digest):
             parts = Components(self.catalogue.root).of(prepared)
+            if history.digest != digest:
+                keep_reasons(self.store, digest, build_reasons(history, prepared, parts))
             keep_history(self.store, history.built(self.now, prepared.input_hash, digest, parts))
 
     def _note_failure(self, prepared: Prepared, error: GoldsmithError) -> None:

@@ -1,4 +1,4 @@
-"""Single statements that are attached to a manifest as bundles, read one kind at a time."""
+"""Single statements that are attached to a manifest, read by their kinds and not all of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from builder.errors import GoldsmithError
 from builder.model.digest import Digest
 from builder.model.reference import Reference
+from builder.oci.faults import RegistryRefused
+from builder.oci.manifest import Manifest, parse_manifest
 from builder.signing import cosign_parse
-from builder.signing.collect import Registry, manifest_at
-from builder.signing.cosign_formats import BUNDLE_PREDICATE_ANNOTATION, BUNDLE_TYPE
+from builder.signing.claims import believed
+from builder.signing.collect import BUNDLES, TAGS, Attached, PromisedEnvelope, Registry, manifest_at
+from builder.signing.cosign_formats import BUNDLE_PREDICATE_ANNOTATION, BUNDLE_TYPE, attestation_tag
 from builder.signing.predicates import PROVENANCE_TYPE, Provenance, parse_provenance
 from builder.signing.refusal import refuse
-from builder.signing.statements import Statement, parse_statement
+from builder.signing.statements import ENVELOPE_MAX, Statement, parse_statement
+from builder.signing.trust import Trust
 
 _PROVENANCE_MAX = 16 << 20  # bytes
+_ENVELOPES_MAX = 128 << 20  # bytes of what is read of one manifest
 
 Believes = Callable[[bytes, bytes], bool]  # signature (DER), signed bytes
 
@@ -26,6 +31,37 @@ class Attested:
 
     carrier: Digest
     statement: Statement
+
+
+def statements(
+    registry: Registry,
+    where: Reference,
+    trust: Trust,
+    kinds: frozenset[str],
+    *,
+    tagged: bool | None = None,
+) -> tuple[Statement, ...]:
+    """What trusted keys say of a manifest (`where` with its digest), of these kinds alone.
+
+    In one form: the tag `.att` where there is one (`tagged` tells, when it is known), otherwise the
+    bundles. Raises EvidenceRefused for what is not by the key of its role, of another manifest, or
+    not of the type that its carrier promises.
+    """
+    if where.digest is None:
+        raise ValueError("statements are about digests")
+    carrier = None if tagged is False else _tagged(registry, where, where.digest, required=bool(tagged))
+    form, parse = (TAGS, cosign_parse.parse_attestation) if carrier else (BUNDLES, cosign_parse.parse_bundle)
+    parts = cosign_parse.attestation_layers(carrier) if carrier else _bundles(registry, where, kinds)
+    wanted = [p for p in parts if p.predicate_type is None or p.predicate_type in kinds]
+    if sum(p.blob.size for p in wanted) > _ENVELOPES_MAX:
+        refuse("too-large", f"more than {_ENVELOPES_MAX} bytes are attached to one manifest")
+    envelopes = tuple(
+        PromisedEnvelope(
+            parse(registry.get_blob_bytes(where.name, p.blob, ENVELOPE_MAX + 4096)), p.predicate_type
+        )
+        for p in wanted
+    )
+    return believed(Attached(form, (), envelopes), where.digest, trust)
 
 
 def read_carrier(
@@ -84,6 +120,34 @@ def provenances(registry: Registry, where: Reference, believes: Believes) -> tup
         )
     except GoldsmithError:
         return ()
+
+
+def _tagged(registry: Registry, where: Reference, subject: Digest, *, required: bool) -> Manifest | None:
+    try:
+        data, media_type, _ = registry.get_manifest(where.with_tag(attestation_tag(subject)))
+    except RegistryRefused as error:
+        if error.status != 404 or required:
+            raise
+        return None
+    return parse_manifest(data, media_type)
+
+
+def _bundles(
+    registry: Registry, where: Reference, kinds: frozenset[str]
+) -> tuple[cosign_parse.StatementBlob, ...]:
+    subject = where.digest
+    if subject is None:
+        raise ValueError("statements are about digests")
+    listed = registry.referrers(where.name, subject, BUNDLE_TYPE)
+    if len(listed) > cosign_parse.REFERRERS_MAX:
+        refuse("too-many", f"more than {cosign_parse.REFERRERS_MAX} referrers on one manifest")
+    found = []
+    for one in {d.digest: d for d in listed}.values():
+        promised = one.annotations.get(BUNDLE_PREDICATE_ANNOTATION)
+        if promised is None or promised in kinds:
+            manifest, _, _ = manifest_at(registry, where.with_digest(one.digest))
+            found.append(cosign_parse.bundle_layer(manifest, subject))
+    return tuple(found)
 
 
 def _promises(annotations: object, kind: str) -> bool:

@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from builder.model.change import ChangeRecord
 from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest, canonical_json
 from builder.model.verdict import Verdict
-from builder.signing import channels, predicates, verdicts
+from builder.signing import changerecords, channels, predicates, verdicts
 from builder.signing.collect import BUNDLES, Attached, PromisedEnvelope, SignedPayload
 from builder.signing.keys import BUILDER
 from builder.signing.predicates import (
+    CHANGE_TYPE,
     CHANNEL_TYPE,
+    DECIDED_TYPES,
     ROLE_OF,
     SIGNATURE_TYPE,
     TEST_RESULT_TYPE,
@@ -41,6 +44,7 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     predicates.TEST_RESULT_TYPE: predicates.parse_test_result,
     VERDICT_TYPE: verdicts.decode,
     CHANNEL_TYPE: channels.decode,
+    CHANGE_TYPE: changerecords.decode,
     VEX_TYPE: predicates.parse_openvex,
 }
 _CALLED_BACK = (Channel.WITHDRAWN.value, Channel.QUARANTINE.value)
@@ -53,7 +57,8 @@ class Claims:
     """What trusted keys say of one manifest in one form; `ignored` counts statements of no known type.
 
     `cyclonedx` maps the digest of each SBOM as canonical JSON to what it names (NAME=VERSION).
-    `verdict` is the newest one. `channels` are the records of decisions on the image; `reports`
+    `verdict` is the newest one. `channels` are the records of decisions on the image,
+    `changes` those of what is new in it; `reports`
     are the vulnerability and check reports, and OpenVEX documents, with their predicate types.
     `uses` are the keys that all this rests on.
     """
@@ -66,6 +71,7 @@ class Claims:
     repositories: frozenset[str]
     ignored: int
     channels: tuple[ChannelRecord, ...] = ()
+    changes: tuple[ChangeRecord, ...] = ()
     reports: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     uses: frozenset[Use] = frozenset()
 
@@ -109,7 +115,7 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
         )
     return Claims(
         form=attached.form,
-        types=frozenset(types - {SIGNATURE_TYPE, CHANNEL_TYPE}),
+        types=frozenset(types - {SIGNATURE_TYPE} - DECIDED_TYPES),
         verdict=_newest([v for v in parsed[VERDICT_TYPE] if isinstance(v, Verdict)]),
         provenances=tuple(p for p in parsed[predicates.PROVENANCE_TYPE] if isinstance(p, Provenance)),
         cyclonedx={
@@ -120,6 +126,7 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
         repositories=frozenset(sifted.repositories),
         ignored=sifted.unknown,
         channels=tuple(c for c in parsed[CHANNEL_TYPE] if isinstance(c, ChannelRecord)),
+        changes=tuple(c for c in parsed[CHANGE_TYPE] if isinstance(c, ChangeRecord)),
         reports=tuple((s.predicate_type, s.predicate) for s in known if s.predicate_type in _REPORTS),
         uses=sifted.uses,
     )

@@ -38,6 +38,7 @@ VULNERABILITY_TYPE = "https://cosign.sigstore.dev/attestation/vuln/v1"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 VERDICT_TYPE = "https://goldsmith.dev/attestations/verdict/v1"
 CHANNEL_TYPE = "https://goldsmith.dev/attestations/channel/v1"
+CHANGE_TYPE = "https://goldsmith.dev/attestations/change/v1"
 VEX_TYPE = "https://openvex.dev/ns"
 
 # What people say of a change. Nobody who verifies an image depends on it: promotion does.
@@ -53,12 +54,14 @@ ROLE_OF: Mapping[str, str] = {
     TEST_RESULT_TYPE: BUILDER,
     VERDICT_TYPE: VERDICT,
     CHANNEL_TYPE: VERDICT,
+    CHANGE_TYPE: VERDICT,
     VEX_TYPE: VERDICT,
 }
 # Where a predicate says its own time. The others say none: the same input gives the same bytes.
 _TIME_OF: Mapping[str, tuple[str, ...]] = {
     VERDICT_TYPE: ("issuedAt",),
     CHANNEL_TYPE: ("at",),
+    CHANGE_TYPE: ("at",),
     VULNERABILITY_TYPE: ("metadata", "scanFinishedOn"),
 }
 SHORT_NAMES: Mapping[str, str] = {
@@ -70,11 +73,14 @@ SHORT_NAMES: Mapping[str, str] = {
     TEST_RESULT_TYPE: "checks",
     VERDICT_TYPE: "verdict",
     CHANNEL_TYPE: "channel",
+    CHANGE_TYPE: "changes",
     VEX_TYPE: "OpenVEX",
 }
+# What is said where an image is decided on, and stays there when it is copied.
+DECIDED_TYPES = frozenset({CHANNEL_TYPE, CHANGE_TYPE})
 # What an index of several platforms carries, and what a platform (or an index of one) carries.
 IMAGE_TYPES = frozenset({PROVENANCE_TYPE, VERDICT_TYPE})
-PLATFORM_TYPES = frozenset(ROLE_OF) - {SIGNATURE_TYPE, CHANNEL_TYPE, VEX_TYPE}
+PLATFORM_TYPES = frozenset(ROLE_OF) - {SIGNATURE_TYPE, VEX_TYPE} - DECIDED_TYPES
 
 BUILDER_ID = "https://goldsmith.dev/builder/v1"
 BUILD_TYPE = "https://goldsmith.dev/build/v1"

@@ -25,6 +25,7 @@ The procedure; the numbers stand in the code (here, in `collect` and in `claims`
  9. Configuration and layers of each platform are in the registry, with their sizes.
 10. The repository and tag that were asked for are those of the image that was approved.
 11. The newest channel record on the image, where there is one, neither withdraws nor quarantines it.
+12. Change records, where there are any, are of this image; the newest one is passed on.
 
 What the caller still owes: to use the digest that is returned and not to resolve the tag again;
 to bring public keys from a place that the registry's operator cannot write; to remember the
@@ -44,6 +45,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.errors import RegistryError
+from builder.model.change import ChangeRecord
 from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
@@ -51,11 +53,11 @@ from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.model.verdict import Verdict
 from builder.oci.manifest import Manifest
-from builder.signing import channels, verdicts
+from builder.signing import changerecords, channels, verdicts
 from builder.signing.claims import Claims, believe
 from builder.signing.collect import Registry, collect, manifest_at
 from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, Provenance, timestamp
-from builder.signing.refusal import refuse
+from builder.signing.refusal import quoted, refuse
 from builder.signing.trust import Trust, Use, earliest
 
 LIFE_MAX = dt.timedelta(days=90)  # of a verdict: what was stolen and dated back ends with it
@@ -86,7 +88,8 @@ class ManifestProof:
 class Verification:
     """An image that passed: use `digest` from here on. `verdict` is the approval that governs.
 
-    `channel` is the newest record of a decision on it; None when there is none. `uses` are the
+    `channel` is the newest record of a decision on it, `change` that of what is new in it; None when
+    there is none. `uses` are the
     keys that all this rests on: when trust in one of them changes, it has to be verified again.
     """
 
@@ -96,6 +99,7 @@ class Verification:
     manifests: tuple[ManifestProof, ...]
     channel: ChannelRecord | None = None
     uses: frozenset[Use] = frozenset()
+    change: ChangeRecord | None = None
 
 
 def verify(
@@ -130,6 +134,7 @@ def verify(
         _check_sbom(claims, verdict, platforms[0])
     _check_name(reference, claims)
     channel = _check_channel(claims, verdict, held)
+    change = _check_change(claims, verdict)
     proofs = [_proof(digest, None if root.is_index else platforms[0].platform, claims)]
     # 8. its platforms, 9. their content
     if not root.is_index:
@@ -138,7 +143,7 @@ def verify(
         for platform in platforms:
             proofs.append(_verify_platform(registry, reference, platform, verdict, trust, held))
     uses = earliest(u for p in proofs for u in p.uses)
-    return Verification(reference, digest, verdict, tuple(proofs), channel, uses)
+    return Verification(reference, digest, verdict, tuple(proofs), channel, uses, change)
 
 
 def published_verdict(reference: Reference, registry: Registry, trust: Trust) -> Verdict:
@@ -321,6 +326,19 @@ def _check_channel(claims: tuple[Claims, ...], verdict: Verdict, held: bool) -> 
     return record
 
 
+def _check_change(claims: tuple[Claims, ...], verdict: Verdict) -> ChangeRecord | None:
+    """12. what is said to be new is said of this image."""
+    records = [r for c in claims for r in c.changes]
+    for record in records:
+        if (record.digest, record.ref) != (verdict.digest, verdict.ref):
+            refuse(
+                "subject-mismatch",
+                "a change record is of another image",
+                context=f"{quoted(record.ref)} {record.digest}",
+            )
+    return changerecords.newest(records)
+
+
 def _verify_platform(
     registry: Registry,
     reference: Reference,
@@ -339,6 +357,7 @@ def _verify_platform(
     _check_sbom(claims, verdict, platform)
     _check_name(where, claims)
     _check_channel(claims, verdict, held)
+    _check_change(claims, verdict)
     _check_content(registry, reference, manifest)
     return _proof(digest, platform.platform, claims)
 

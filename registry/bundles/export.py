@@ -38,7 +38,7 @@ from builder.signing.cosign_formats import (
     attestation_tag,
     signature_tag,
 )
-from builder.signing.predicates import CHANNEL_TYPE, timestamp
+from builder.signing.predicates import DECIDED_TYPES, timestamp
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
 from builder.signing.verdicts import encode
@@ -187,11 +187,11 @@ def _write_manifests(layout: Path, closure: Closure, image: Packed) -> dict[str,
 
 
 def _records(closure: Closure, subject: Digest) -> Iterable[Digest]:
-    """The channel records of a subject."""
+    """The records of what was decided on a subject."""
     for digest in dict.fromkeys(d.digest for d in closure.listed.get(subject, ())):
         if digest in closure.manifests:
             kind = closure.manifest(digest).annotations.get(BUNDLE_PREDICATE_ANNOTATION)
-            if kind == CHANNEL_TYPE:
+            if kind in DECIDED_TYPES:
                 yield digest
 
 

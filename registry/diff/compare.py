@@ -5,45 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from builder.model.change import Moved, PlatformDiff
 from builder.model.digest import Digest
 from builder.model.evidence import Finding, Severity
 from registry.diff.facts import ImageFacts, PlatformFacts
 
 _ORDER = {severity: number for number, severity in enumerate(Severity)}
 _NOTHING: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """Something by its name, before and after; empty where there is none."""
-
-    name: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlatformDiff:
-    """The differences of one platform; sizes in bytes, compressed.
-
-    `fixed` are findings that are gone, `new` those that came, `kept` how many stayed. `pulled` is
-    what a client pulls that has the old image. `files` is None when files were not compared.
-    """
-
-    platform: str
-    packages: tuple[Moved, ...]
-    fixed: tuple[Finding, ...]
-    new: tuple[Finding, ...]
-    kept: int
-    licences: tuple[Moved, ...]
-    checks: tuple[Moved, ...]
-    config: tuple[Moved, ...]
-    size_before: int
-    size_after: int
-    pulled: int
-    layers_new: int
-    layers_shared: int
-    files: tuple[Moved, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,25 +5,28 @@ Whether it is approved today is not asked: an old, expired or withdrawn image ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from builder.model.digest import Digest
 from builder.model.evidence import Finding, Severity
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
+from builder.model.verdict import Verdict
 from builder.oci.manifest import parse_json, parse_manifest
 from builder.signing import predicates
-from builder.signing.claims import believed
-from builder.signing.collect import Registry, collect
+from builder.signing.attested import statements
+from builder.signing.collect import Registry
 from builder.signing.refusal import quoted, refuse
 from builder.signing.trust import Trust
 from builder.signing.verdicts import decode
-from builder.signing.verify import resolve
+from builder.signing.verify import Verification, resolve
 
 _CONFIG_MAX = 4 << 20  # bytes
 _PLATFORMS_MAX = 16
+_KINDS = frozenset({predicates.VERDICT_TYPE, predicates.VULNERABILITY_TYPE, predicates.TEST_RESULT_TYPE})
+_Said: TypeAlias = Mapping[str, list[Mapping[str, Any]]]
 # What of a configuration decides how a container runs, or tells people what it is.
 _CONFIG_KEYS = (
     "User",
@@ -81,40 +84,77 @@ def read_image(registry: Registry, reference: Reference, trust: Trust) -> ImageF
     when there is no such image or the registry fails.
     """
     digest = resolve(reference, registry)
-    data, media_type, _ = registry.get_manifest(reference.with_digest(digest))
+
+    def said(one: Digest) -> _Said:
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for statement in statements(registry, reference.with_digest(one), trust, _KINDS):
+            found.setdefault(statement.predicate_type, []).append(statement.predicate)
+        return found
+
+    about = said(digest)
+    verdicts = [decode(p) for p in about.get(predicates.VERDICT_TYPE, ())]
+    newest = max(verdicts, key=lambda v: v.issued_at, default=None)
+    where = reference.with_digest(digest)
+    found = _image(registry, where, newest, lambda one: about if one == digest else said(one))
+    return replace(found, where=str(reference))
+
+
+def verified_image(registry: Registry, found: Verification) -> ImageFacts:
+    """The same of an image that was verified in this run: only manifests and configurations are read."""
+    reports: dict[Digest, dict[str, list[Mapping[str, Any]]]] = {}
+    for proof in found.manifests:
+        for kind, report in proof.reports:
+            reports.setdefault(proof.digest, {}).setdefault(kind, []).append(report)
+    where = found.reference.with_digest(found.digest)
+    return _image(registry, where, found.verdict, lambda one: reports.get(one, {}))
+
+
+def nothing_of(image: ImageFacts) -> ImageFacts:
+    """What there was before a first image: its platforms, with nothing in them."""
+    none = Descriptor("", Digest.of(b""), 0)
+    platforms = {p: PlatformFacts(p, none.digest, (), none, 0, {}) for p in image.platforms}
+    return ImageFacts("", image.ref, none.digest, 0, platforms)
+
+
+def _image(
+    registry: Registry, where: Reference, verdict: Verdict | None, said: Callable[[Digest], _Said]
+) -> ImageFacts:
+    data, media_type, digest = registry.get_manifest(where)
     root = parse_manifest(data, media_type)
     children = root.manifests if root.is_index else (Descriptor(root.media_type, digest, len(data)),)
     if not 1 <= len(children) <= _PLATFORMS_MAX:
         refuse("index-malformed", "the index does not list image manifests of known platforms")
-    said = _said(registry, reference, digest, trust)
-    verdicts = [decode(p) for p in said.get(predicates.VERDICT_TYPE, ())]
-    newest = max(verdicts, key=lambda v: v.issued_at, default=None)
     platforms = {}
     for child in children:
-        facts = _platform(registry, reference, child, trust)
+        # What is said of an index of one platform is said of that platform, too.
+        about = said(digest) if len(children) == 1 else {}
+        if predicates.VULNERABILITY_TYPE not in about:
+            about = said(child.digest)
+        facts = _platform(registry, where.with_digest(child.digest), about)
         platforms[facts.platform] = facts
     return ImageFacts(
-        where=str(reference),
-        ref=newest.ref if newest else reference.name.rpartition("/")[2],
+        where=str(where),
+        ref=verdict.ref if verdict else where.name.rpartition("/")[2],
         digest=digest,
         index_size=len(data) if root.is_index else 0,
         platforms=platforms,
-        waivers=newest.waivers if newest else (),
+        waivers=verdict.waivers if verdict else (),
     )
 
 
-def _platform(registry: Registry, reference: Reference, child: Descriptor, trust: Trust) -> PlatformFacts:
-    data, media_type, digest = registry.get_manifest(reference.with_digest(child.digest))
+def _platform(registry: Registry, where: Reference, said: _Said) -> PlatformFacts:
+    data, media_type, digest = registry.get_manifest(where)
     manifest = parse_manifest(data, media_type)
     if manifest.config is None:
         refuse("index-malformed", "the index does not list image manifests of known platforms")
     configuration = parse_json(
-        registry.get_blob_bytes(reference.name, manifest.config, _CONFIG_MAX), "configuration", _CONFIG_MAX
+        registry.get_blob_bytes(where.name, manifest.config, _CONFIG_MAX), "configuration", _CONFIG_MAX
     )
-    said = _said(registry, reference, digest, trust)
     scans = sorted(said.get(predicates.VULNERABILITY_TYPE, ()), key=_scanned)
     checks = said.get(predicates.TEST_RESULT_TYPE, ())
-    result = _result(scans[-1]) if scans else {}
+    if not scans:
+        refuse("attestation-missing", "nobody that we trust says what is in the image", context=str(where))
+    result = _result(scans[-1])
     return PlatformFacts(
         platform=f"{configuration.get('os', '?')}/{configuration.get('architecture', '?')}"[:100],
         digest=digest,
@@ -126,20 +166,9 @@ def _platform(registry: Registry, reference: Reference, child: Descriptor, trust
         findings=tuple(_finding(f) for f in result.get("findings", ())),
         licences={str(k): tuple(map(str, v)) for k, v in (result.get("licences") or {}).items()},
         checks={str(d["id"]): str(d["outcome"]) for d in (checks[-1]["details"] if checks else ())},
-        scanned=_scanned(scans[-1]) if scans else "",
+        scanned=_scanned(scans[-1]),
         diff_ids=_diff_ids(configuration),
     )
-
-
-def _said(
-    registry: Registry, reference: Reference, digest: Digest, trust: Trust
-) -> dict[str, list[Mapping[str, Any]]]:
-    """The believed predicates about a manifest, by type."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for attached in collect(registry, reference, digest):
-        for statement in believed(attached, digest, trust):
-            found.setdefault(statement.predicate_type, []).append(statement.predicate)
-    return found
 
 
 def _result(report: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,14 +6,17 @@ a mention or an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from builder.model.change import ChangeRecord, Moved, PlatformDiff
 from builder.model.evidence import Finding
-from registry.diff.compare import ImageDiff, Moved, PlatformDiff
+from builder.signing.predicates import timestamp
+from registry.diff.compare import ImageDiff
 
-_FILES_SHOWN = 200
+_SHOWN = 200  # rows of a table
+_MARKDOWN_MAX = 60_000  # characters; GitHub takes 65,536 in a pull request, and bots add their own
 _MEBI = 1 << 20
 
 
@@ -31,6 +34,11 @@ def as_dict(diff: ImageDiff) -> dict[str, Any]:
     }
 
 
+def record_as_dict(record: ChangeRecord) -> dict[str, Any]:
+    """A change record as plain data for `--json`."""
+    return asdict(record) | {"at": timestamp(record.at)}
+
+
 def as_text(diff: ImageDiff) -> str:
     """The differences for people at a terminal."""
     lines = [f"{diff.before.where} {diff.before.digest}", f"→ {diff.after.where} {diff.after.digest}"]
@@ -38,20 +46,26 @@ def as_text(diff: ImageDiff) -> str:
         return "\n".join([*lines, "the same image"])
     lines += _platforms_moved(diff)
     for one in diff.platforms:
-        lines += ["", f"{one.platform}: {_size(one)}"]
-        for title, moved in _parts(one):
-            lines += [f"  {title}:", *(f"    {_change(m)}" for m in _cut(moved))]
-        for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
-            if findings:
-                lines += [f"  {title}:", *(f"    {_finding(f)}" for f in findings)]
-        lines.append(f"  findings that stay: {one.kept}")
-    lines += [f"waived now: {w}" for w in diff.waived]
-    lines += [f"no longer waived: {w}" for w in diff.no_longer_waived]
-    return "\n".join(lines)
+        lines += ["", *_platform_text(one)]
+    return "\n".join([*lines, *_waivers(diff)])
+
+
+def record_as_text(record: ChangeRecord) -> str:
+    """A change record for people at a terminal."""
+    lines = [
+        f"{record.ref}@{record.digest}",
+        f"since {timestamp(record.at)}, before it {record.previous or 'none'}",
+        *(f"why: {why}" for why in (record.why, *record.reasons) if why),
+        *([f"the image before could not be compared: {record.unknown}"] if record.unknown else []),
+        *_platforms_moved(record),
+    ]
+    for one in record.platforms:
+        lines += ["", *_platform_text(one)]
+    return "\n".join([*lines, *_waivers(record)])
 
 
 def as_markdown(diff: ImageDiff, why: str = "") -> str:
-    """The differences for a pull request or a changelog."""
+    """The differences for a pull request or a changelog; at most as long as a pull request's text may be."""
     lines = [f"### {_code(diff.after.ref)}", ""]
     if why:
         lines += [f"Why: {_code(why)}", ""]
@@ -60,24 +74,77 @@ def as_markdown(diff: ImageDiff, why: str = "") -> str:
         return "\n".join([*lines, "The same image.", ""])
     lines += [f"* {line}" for line in _platforms_moved(diff)]
     for one in diff.platforms:
-        lines += [f"#### {_code(one.platform)}", "", _size(one), ""]
-        for title, moved in _parts(one):
-            lines += [f"| {title} | before | after |", "| --- | --- | --- |"]
-            lines += [f"| {_code(m.name)} | {_code(m.before)} | {_code(m.after)} |" for m in _cut(moved)]
-            lines.append("")
-        for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
-            if findings:
-                lines += [f"| {title} | severity | package | fixed in |", "| --- | --- | --- | --- |"]
-                lines += [
-                    f"| {_code(f.id)} | {f.severity} | {_code(f'{f.package} {f.installed_version}')} "
-                    f"| {_code(f.fixed_version)} |"
-                    for f in findings
-                ]
-                lines.append("")
-        lines += [f"{one.kept} findings stay.", ""]
-    lines += [f"* waived now: {_code(w)}" for w in diff.waived]
-    lines += [f"* no longer waived: {_code(w)}" for w in diff.no_longer_waived]
-    return "\n".join(lines).rstrip() + "\n"
+        lines += _platform_markdown(one)
+    return _within([*lines, *(f"* {line}" for line in _waivers(diff, _code))])
+
+
+def records_as_markdown(records: Sequence[ChangeRecord]) -> str:
+    """Change records, the newest first; at most as long as the text of a pull request may be."""
+    lines: list[str] = []
+    for record in records:
+        before = _code(record.previous) if record.previous else "the first image"
+        lines += [f"### {_code(record.ref)}, {timestamp(record.at)[:10]}", ""]
+        lines += [f"{before} → {_code(record.digest)}", ""]
+        lines += [f"* why: {_code(why)}" for why in (record.why, *record.reasons) if why]
+        if record.unknown:
+            lines += [f"* the image before could not be compared: {_code(record.unknown)}"]
+        lines += [f"* {line}" for line in _platforms_moved(record)]
+        for one in record.platforms:
+            lines += _platform_markdown(one)
+        lines += [*(f"* {line}" for line in _waivers(record, _code)), ""]
+    return _within(lines)
+
+
+def _platform_text(one: PlatformDiff) -> list[str]:
+    lines = [f"{one.platform}: {_size(one)}"]
+    for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
+        if findings:
+            lines += [f"  {title}:", *(f"    {_finding(f)}" for f in findings)]
+    for title, moved in _parts(one):
+        lines += [f"  {title}:", *(f"    {_change(m)}" for m in _cut(moved))]
+    lines.append(f"  findings that stay: {one.kept}")
+    return lines + ([f"  and {one.omitted} differences more"] if one.omitted else [])
+
+
+def _platform_markdown(one: PlatformDiff) -> list[str]:
+    lines = ["", f"#### {_code(one.platform)}", "", _size(one), ""]
+    for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
+        if findings:
+            lines += [f"| {title} | severity | package | fixed in |", "| --- | --- | --- | --- |"]
+            lines += [
+                f"| {_code(f.id)} | {f.severity} | {_code(f'{f.package} {f.installed_version}')} "
+                f"| {_code(f.fixed_version)} |"
+                for f in findings[:_SHOWN]
+            ]
+            more = len(findings) - _SHOWN
+            lines += [*([f"| and {more} more | | | |"] if more > 0 else []), ""]
+    for title, moved in _parts(one):
+        lines += [f"| {title} | before | after |", "| --- | --- | --- |"]
+        lines += [f"| {_code(m.name)} | {_code(m.before)} | {_code(m.after)} |" for m in _cut(moved)]
+        lines.append("")
+    lines += [f"{one.kept} findings stay.", ""]
+    return lines + (
+        [f"{one.omitted} differences more were too many for the record.", ""] if one.omitted else []
+    )
+
+
+def _within(lines: Iterable[str]) -> str:
+    """The lines that fit into a pull request's text, and a word when some do not."""
+    kept, size = [], 0
+    for line in lines:
+        size += len(line) + 1
+        if size > _MARKDOWN_MAX:
+            kept += ["", "The rest is too long for a pull request; `--json` has all of it."]
+            break
+        kept.append(line)
+    return "\n".join(kept).strip() + "\n"
+
+
+def _waivers(told: ImageDiff | ChangeRecord, form: Callable[[object], str] = str) -> list[str]:
+    return [
+        *(f"waived now: {form(w)}" for w in told.waived),
+        *(f"no longer waived: {form(w)}" for w in told.no_longer_waived),
+    ]
 
 
 def _parts(one: PlatformDiff) -> Iterable[tuple[str, Sequence[Moved]]]:
@@ -92,11 +159,11 @@ def _parts(one: PlatformDiff) -> Iterable[tuple[str, Sequence[Moved]]]:
 
 
 def _cut(moved: Sequence[Moved]) -> list[Moved]:
-    more = len(moved) - _FILES_SHOWN
-    return [*moved[:_FILES_SHOWN], *([Moved(f"and {more} more", "", "")] if more > 0 else [])]
+    more = len(moved) - _SHOWN
+    return [*moved[:_SHOWN], *([Moved(f"and {more} more", "", "")] if more > 0 else [])]
 
 
-def _platforms_moved(diff: ImageDiff) -> list[str]:
+def _platforms_moved(diff: ImageDiff | ChangeRecord) -> list[str]:
     return [
         *(f"platform added: {p}" for p in diff.added),
         *(f"platform removed: {p}" for p in diff.removed),

@@ -32,13 +32,12 @@ from builder.model.image import Descriptor
 from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.model.verdict import Verdict
-from builder.oci.manifest import Manifest, parse_manifest
-from builder.signing import cosign_parse, verdicts
-from builder.signing.claims import believed
-from builder.signing.collect import BUNDLES, TAGS, Attached, PromisedEnvelope, Registry, manifest_at
-from builder.signing.cosign_formats import BUNDLE_PREDICATE_ANNOTATION, BUNDLE_TYPE, attestation_tag
+from builder.oci.manifest import Manifest
+from builder.signing import verdicts
+from builder.signing.attested import statements
+from builder.signing.collect import Registry, manifest_at
+from builder.signing.cosign_formats import BUNDLE_TYPE, attestation_tag
 from builder.signing.predicates import (
-    CHANNEL_TYPE,
     CYCLONEDX_TYPE,
     PROVENANCE_TYPE,
     VERDICT_TYPE,
@@ -52,7 +51,7 @@ from builder.signing.predicates import (
     text,
 )
 from builder.signing.refusal import quoted, refuse
-from builder.signing.statements import ENVELOPE_MAX, Statement
+from builder.signing.statements import Statement
 from builder.signing.trust import Trust
 from registry.promotion.records import read_record
 
@@ -60,7 +59,6 @@ NOT_AN_IMAGE = "not-an-image"  # the reason of a refusal: a database, a list, so
 _ON_IMAGE = frozenset({VERDICT_TYPE, PROVENANCE_TYPE})
 _ON_PLATFORM = frozenset({CYCLONEDX_TYPE, VULNERABILITY_TYPE})
 _PLATFORMS_MAX = 16
-_ENVELOPES_BYTES = 128 << 20  # of one manifest
 _TEXT_MAX = 300  # characters
 # What tells the scanner's packages apart, and what it matches them by.
 SCANNER_FACTS = ("PkgType", "SrcName", "SrcEpoch", "SrcVersion", "SrcRelease", "FilePath")
@@ -186,39 +184,11 @@ def _said(
     kinds: frozenset[str],
 ) -> tuple[Statement, ...]:
     """2. the statements of `kinds` about a manifest; at least one of each."""
-    tag = where.with_tag(attestation_tag(subject))
-    if _has(registry, tag, listed):
-        data, media_type, _ = registry.get_manifest(tag)
-        form, parse = TAGS, cosign_parse.parse_attestation
-        parts = cosign_parse.attestation_layers(parse_manifest(data, media_type))
-    else:
-        form, parse = BUNDLES, cosign_parse.parse_bundle
-        parts = tuple(_bundles(registry, where, subject, kinds))
-    wanted = [p for p in parts if p.predicate_type is None or p.predicate_type in kinds]
-    if sum(p.blob.size for p in wanted) > _ENVELOPES_BYTES:
-        refuse("too-large", f"more than {_ENVELOPES_BYTES} bytes are attached to one manifest")
-    envelopes = tuple(
-        PromisedEnvelope(
-            parse(registry.get_blob_bytes(where.name, p.blob, ENVELOPE_MAX + 4096)), p.predicate_type
-        )
-        for p in wanted
-    )
-    found = believed(Attached(form, (), envelopes), subject, trust)
+    tagged = _has(registry, where.with_tag(attestation_tag(subject)), listed)
+    found = statements(registry, where.with_digest(subject), trust, kinds, tagged=tagged)
     if missing := sorted(kinds - {s.predicate_type for s in found}):
         refuse("attestation-missing", f"attestations are missing on {subject}", context="\n".join(missing))
     return found
-
-
-def _bundles(
-    registry: Registry, where: Reference, subject: Digest, kinds: frozenset[str]
-) -> Iterable[cosign_parse.StatementBlob]:
-    listed = registry.referrers(where.name, subject, BUNDLE_TYPE)
-    if len(listed) > cosign_parse.REFERRERS_MAX:
-        refuse("too-many", f"more than {cosign_parse.REFERRERS_MAX} referrers on one manifest")
-    for one in {d.digest: d for d in listed}.values():
-        if one.annotations.get(BUNDLE_PREDICATE_ANNOTATION, CHANNEL_TYPE) in kinds:
-            manifest, _, _ = manifest_at(registry, where.with_digest(one.digest))
-            yield cosign_parse.bundle_layer(manifest, subject)
 
 
 def _newest_verdict(said: Iterable[Statement]) -> Verdict:

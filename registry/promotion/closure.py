@@ -34,7 +34,7 @@ from builder.signing.cosign_formats import (
     signature_tag,
 )
 from builder.signing.cosign_parse import REFERRERS_MAX, signature_layers
-from builder.signing.predicates import APPROVAL_TYPE, CHANNEL_TYPE, ROLE_OF
+from builder.signing.predicates import APPROVAL_TYPE, DECIDED_TYPES, ROLE_OF
 from builder.signing.statements import SIMPLE_SIGNING_MAX
 
 _THREADS = 8
@@ -116,13 +116,18 @@ class Closure:
             if brought:  # of the image itself every blob is looked for, of its evidence what is in doubt
                 evidence = {b.digest for b in here._blobs_of(here.carriers)} - {b.digest for b in content}
                 here._sizes = {d: n for d, n in brought.placed.items() if d in evidence}
-            said = {b.digest: b for d in here.carriers for b in here.manifest(d).layers}.values()
-            small = [b for b in said if b.size <= _BLOB_AHEAD_MAX][: 4 * _AHEAD_MAX]
+            said = {b.digest: b for d in here.carriers for b in here.manifest(d).layers}
+            said |= {c.digest: c for d in here.subjects if (c := here.manifest(d).config)}
+            small = {d: b for d, b in list(said.items())[: 4 * _AHEAD_MAX] if b.size <= _BLOB_AHEAD_MAX}
             _all(
                 pool,
                 [
-                    *(lambda b=b: here._fetch_blob(b, brought) for b in small),
-                    *(lambda b=b: here._look_for(b) for b in content[: 4 * _AHEAD_MAX]),
+                    *(lambda b=b: here._fetch_blob(b, brought) for b in small.values()),
+                    *(
+                        lambda b=b: here._look_for(b)
+                        for b in content[: 4 * _AHEAD_MAX]
+                        if b.digest not in small
+                    ),
                 ],
             )
         return here
@@ -150,12 +155,12 @@ class Closure:
         return Descriptor(media_type, digest, len(data), manifest.annotations, manifest.artifact_type)
 
     def bundles(self, subject: Digest) -> tuple[Digest, ...]:
-        """The bundles of a subject that say something to us, approvals too; but for channel records."""
+        """The bundles of a subject that say something to us, approvals too; but for what was decided here."""
         found = []
         for digest in dict.fromkeys(d.digest for d in self.listed.get(subject, ())):
             if digest in self.manifests:
                 kind = self.manifest(digest).annotations.get(BUNDLE_PREDICATE_ANNOTATION)
-                if kind == APPROVAL_TYPE or (kind in ROLE_OF and kind != CHANNEL_TYPE):
+                if kind == APPROVAL_TYPE or (kind in ROLE_OF and kind not in DECIDED_TYPES):
                     found.append(digest)
         return tuple(found)
 
@@ -238,8 +243,9 @@ class Closure:
         known = brought.blobs.get(blob.digest) if brought else None
         if known is not None and self.has_blob(self.repo, blob.digest, len(known)):
             self.blobs[blob.digest] = known
-            return
-        self.blobs[blob.digest] = self._registry.get_blob_bytes(self.repo, blob, _BLOB_AHEAD_MAX)
+        else:
+            self.blobs[blob.digest] = self._registry.get_blob_bytes(self.repo, blob, _BLOB_AHEAD_MAX)
+        self._sizes[blob.digest] = blob.size
 
     def _look_for(self, blob: Descriptor) -> None:
         if self._registry.has_blob(self.repo, blob.digest, blob.size):
@@ -309,9 +315,9 @@ def _put(closure: Closure, repo: str, digest: Digest, tag: str | None = None) ->
 
 
 def _list_anew(closure: Closure, repo: str, subject: Digest, bundles: tuple[Digest, ...]) -> bool:
-    """List exactly these bundles, and the channel record that is there; whether that was news."""
+    """List exactly these bundles, and the records that are there; whether that was news."""
     listed = closure.client.referrers(repo, subject)
-    known = {d.digest for d in listed if d.annotations.get(BUNDLE_PREDICATE_ANNOTATION) != CHANNEL_TYPE}
+    known = {d.digest for d in listed if d.annotations.get(BUNDLE_PREDICATE_ANNOTATION) not in DECIDED_TYPES}
     if known == set(bundles):
         return False
     entries = [closure.descriptor(d) for d in bundles]

@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ class Office:
 
     `hosts` are the names under which consumers reach the registry: signatures are made for each.
     `near` reads the registry's own folder, where that is on this machine.
+    `reasons` are why an image (its index digest) was built, as far as its run kept that.
     """
 
     client: RegistryClient
@@ -57,6 +58,7 @@ class Office:
     work: Path
     approvers: Approvers = field(default_factory=Approvers)
     near: Registry | None = None
+    reasons: Callable[[Digest], tuple[str, ...]] = lambda digest: ()
 
     @property
     def accept_sample(self) -> bool:
@@ -256,11 +258,17 @@ def record_of(subject: Subject, entry: Entry) -> ChannelRecord:
 
 
 def publish_record(
-    office: Office, repo: str, subject: Subject, record: ChannelRecord, known: Registry | None = None
+    office: Office,
+    repo: str,
+    subject: Subject,
+    record: ChannelRecord,
+    known: Registry | None = None,
+    before: Sequence[SignedManifest] = (),
 ) -> bool:
     """Attach a record to platforms and index in a repository, and read it back; whether it was news.
 
-    The index comes last: what it says, its platforms say already. `known` answers for what was
+    The index comes last: what it says, its platforms say already. It gets what else is to be attached
+    to it (`before`) in front of the record, and in one listing with it. `known` answers for what was
     there just before, in the place of the client. Raises RegistryError when it cannot be read back.
     """
     client, index = office.client, office.client.reference(repo, digest=subject.digest)
@@ -280,15 +288,17 @@ def publish_record(
         carriers = (*platforms, Descriptor(media_type, subject.digest, len(data)))
         there = list(pool.map(lambda one: says_it(one, known or client), carriers))
         wanted = [one for one, said in zip(carriers, there, strict=True) if not said]
+        uploads = pool.map(lambda item: put_content(client, repo, item, known), before)
         items = dict(zip((one.digest for one in wanted), pool.map(upload, wanted), strict=True))
         last = items.pop(subject.digest, None)
-        list(pool.map(lambda one: attach(client, repo, one[1], one[0], known), items.items()))
-        if last is not None:
-            attach(client, repo, last, subject.digest, known)
+        list(pool.map(lambda one: attach(client, repo, [one[1]], one[0], known), items.items()))
+        list(uploads)
+        if on_index := [*before, *([last] if last else [])]:
+            attach(client, repo, on_index, subject.digest, known)
         for one, said in zip(wanted, pool.map(lambda one: says_it(one, client), wanted), strict=True):
             if not said:
                 raise _vanished(str(index.with_digest(one.digest)))
-    return bool(wanted)
+    return bool(wanted or before)
 
 
 def move_tag(office: Office, repo: str, tag: str, digest: Digest, known: Registry | None = None) -> bool:

@@ -14,12 +14,15 @@ The procedure; the numbers stand in the code:
     under which it is pulled from now on.
  7. It is verified at its destination: tags, listings and manifests are read anew, there. A blob whose
     bytes were hashed in step 1 is looked for by its digest, unless the registry linked it just now.
- 8. The decision enters the ledger.
- 9. The channel record, with number and hash of that entry, is attached to platforms and index.
-10. The immutable tag, then the floating tag.
-11. Gates are told to look now.
+ 8. It is compared with the image that the floating tag points to, by what is attested of both.
+ 9. The decision enters the ledger.
+10. The change record, which tells what is new in it, is attached to its index, in front of the next; of
+    an image that was promoted before, and of one that is gone back to, there is nothing new to tell.
+11. The channel record, with number and hash of that entry, is attached to platforms and index.
+12. The immutable tag, then the floating tag.
+13. Gates are told to look now.
 
-Before 9 nothing that a consumer accepts has changed but evidence. A run that was cut anywhere is
+Before 11 nothing that a consumer accepts has changed but evidence. A run that was cut anywhere is
 completed by the next one: what is there is not written again, and a decision is not told twice.
 """
 
@@ -41,6 +44,7 @@ from builder.signing.verify import Verification
 from registry.approvals.procedure import Matter, demand, matter_of, place_of
 from registry.audit.ledger import Action, Entry, Fact
 from registry.promotion.callback import change
+from registry.promotion.changelog import news_of, signed_news
 from registry.promotion.channels import SERVED, back, move
 from registry.promotion.closure import Brought, Closure, Copied, copy
 from registry.promotion.office import (
@@ -109,31 +113,31 @@ def promote(
     # 4. its immutable tag
     _refuse_taken(office, subject, state)
     # 5. its approvals
-    matter = matter_of(office, subject, found, state.history)
-    if action is not Action.ROLLBACK:
+    matter, going_back = matter_of(office, subject, found, state.history), action is Action.ROLLBACK
+    if not going_back:
         demand(office, matter, state.history)
     if waits:
         change(office, reference.with_digest(digest), Channel.CANDIDATE, why.strip() or "approved")
         state = state_of(office, subject, *known)
     # 6. copy
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
-        signing = pool.map(lambda one: _sign_name(office, subject.repo, one), source.subjects)
-        copied = Copied() if at_home else copy(source, subject.repo, office.work)
-        written = copied.manifests + sum(signing)
+    copied, signed = _bring(office, source, subject.repo)
     # 7. the consumer's eyes
     home = office.client.reference(subject.repo, digest=digest)
     arrived = Closure.read(office.client, subject.repo, digest, Brought(source.blobs, copied.placed))
-    verified(office, home, arrived)
-    # 8. the ledger
+    there = verified(office, home, arrived)
+    # 8. what is new
     previous = points_to(office, subject.repo, subject.tag)
+    news = None if going_back else news_of(office, matter, state, there, arrived, previous)
+    # 9. the ledger
     entry, is_new = decide(office, state, _fact(office, matter, state, found, previous, why, action))
-    # 9. the record
-    told = publish_record(office, subject.repo, subject, record_of(subject, entry), arrived)
-    # 10. the tags, the floating one last
+    # 10. the change record, 11. the channel record
+    extra, record = signed_news(office, subject, news, entry, arrived), record_of(subject, entry)
+    told = publish_record(office, subject.repo, subject, record, arrived, extra)
+    # 12. the tags, the floating one last
     tags = (subject.immutable_tag, subject.tag)
-    moved = [move_tag(office, subject.repo, tag, digest, arrived) for tag in tags]
-    changed = bool(written) or is_new or told or any(moved)
-    # 11. the gates
+    moved = sum(move_tag(office, subject.repo, tag, digest, arrived) for tag in tags)
+    changed = bool(copied.manifests or signed or is_new or told or moved)
+    # 13. the gates
     if changed:
         tell_gates(office, state, (subject.repo,))
     return Promotion(home, subject.ref, tags, previous, entry, changed)
@@ -198,6 +202,14 @@ def _refuse_taken(office: Office, subject: Subject, state: State) -> None:
             hint="the same input gave another digest: find out why; the tag is never given again",
             reference="immutable-tag",
         )
+
+
+def _bring(office: Office, source: Closure, repo: str) -> tuple[Copied, int]:
+    """6. the closure in the consumers' repository, and how many signatures for its name there are news."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
+        signing = pool.map(lambda one: _sign_name(office, repo, one), source.subjects)
+        copied = Copied() if source.repo == repo else copy(source, repo, office.work)
+        return copied, sum(signing)
 
 
 def _sign_name(office: Office, repo: str, digest: Digest) -> bool:

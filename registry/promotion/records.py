@@ -5,6 +5,8 @@ They make the state of a digest readable from the registry alone. Raises as its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from builder.model.channel import ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
@@ -52,7 +54,7 @@ def put_record(
     """
     item = signed_record(record, subject, key)
     put_content(client, repo, item)
-    attach(client, repo, item, subject.digest)
+    attach(client, repo, [item], subject.digest)
 
 
 def put_content(
@@ -66,12 +68,17 @@ def put_content(
 
 
 def attach(
-    client: RegistryClient, repo: str, item: SignedManifest, subject: Digest, known: Registry | None = None
+    client: RegistryClient,
+    repo: str,
+    items: Sequence[SignedManifest],
+    subject: Digest,
+    known: Registry | None = None,
 ) -> None:
-    """Let a record that was uploaded be seen; `known` tells what was listed just before."""
-    if not client.put_referrer(repo, item.manifest, item.media_type):
+    """Let records that were uploaded be seen, in their order; `known` tells what was listed just before."""
+    unlisted = [listing(i) for i in items if not client.put_referrer(repo, i.manifest, i.media_type)]
+    if unlisted:
         listed = known.referrers(repo, subject) if known else None
-        client.put_referrers_fallback(repo, subject, [listing(item)], replace_same_kind=True, listed=listed)
+        client.put_referrers_fallback(repo, subject, unlisted, replace_same_kind=True, listed=listed)
 
 
 def listing(item: SignedManifest) -> Descriptor:

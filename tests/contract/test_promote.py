@@ -27,6 +27,7 @@ from builder.store import StateBusy
 from registry import changes
 from registry.audit.ledger import Action, LedgerBroken
 from registry.promotion.callback import change
+from registry.promotion.changelog import read_change
 from registry.promotion.channels import IllegalMove
 from registry.promotion.closure import Closure
 from registry.promotion.office import deciding
@@ -349,6 +350,8 @@ def test_cut_at_any_write_nothing_unapproved_is_visible_and_the_next_run_complet
         assert accepted(house, new)
         assert visible(sim)["3.13"] == visible(sim)[new.image.immutable_tag] == new.image.digest
         assert len(house.ledger.entries()) == 2, "a decision is told once"
+        told = read_change(house.client, house.at(REPO, digest=new.image.digest), house.trust)
+        assert told is not None and told.previous == old.image.digest
 
 
 def moments(total: int) -> list[int]:

@@ -85,6 +85,14 @@ def test_the_commands_from_promotion_to_audit(town: Town) -> None:
     done = town.json("promote", f"python@{new}")
     assert (done["digest"], done["previous"], done["changed"]) == (new, old, True)
     assert town.sim.tags[REPO]["3.13"] == new
+    told = town.json("changes", "python:3.13")
+    assert [(r["digest"], r["previous"], r["why"]) for r in told] == [
+        (new, old, ""),
+        (old, None, "smoke tests"),
+    ]
+    assert [r["digest"] for r in town.json("changes", "python", "--since", old)] == [new]
+    assert f"`{old}` → `{new}`" in town.run("changes", "python", "--markdown").stdout
+    assert town.json("verify", f"{town.sim.address}/python:3.13")["previous"] == old
     assert town.json("rollback", "python:3.13", "--why", "slow")["digest"] == old
     assert town.sim.tags[REPO]["3.13"] == old
 

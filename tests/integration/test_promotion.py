@@ -100,11 +100,12 @@ def test_cosign_verifies_signature_and_verdict_at_the_destination(
             assert done.returncode == 0, done.log
 
 
-def test_cosign_3_verifies_the_channel_record(house: House, promoted: World) -> None:
+def test_cosign_3_verifies_the_channel_record_and_the_change_record(house: House, promoted: World) -> None:
     verdict = house.folder / "keys" / "verdict.pub"
-    argv: list[str | Path] = [cosign(3), "verify-attestation", "--key", verdict, "--type", p.CHANNEL_TYPE]
-    done = run(house, [*argv, OFFLINE, str(house.at(REPO, digest=promoted.image.digest))])
-    assert done.returncode == 0, done.log
+    for kind in (p.CHANNEL_TYPE, p.CHANGE_TYPE):
+        argv: list[str | Path] = [cosign(3), "verify-attestation", "--key", verdict, "--type", kind]
+        done = run(house, [*argv, OFFLINE, str(house.at(REPO, digest=promoted.image.digest))])
+        assert done.returncode == 0, done.log
 
 
 def test_skopeo_verifies_the_promoted_name_and_no_other(house: House, promoted: World) -> None:

@@ -15,7 +15,15 @@ from builder.model.image import Descriptor
 from builder.model.platform import Platform
 from builder.model.release import SignedImage
 from builder.model.verdict import RuleResult
-from builder.signing.predicates import CHANNEL_TYPE, ROLE_OF, SIGNATURE_TYPE, VERDICT_TYPE, VEX_TYPE
+from builder.signing.predicates import (
+    CHANGE_TYPE,
+    CHANNEL_TYPE,
+    DECIDED_TYPES,
+    ROLE_OF,
+    SIGNATURE_TYPE,
+    VERDICT_TYPE,
+    VEX_TYPE,
+)
 from builder.signing.statements import parse_envelope, parse_statement
 from builder.stages.sign import sign
 from tests.support.evidence import World, approval, provenance_of, world
@@ -24,7 +32,7 @@ from tests.support.images import AMD64
 BOTH = (AMD64, Platform("linux", "arm64"))
 
 # A promotion adds the channel later.
-WRITTEN = {t: role for t, role in ROLE_OF.items() if t not in (CHANNEL_TYPE, VEX_TYPE)}
+WRITTEN = {t: role for t, role in ROLE_OF.items() if t not in (*DECIDED_TYPES, VEX_TYPE)}
 
 
 def _bundles(signed: SignedImage, subject: Descriptor, world: World) -> dict[str, str]:
@@ -67,7 +75,12 @@ def test_an_index_of_several_platforms_carries_what_speaks_of_the_whole(tmp_path
 
 
 def test_the_verdict_key_signs_only_decisions() -> None:
-    assert [t for t, role in ROLE_OF.items() if role == "verdict"] == [VERDICT_TYPE, CHANNEL_TYPE, VEX_TYPE]
+    assert [t for t, role in ROLE_OF.items() if role == "verdict"] == [
+        VERDICT_TYPE,
+        CHANNEL_TYPE,
+        CHANGE_TYPE,
+        VEX_TYPE,
+    ]
 
 
 def test_the_same_input_gives_the_same_manifests(tmp_path: Path) -> None:
