@@ -49,6 +49,7 @@ from registry.audit.ledger import Entry, Ledger
 PLAN = "change.json"
 ROTATABLE = (BUILDER, VERDICT, APPROVER)
 _ID_MIN = 8  # characters of an id that name a key
+VALID_DAYS = 365  # of a trust file that nobody gave another end
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -178,9 +179,32 @@ class Keeper:
         found = load_content(self.folder, self.memory)
         if found is not None:
             return found
-        content = replace(self.content(), version=1)
+        content = replace(self.content(), version=1, expires=self._end(None))
         write_atomically(self.folder / FILE, trustfile.encode(content, self._open(ROOT)))
         return content
+
+    def renew(self, days: int, why: str) -> tuple[TrustContent, Entry]:
+        """Let the trust file hold for so many days from now on; a next version, told in the ledger.
+
+        What was cut before the file was written is done by the next run. Raises as `rotate` does.
+        """
+        self._completed()
+        old, at = self.content(), self._time()
+        new = replace(old, version=old.version + 1, expires=at + dt.timedelta(days=days))
+        data = trustfile.encode(new, self._open(ROOT))
+        root = Digest(f"sha256:{load_public(self.folder, ROOT).id}")
+        before = {"expires": f"{old.expires:{_TIME}}"} if old.expires else {}
+        after = {"trust": str(new.version), "expires": f"{new.expires:{_TIME}}"}
+        fact = Fact(self.who, Action.RENEW_TRUST, f"keys/root:{root.hex[:12]}", root, before, after, why)
+        book = Ledger(self.ledger, Trust.load(self.folder, self.memory))
+        entry = book.append(fact, self._open(VERDICT), at)
+        write_atomically(self.folder / FILE, data)
+        return new, entry
+
+    def _end(self, before: dt.datetime | None) -> dt.datetime:
+        """The end of the next file: that of the one before while it lies ahead."""
+        at = self._time()
+        return before if before and before > at else at + dt.timedelta(days=VALID_DAYS)
 
     def _begin(self, plan: Plan) -> Changed:
         # 3. the plan
@@ -200,7 +224,8 @@ class Keeper:
         # 4. the trust file
         content = self.content()
         if not _is_done(content, plan):
-            content = TrustContent(content.version + 1, _changed(content.keys, plan, new))
+            keys, end = _changed(content.keys, plan, new), self._end(content.expires)
+            content = TrustContent(content.version + 1, keys, end)
             write_atomically(self.folder / FILE, trustfile.encode(content, self._open(ROOT)))
         # 5. the key files
         for ending in (".key", ".pub"):

@@ -1,4 +1,4 @@
-"""Commands about signing keys: keys list, rotate, revoke, export."""
+"""Commands about signing keys: keys list, rotate, revoke, renew, export."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _OVERLAP_HOURS = 24
 _OVERLAP_HOURS_MAX = 24 * 365
+_DAYS_MAX = 3653
 
 TrustFolder = Annotated[
     Path | None,
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_keys)
     group.command("rotate")(rotate)
     group.command("revoke")(revoke)
+    group.command("renew")(renew)
     group.command("export")(export)
     app.add_typer(group, name="keys")
 
@@ -56,7 +58,14 @@ def list_keys(trust: TrustFolder = None, as_json: AsJson = False) -> None:
     content, pending = keeper.content(), keeper.pending()
     if as_json:
         keys = [_as_dict(k, settings.now) for k in content.keys]
-        emit_json({"version": content.version, "keys": keys, "pending": pending.what if pending else None})
+        emit_json(
+            {
+                "version": content.version,
+                "expires": _iso(content.expires),
+                "keys": keys,
+                "pending": pending.what if pending else None,
+            }
+        )
         return
     rows = [
         [k.id[:16], k.role, _day(k.not_before, "always"), _day(k.not_after, "open"), _state(k, settings.now)]
@@ -66,6 +75,8 @@ def list_keys(trust: TrustFolder = None, as_json: AsJson = False) -> None:
         f"Trust file, version {content.version}" if content.version else "Keys (there is no trust file yet)"
     )
     table(title, ("key", "role", "from", "until", "state"), rows)
+    if content.version:
+        emit(_end(content.expires, settings.now))
     if pending is not None:
         emit(
             f"a change of the {pending.role} key was cut: `goldsmith keys rotate {pending.role}` completes it"
@@ -109,6 +120,26 @@ def revoke(
     with _keeper("revoke") as keeper:
         done = keeper.revoke(key, moment, why, _pem(public))
     _tell(done, as_json)
+
+
+def renew(
+    days: Annotated[int, typer.Option(min=1, max=_DAYS_MAX, help="For how long the trust file holds.")] = 365,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the ledger.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give the trust file a new end: who is kept from newer ones believes an old one no longer."""
+    from builder.report import emit, emit_json
+
+    with _keeper("renew") as keeper:
+        content, entry = keeper.renew(days, why)
+    if as_json:
+        told = {"version": content.version, "expires": _iso(content.expires), "entry": entry.as_dict()}
+        return emit_json(told)
+    emit(
+        f"trust file version {content.version} holds until {_day(content.expires, '')}, "
+        f"ledger entry {entry.sequence}\n"
+        "`goldsmith keys export --to DIR` writes it for those who verify; gates here have it already"
+    )
 
 
 def export(
@@ -245,6 +276,20 @@ def _state(key: TrustedKey, now: dt.datetime) -> str:
     if key.not_after is not None:
         return "retired" if key.not_after < now else "ending"
     return "valid"
+
+
+def _end(expires: dt.datetime | None, now: dt.datetime) -> str:
+    """What is to be said of the end of the trust file."""
+    if expires is None:
+        return "it has no end: `goldsmith keys renew` gives it one, so that nobody is kept from newer ones"
+    from builder.cli.trusting import WARNING_DAYS
+
+    left = expires - now
+    if left < dt.timedelta(0):
+        return f"EXPIRED on {_day(expires, '')}: nothing is verified with it; `goldsmith keys renew`"
+    if left < dt.timedelta(days=WARNING_DAYS):
+        return f"WARNING: it expires in {left.days} days, on {_day(expires, '')}; `goldsmith keys renew`"
+    return f"it holds until {_day(expires, '')}"
 
 
 def _day(at: dt.datetime | None, otherwise: str) -> str:

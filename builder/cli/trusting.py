@@ -13,6 +13,8 @@ from builder.store import Store
 if TYPE_CHECKING:
     from builder.signing.trust import Trust
 
+WARNING_DAYS = 30  # before the end of a trust file
+_DAY = 86400  # seconds
 _RECORDS = "trust"  # records: the newest trust file by the root key that signed it
 
 
@@ -35,7 +37,16 @@ class StoreMemory:
 
 
 def trusted(store: Store, folder: Path | None = None) -> Trust:
-    """The keys of a folder, by default of the state directory. Raises UsageError, TrustRefused."""
+    """The keys of a folder, by default of the state directory; warns before the end of the trust file.
+
+    Raises UsageError, TrustRefused.
+    """
+    from builder.report import complain
+    from builder.settings import wall_clock
     from builder.signing.trust import Trust
 
-    return Trust.load(folder or store.keys, StoreMemory(store))
+    found = Trust.load(folder or store.keys, StoreMemory(store))
+    left = (found.expires.timestamp() - wall_clock()) / _DAY if found.expires else WARNING_DAYS
+    if 0 <= left < WARNING_DAYS:
+        complain(f"warning: the trust file expires in {left:.0f} days; see `goldsmith keys list`")
+    return found

@@ -57,10 +57,14 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """All keys that are believed; `version` is the trust file's, 0 where there is none."""
+    """All keys that are believed; `version` is the trust file's, 0 where there is none.
+
+    After `expires` nothing new is verified with them (`require_current`).
+    """
 
     keys: tuple[TrustedKey, ...]
     version: int = 0
+    expires: dt.datetime | None = None
 
     def __post_init__(self) -> None:
         distinct(k.key for k in self.keys)
@@ -80,7 +84,7 @@ class Trust:
         """
         content = load_content(folder, memory)
         if content is not None:
-            return cls(content.keys, content.version)
+            return cls(content.keys, content.version, content.expires)
         roles = (BUILDER, VERDICT, APPROVER) if (folder / f"{APPROVER}.pub").exists() else (BUILDER, VERDICT)
         return cls.of(*(load_public(folder, role) for role in roles))
 
@@ -135,6 +139,10 @@ class Trust:
             if one.id == use.key:
                 return one.flaw(use.at, dated=use.dated)
         return UNKNOWN
+
+    def require_current(self, now: dt.datetime) -> None:
+        """Pass while the trust file holds; raises TrustRefused after its end."""
+        trustfile.refuse_expired(self.expires, now)
 
     def require(self, signer: PublicKey, at: dt.datetime) -> None:
         """Pass when what `signer` signs at `at` will be believed; raises UsageError otherwise."""

@@ -8,6 +8,9 @@ under a payload type of its own, so that nothing else that root signed can stand
 
 `id` is the SHA-256 of the key's DER SubjectPublicKeyInfo, in hexadecimal. Times are RFC 3339 UTC
 to the second, or null; `notAfter` still holds, `revokedAt` no longer does. `version` only grows.
+Beside `keys` stands `expires`, where the file has an end: who is kept from the newest file believes
+the old one no longer than that (as in The Update Framework, section 6: timestamp). Files of before
+have none.
 """
 
 from __future__ import annotations
@@ -78,6 +81,7 @@ class TrustContent:
 
     version: int
     keys: tuple[TrustedKey, ...]
+    expires: dt.datetime | None = None
 
 
 def encode(content: TrustContent, root: RoleSigner) -> bytes:
@@ -86,6 +90,7 @@ def encode(content: TrustContent, root: RoleSigner) -> bytes:
         {
             "schema": 1,
             "version": content.version,
+            **({"expires": _text(content.expires)} if content.expires else {}),
             "keys": [
                 {
                     "id": k.id,
@@ -143,6 +148,17 @@ def refuse(what: str, context: str, reference: str = "trust-refused") -> NoRetur
     )
 
 
+def refuse_expired(expires: dt.datetime | None, now: dt.datetime) -> None:
+    """Pass while the file holds; raises TrustRefused after its end."""
+    if expires is not None and now > expires:
+        raise TrustRefused(
+            "the trust file has expired: keys may have been revoked since",
+            context=f"it held until {_text(expires)}",
+            hint="`goldsmith keys renew` where the keys are kept, `goldsmith keys export` for all others",
+            reference="trust-expired",
+        )
+
+
 def _verified(envelope: Mapping[str, Any], root: PublicKey) -> bytes:
     if set(envelope) != {"payload", "payloadType", "signatures"} or envelope["payloadType"] != PAYLOAD_TYPE:
         refuse("is malformed", "not a trust file")
@@ -158,7 +174,7 @@ def _verified(envelope: Mapping[str, Any], root: PublicKey) -> bytes:
 
 
 def _content(value: Mapping[str, Any], root: PublicKey) -> TrustContent:
-    if set(value) != {"schema", "version", "keys"} or value["schema"] != 1:
+    if set(value) - {"expires"} != {"schema", "version", "keys"} or value["schema"] != 1:
         raise ValueError(f"another form than schema 1: {str(value.get('schema'))[:20]}")
     version, listed = value["version"], value["keys"]
     if type(version) is not int or not 1 <= version <= _VERSION_MAX:
@@ -171,7 +187,10 @@ def _content(value: Mapping[str, Any], root: PublicKey) -> TrustContent:
         raise ValueError("a key stands in it twice, or under two roles")
     if missing := {BUILDER, VERDICT} - {k.role for k in keys}:
         raise ValueError(f"no key of the role {', '.join(sorted(missing))}")
-    return TrustContent(version, keys)
+    expires = _time(value["expires"]) if "expires" in value else None
+    if "expires" in value and expires is None:
+        raise ValueError("an end is a time, or is left out")
+    return TrustContent(version, keys, expires)
 
 
 def _key(value: Mapping[str, Any]) -> TrustedKey:

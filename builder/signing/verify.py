@@ -116,8 +116,10 @@ def verify(
 
     `seen` tells the newest time of a verdict that was seen on a digest before: an older one is
     refused. `held` is for those who decide on what is in quarantine: step 11 lets that pass. Raises
-    EvidenceRefused with the first flaw, RegistryError when something cannot be fetched.
+    EvidenceRefused with the first flaw, TrustRefused when the trust file has expired, RegistryError
+    when something cannot be fetched.
     """
+    trust.require_current(now)
     # 1. reference → digest → bytes
     digest = resolve(reference, registry)
     root, _, size = manifest_at(registry, reference.with_digest(digest))

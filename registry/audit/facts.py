@@ -29,6 +29,7 @@ class Action(StrEnum):
     IMPORT = "import"
     ROTATE_KEY = "rotate-key"
     REVOKE_KEY = "revoke-key"
+    RENEW_TRUST = "renew-trust"
     CHANGE_POLICY = "change-policy"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -121,3 +122,18 @@ def test_mistakes_are_usage_errors_with_a_way_out(
 ) -> None:
     assert hint in call("keys", *arguments, code=2)["hint"]
     assert not (state.keys / FILE).exists()
+
+
+def test_renew_gives_the_trust_file_an_end(
+    state: Store, call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("keys", "list")["expires"] is None
+    done = call("keys", "renew", "--days", "7", "--why", "first")
+    assert (done["version"], done["entry"]["what"]) == (1, "renew-trust")
+    assert call("keys", "list")["expires"] == done["expires"]
+    assert run(["keys", "list"]) == 0
+    said = capsys.readouterr()
+    assert re.search("WARNING: it expires in [67] days", said.out)
+    assert run(["audit"]) == 0
+    assert re.search("warning: the trust file expires in [67] days", capsys.readouterr().err)
+    assert call("audit", "verify")["entries"] == 1

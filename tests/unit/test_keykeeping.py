@@ -249,3 +249,18 @@ def _killing(real: Callable[..., object], left: list[int]) -> Callable[..., obje
         return real(*arguments, **options)
 
     return call
+
+
+def test_a_trust_file_is_renewed_and_its_end_outlives_rotations(here: Path) -> None:
+    keeper(here).rotate("builder", HOUR, "one")
+    assert Trust.load(here / "keys").expires == NOW + dt.timedelta(days=keykeeping.VALID_DAYS)
+    content, entry = keeper(here).renew(30, "a short leash")
+    assert content.expires == Trust.load(here / "keys").expires == NOW + dt.timedelta(days=30)
+    assert (entry.fact.what, entry.fact.why) == (Action.RENEW_TRUST, "a short leash")
+    assert entry.fact.after == {"trust": "2", "expires": "2026-03-31T12:00:00Z"}
+    keeper(here).rotate("verdict", HOUR, "two")
+    assert Trust.load(here / "keys").expires == content.expires
+    late = NOW + dt.timedelta(days=31)
+    keeper(here, late).rotate("builder", HOUR, "after its end")
+    assert Trust.load(here / "keys").expires == late + dt.timedelta(days=keykeeping.VALID_DAYS)
+    assert ledger(here).verify().entries == 5

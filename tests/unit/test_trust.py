@@ -244,3 +244,21 @@ def test_who_knows_no_periods_is_given_all_keys_but_the_revoked_ones(content: Tr
     trust = Trust(content.keys, content.version)
     assert trust.believed("builder") == (new.key, old.key)
     assert trust.believed("verdict") == (verdict.key,) and gone.key not in trust.believed("verdict")
+
+
+def test_a_file_with_an_end_is_believed_until_then(content: TrustContent, root: RoleSigner) -> None:
+    ends = replace(content, expires=NOW)
+    read = decode(encode(ends, root), root.public)
+    assert read == ends
+    trust = Trust(read.keys, read.version, read.expires)
+    trust.require_current(NOW)
+    with pytest.raises(TrustRefused) as refused:
+        trust.require_current(NOW + dt.timedelta(seconds=1))
+    assert refused.value.reference == "trust-expired" and "goldsmith keys renew" in refused.value.hint
+
+
+def test_a_file_of_before_has_no_end(content: TrustContent, root: RoleSigner) -> None:
+    data = encode(content, root)
+    assert b"expires" not in base64.b64decode(json.loads(data)["payload"])
+    assert decode(data, root.public).expires is None
+    Trust(content.keys, content.version).require_current(NOW + 9999 * DAY)

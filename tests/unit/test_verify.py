@@ -25,6 +25,7 @@ from builder.signing.cosign_formats import bundle_referrer, signature_manifest
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.statements import simple_signing
 from builder.signing.trust import Trust
+from builder.signing.trustfile import TrustRefused
 from builder.signing.verify import published_verdict, verify
 from tests.support.evidence import DATABASE, World, approval, evidence, new_keys, world
 from tests.support.forge import Change, Draft, Item, draft
@@ -363,6 +364,14 @@ def test_a_key_that_was_replaced_is_no_longer_trusted(good: World, tmp_path: Pat
 
 
 # ------------------------------------------------------------------ replay
+
+
+def test_with_an_expired_trust_file_nothing_is_verified(good: World) -> None:
+    registry = _published(good)
+    verify(TAG, registry, replace(good.trust, expires=NOW), NOW)
+    with pytest.raises(TrustRefused) as refused:
+        verify(TAG, registry, replace(good.trust, expires=NOW - dt.timedelta(seconds=1)), NOW)
+    assert refused.value.reference == "trust-expired"
 
 
 @pytest.mark.parametrize("stale", FORMS)
