@@ -17,10 +17,11 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache, cached_property, partial
 
 from builder.model.evidence import Severity
 from builder.policy.schema import Deadlines
-from registry.clock.sightings import Rating, Sighting, Spot
+from registry.clock.sightings import Package, Rating, Sighting
 
 
 class State(StrEnum):
@@ -40,7 +41,7 @@ OPEN = frozenset({State.RUNNING, State.NO_FIX, State.WAIVED})
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """An image of a stream: when its first verdict was, and what was found in it.
+    """An image of a stream: when its first verdict was, and its packages in which something was seen.
 
     `current`: a tag of the stream points to it.
     """
@@ -48,7 +49,7 @@ class Build:
     digest: str
     published: dt.datetime
     current: bool
-    spots: frozenset[Spot]
+    packages: frozenset[Package]
     waivers: frozenset[str] = frozenset()
 
 
@@ -78,10 +79,19 @@ class Stream:
     stable: tuple[Move, ...] = ()
     taken: tuple[Taken, ...] = ()
 
-    @property
+    @cached_property
     def by_digest(self) -> dict[str, Build]:
         """The images by their digests."""
         return {b.digest: b for b in self.builds}
+
+    @cached_property
+    def having(self) -> dict[Package, frozenset[str]]:
+        """Which images have a package."""
+        found: dict[Package, list[str]] = {}
+        for build in self.builds:
+            for package in build.packages:
+                found.setdefault(package, []).append(build.digest)
+        return {package: frozenset(digests) for package, digests in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,36 +143,47 @@ WaivedUntil = Callable[[str, Build, Sighting], dt.datetime | None]
 
 def remediations(
     stream: Stream,
-    sightings: Mapping[Spot, Sighting],
+    sightings: Mapping[Package, Sequence[Sighting]],
     deadlines: Deadlines,
     waived: WaivedUntil,
     now: dt.datetime,
 ) -> tuple[Remediation, ...]:
-    """Every finding that is or was in an image of the stream."""
-    found: dict[tuple[str, str], dict[str, list[Sighting]]] = {}
-    for build in stream.builds:
-        for spot in build.spots:
-            if (sighting := sightings.get(spot)) is not None:
-                by_digest = found.setdefault((spot.vulnerability, spot.package), {})
-                by_digest.setdefault(build.digest, []).append(sighting)
-    one = (_one(stream, histories, deadlines, waived, now) for _, histories in sorted(found.items()))
-    return tuple(r for r in one if r is not None)
+    """Every finding that is or was in an image of the stream, by what was seen in each package."""
+    found: dict[tuple[str, str], list[_Seen]] = {}
+    for package, digests in stream.having.items():
+        for sighting in sightings.get(package, ()):
+            spot = sighting.spot
+            found.setdefault((spot.vulnerability, spot.package), []).append((sighting, digests))
+    line = _Line(stream)
+    return tuple(_one(line, seen, deadlines, waived, now) for _, seen in sorted(found.items()))
+
+
+_Seen = tuple[Sighting, frozenset[str]]  # and the images that have that version of the package
+
+
+class _Line:
+    """A stream with what follows from a set of affected images: many findings have the same."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.newest = cache(partial(_newest, stream))
+        self.mended = cache(partial(_mended, stream))
+        self.adoption = cache(partial(_adoption, stream))
+        self.first = cache(partial(_first, stream))
 
 
 def _one(
-    stream: Stream,
-    histories: Mapping[str, list[Sighting]],
-    deadlines: Deadlines,
-    waived: WaivedUntil,
-    now: dt.datetime,
-) -> Remediation | None:
-    affected = frozenset(d for d, s in histories.items() if any(one.retracted is None for one in s))
-    builds = stream.by_digest
-    newest = max((builds[d] for d in affected or histories), key=lambda b: (b.published, b.digest))
-    said = max(histories[newest.digest], key=lambda s: (s.retracted is None, s.last_at))
+    line: _Line, seen_in: Sequence[_Seen], deadlines: Deadlines, waived: WaivedUntil, now: dt.datetime
+) -> Remediation:
+    stream, builds = line.stream, line.stream.by_digest
+    affected = frozenset[str]().union(*(d for s, d in seen_in if s.retracted is None))
+    concerned = affected or frozenset[str]().union(*(d for _, d in seen_in))
+    newest = line.newest(concerned)
+    there = [s for s, digests in seen_in if newest.digest in digests]
+    said = max(there, key=lambda s: (s.retracted is None, s.last_at))
     told = _Told(now)
-    first = min(b.published for d, b in builds.items() if d in histories)
-    seen = told.at("seen", max(min(s.seen for one in histories.values() for s in one), first))
+    first = line.first(frozenset[str]().union(*(d for _, d in seen_in)))
+    seen = told.at("seen", max(min(s.seen for s, _ in seen_in), first))
     if said.fix is not None and said.fix < said.seen:
         told.doubts.append("the fix was known before the finding")
     fix = told.at("fix", max(said.fix, seen)) if said.fix else None
@@ -180,13 +201,13 @@ def _one(
     if not affected:
         at = told.at("retracted", said.retracted or now)
         return replace(base, state=State.RETRACTED, retracted=at, doubts=tuple(told.doubts))
-    rebuilt, promoted = _mended(stream, affected)
+    rebuilt, promoted = line.mended(affected)
     measured = promoted is not None and fix is not None and promoted.at > fix
     if promoted is not None and promoted.at < builds[promoted.digest].published:
         told.doubts.append("it was promoted before it was there")
     rebuilt_at = told.at("rebuilt", rebuilt.published) if rebuilt else None
     promoted_at = told.at("promoted", promoted.at) if promoted else None
-    takers, moved = _adoption(stream, affected, builds)
+    takers, moved = line.adoption(affected)
     until = waived(stream.ref, newest, said)
     state = State.RUNNING
     if promoted_at is not None:
@@ -225,6 +246,14 @@ class _Told:
         return self._last
 
 
+def _newest(stream: Stream, digests: frozenset[str]) -> Build:
+    return max((stream.by_digest[d] for d in digests), key=lambda b: (b.published, b.digest))
+
+
+def _first(stream: Stream, digests: frozenset[str]) -> dt.datetime:
+    return min(stream.by_digest[d].published for d in digests)
+
+
 def _mended(stream: Stream, affected: frozenset[str]) -> tuple[Build | None, Move | None]:
     """The first image without it after the last with it: built, and stable. What is unknown has it."""
     builds = stream.by_digest
@@ -243,10 +272,9 @@ def _mended(stream: Stream, affected: frozenset[str]) -> tuple[Build | None, Mov
     return min(after, key=lambda b: (b.published, b.digest), default=None), promoted
 
 
-def _adoption(
-    stream: Stream, affected: frozenset[str], builds: Mapping[str, Build]
-) -> tuple[frozenset[str], dict[str, dt.datetime]]:
+def _adoption(stream: Stream, affected: frozenset[str]) -> tuple[frozenset[str], dict[str, dt.datetime]]:
     """Who took an affected image, and who of them took one without it afterwards, and when."""
+    builds = stream.by_digest
     last: dict[str, dt.datetime] = {}
     for one in stream.taken:
         if one.digest in affected:

@@ -30,7 +30,7 @@ from registry.clock.remediation import (
     order,
     remediations,
 )
-from registry.clock.sightings import Sighting, Spot, learn, news
+from registry.clock.sightings import Package, Sighting, learn, news
 from registry.inventory.kept import Look
 
 SHOWN_DAYS = 30  # for how long a remediation is shown after its end
@@ -94,11 +94,14 @@ def clock_of(
     found = read_index(index, now, rules.exploited.__contains__, asked)
     decided = tuple(entries)
     _remember(journal, memory, found, first_verdicts(decided), now)
-    sightings = {spot: s for spot, s in memory.sightings.items() if _recent(s, now)}
+    sightings: dict[Package, list[Sighting]] = {}
+    for one in memory.sightings.values():
+        if _recent(one, now):
+            sightings.setdefault(one.spot.where, []).append(one)
     everything: list[Remediation] = []
     for stream in _streams(found, memory, sightings, stable_images(decided), looks):
         everything += remediations(stream, sightings, rules.policy.data.deadlines, _waived(rules, now), now)
-    lines = [line for one in everything for line in ended_lines(one, memory)]
+    lines = [line for end in everything for line in ended_lines(end, memory)]
     journal.append(lines)
     for line in lines:
         memory.take(line)
@@ -141,14 +144,11 @@ def _recent(sighting: Sighting, now: dt.datetime) -> bool:
 def _streams(
     found: Indexed,
     memory: Memory,
-    sightings: Mapping[Spot, Sighting],
+    sightings: Mapping[Package, object],
     promoted: Mapping[str, tuple[Move, ...]],
     looks: Iterable[Look],
 ) -> Iterable[Stream]:
-    by_package: dict[tuple[str, str, str], list[Spot]] = {}
-    for spot in sightings:
-        by_package.setdefault((spot.release, spot.package, spot.version), []).append(spot)
-    spots = {n: by_package[p] for n, p in found.packages.items() if p in by_package}
+    seen_in = {n: package for n, package in found.packages.items() if package in sightings}
     # An index of one platform is pulled by either digest.
     image_of = {
         str(d): str(i.digest) for i in found.images for d in (i.digest, *(p.digest for p in i.platforms))
@@ -166,7 +166,7 @@ def _streams(
                 str(image.digest),
                 memory.images[image.digest],
                 image.current,
-                frozenset(spot for n in numbers & spots.keys() for spot in spots[n]),
+                frozenset(seen_in[n] for n in numbers if n in seen_in),
                 image.waivers,
             )
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from builder.model.evidence import Severity
 
+Package = tuple[str, str, str]  # release, name, version
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Spot:
@@ -21,6 +23,11 @@ class Spot:
     package: str
     version: str
     vulnerability: str
+
+    @property
+    def where(self) -> Package:
+        """The package."""
+        return self.release, self.package, self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ def learn(known: Sighting | None, said: Said) -> Sighting:
 def news(
     known: Mapping[Spot, Sighting],
     said: Iterable[Said],
-    compared: Mapping[tuple[str, str, str], str],
+    compared: Mapping[Package, str],
     now: dt.datetime,
 ) -> tuple[Said, ...]:
     """What has to be remembered of today's findings: what is new or other than before.
@@ -109,7 +116,7 @@ def news(
             # It cannot be older than what was remembered before, however early the scan was.
             out.append(replace(one, at=max(one.at, before.last_at)))
     for spot, before in sorted(known.items()):
-        database = compared.get((spot.release, spot.package, spot.version), "")
+        database = compared.get(spot.where, "")
         if spot not in found and not before.retracted and database > before.database:
             out.append(Said(spot, now, database, retracted=True))
     return tuple(out)

@@ -51,13 +51,13 @@ def history(*words: Said) -> Sighting:
 
 
 def build(name: str, published: dt.datetime, *, has: bool = False, current: bool = False) -> Build:
-    return Build(name, published, current, frozenset({OLD} if has else ()))
+    return Build(name, published, current, frozenset({OLD.where} if has else ()))
 
 
 def look(
     stream: Stream, sighting: Sighting, now: dt.datetime, waived: dt.datetime | None = None
 ) -> Remediation:
-    (found,) = remediations(stream, {OLD: sighting}, DEADLINES, lambda *_: waived, now)
+    (found,) = remediations(stream, {OLD.where: [sighting]}, DEADLINES, lambda *_: waived, now)
     return found
 
 
