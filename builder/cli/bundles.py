@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _DENIED = 4
 _JOURNAL = "imports.jsonl"
 _SEEN = "seen"
+_LINE_MAX = 16 << 10  # bytes
 
 
 def register(app: typer.Typer) -> None:
@@ -78,7 +79,7 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
     from builder.cli.trusting import trusted
     from builder.cli.wiring import client_of
     from builder.model.digest import Digest
-    from builder.report import Silent, for_people
+    from builder.report import Silent, complain, for_people
     from builder.settings import Settings
     from builder.store import Store
     from registry.access.roles import Permission
@@ -111,6 +112,10 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
     for one in arrived:
         _note(store, settings.now, who.name, str(path), one)
     _tell_arrivals(arrived, as_json)
+    if not as_json:
+        complain(
+            f"recorded in {store.run / _JOURNAL}, unsigned: what comes in a bundle has no ledger entry here"
+        )
     return _DENIED if any(a.refused for a in arrived) else 0
 
 
@@ -139,13 +144,16 @@ def _note(store: Store, now: dt.datetime, who: str, source: str, one: Arrival) -
 
 
 def _write(store: Store, line: dict[str, Any]) -> None:
-    from builder.model.digest import canonical_json
+    from builder.model.digest import Digest, canonical_json
     from builder.signing.predicates import timestamp
     from registry.audit.redaction import redact
 
     told = {k: redact(v) if k in ("as", "source", "message") else v for k, v in line.items()}
-    with contextlib.suppress(OSError), open(store.run / _JOURNAL, "ab") as out:
-        out.write(canonical_json({**told, "at": timestamp(line["at"])}) + b"\n")
+    with contextlib.suppress(OSError), open(store.run / _JOURNAL, "a+b") as out:
+        # Unsigned, but each line names the one before: what is changed or taken out later shows.
+        out.seek(max(out.seek(0, 2) - _LINE_MAX, 0))
+        before = Digest.of((out.read().splitlines() or [b""])[-1])
+        out.write(canonical_json({**told, "at": timestamp(line["at"]), "previous": before}) + b"\n")
 
 
 def _reference(text: str, settings: Settings) -> Reference:
