@@ -40,7 +40,7 @@ class DirectEngine:
         """
         rootfs = work / "rootfs.tar"
         with open(rootfs, "wb") as out:
-            writer = _Writer(out)
+            writer = _Writer(out, context.without)
             for package in context.lock.packages:
                 writer.package(package, pool.path(package))
             for entry in context.entries:
@@ -62,8 +62,8 @@ class DirectEngine:
 
 
 class _Writer:
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
+    def __init__(self, out: BinaryIO, without: tuple[str, ...]) -> None:
+        self._out, self._without = out, without
         self._directories: set[str] = set()
 
     def package(self, package: LockedPackage, path: Path) -> None:
@@ -71,7 +71,7 @@ class _Writer:
         for entry, content in read_data(path):
             if content is not None and entry.path.startswith(assembly.CERTIFICATES + "/"):
                 certificates[entry.path] = content.read()
-            elif not assembly.is_dropped(entry.path):
+            elif not assembly.is_dropped(entry.path, self._without):
                 self._copy(package, entry, content)
         control = read_control(path)
         status = f"{assembly.STATUS_DIRECTORY}/{package.name}"

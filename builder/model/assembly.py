@@ -7,18 +7,37 @@ No maintainer script ever runs. What the few needed ones would have made is made
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-ASSEMBLY_VERSION = 1
+ASSEMBLY_VERSION = 2
 
-# Documentation, translations and lint data: nothing a program needs at run time.
+# Documentation, translations and lint data, and what starts, rotates or completes on a whole
+# machine: nothing a program needs at run time.
 DROPPED_TREES = (
+    "etc/cron.d",
+    "etc/cron.daily",
+    "etc/cron.monthly",
+    "etc/cron.weekly",
+    "etc/init.d",
+    "etc/logrotate.d",
+    "etc/ufw",
+    "usr/lib/systemd/system",
+    "usr/lib/systemd/user",
+    "usr/lib/tmpfiles.d",
+    "usr/share/applications",
+    "usr/share/apport",
+    "usr/share/bash-completion",
     "usr/share/bug",
     "usr/share/doc-base",
+    "usr/share/gdb",
+    "usr/share/icons",
     "usr/share/info",
     "usr/share/lintian",
     "usr/share/locale",
     "usr/share/man",
+    "usr/share/pixmaps",
+    "usr/share/vim",
+    "usr/share/zsh",
 )
 # Tools and hooks of maintainer scripts, which never run.
 DROPPED_PATHS = (
@@ -46,13 +65,21 @@ STATUS_LINE = "Status: install ok installed"
 USR_ALIASES = ("bin", "lib", "lib64", "sbin")
 
 
-def is_dropped(path: str) -> bool:
-    """Whether a file of a package at `path` (without a leading `/`) is left out."""
-    if any(path == tree or path.startswith(tree + "/") for tree in (*DROPPED_TREES, *DROPPED_PATHS)):
+def is_dropped(path: str, without: Sequence[str] = ()) -> bool:
+    """Whether a file of a package at `path` (without a leading `/`) is left out.
+
+    `without` is what the definition leaves out beyond the rules for all images.
+    """
+    if any(is_below(path, tree) for tree in (*DROPPED_TREES, *DROPPED_PATHS, *without)):
         return True
     if path.startswith(CERTIFICATES + "/") or path == CERTIFICATES:
         return True
     return path.startswith(DOC_TREE + "/") and posixpath.basename(path) != DOC_KEPT
+
+
+def is_below(path: str, tree: str) -> bool:
+    """Whether `path` is `tree` or lies in it."""
+    return path == tree or path.startswith(tree + "/")
 
 
 def mode_of(path: str, mode: int) -> int:

@@ -17,7 +17,8 @@ from builder.model.waiver import Waiver, WaiversDefinition
 class Catalogue:
     """Definitions and checks by image name; their cross references are known to be sound.
 
-    `builder` is the root file system in which the Docker engine assembles images.
+    `builder` is the root file system in which the Docker engine assembles images; `files` holds
+    the contents that definitions put into images, by image and path in its folder.
     """
 
     root: Path
@@ -25,6 +26,7 @@ class Catalogue:
     checks: Mapping[str, ChecksDefinition]
     builder: BuilderDefinition | None = None
     waivers: Mapping[str, WaiversDefinition] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     def targets(self) -> tuple[Target, ...]:
         """Every image to build, parents before children, otherwise by name."""
@@ -74,7 +76,14 @@ class Catalogue:
         return self.root / "images" / name
 
     def _target(self, name: str, stream: str, variant: str) -> Target:
-        target = Target(self.definitions[name], self.checks[name], self.directory(name), stream, variant)
+        target = Target(
+            self.definitions[name],
+            self.checks[name],
+            self.directory(name),
+            stream,
+            variant,
+            files=self.files.get(name, {}),
+        )
         return replace(target, waivers=self._waivers(target)) if self.waivers else target
 
     def _waivers(self, target: Target) -> tuple[Waiver, ...]:

@@ -75,6 +75,25 @@ def is_name(text: str) -> bool:
     return len(text) <= _NAME_MAX and re.fullmatch(_NAME, text) is not None
 
 
+class FileStep(Strict):
+    """A file that lies beside image.yaml and is put into the image, owned by root."""
+
+    source: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")] = (
+        Field(description="Its path inside the image's folder.")
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="What it has to be: `sha256sum` prints it."
+    )
+    mode: Literal["0644", "0755"] = "0644"
+
+
+class DirectoryStep(Strict):
+    """A directory that no package brings."""
+
+    owner: Literal["root", "nonroot"] = "root"
+    mode: Literal["0755", "0750", "0700"] = "0755"
+
+
 class VariantPackages(Strict):
     """What a variant adds to a stream's packages."""
 
@@ -95,7 +114,22 @@ class Stream(Strict):
     replacement: StreamName | None = Field(None, description="The stream to move to.")
     dev: VariantPackages = Field(default_factory=VariantPackages, description="What the dev variant adds.")
     links: dict[AbsolutePath, AbsolutePath] = Field(
-        default_factory=dict, description="Symbolic links: path to target."
+        default_factory=dict,
+        description="Symbolic links: path to target. `{architecture}` is Debian's name of it: amd64, arm64.",
+    )
+    files: dict[AbsolutePath, FileStep] = Field(
+        default_factory=dict, description="Files of the image's folder, by their path in the image."
+    )
+    directories: dict[AbsolutePath, DirectoryStep] = Field(
+        default_factory=dict, description="Directories that no package brings."
+    )
+    without: tuple[AbsolutePath, ...] = Field(
+        (),
+        description="Files and directories of this image's packages that the runtime variant leaves out, "
+        "with all below; the packages stay listed. `{architecture}` as in `links`.",
+    )
+    java_trust_store: AbsolutePath | None = Field(
+        None, description="Where to write the parent's certificate authorities for Java (a JKS file)."
     )
     environment: dict[EnvironmentName, EnvironmentValue] = Field(default_factory=dict)
     entrypoint: tuple[PlainText, ...] | None = None

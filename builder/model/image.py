@@ -18,12 +18,15 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
+JAVA_TRUST_STORE = "java-trust-store"  # how a generated file is derived: `stages/derive.py`
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """One image to build: a stream and a variant of a definition, on all its platforms.
 
-    `waivers` are those that concern it, its own and its parents'.
+    `waivers` are those that concern it, its own and its parents'; `files` the contents that
+    its streams' `files` name, by path in the image's folder.
     """
 
     definition: ImageDefinition
@@ -32,6 +35,7 @@ class Target:
     stream_name: str
     variant: str
     waivers: tuple[Waiver, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def stream(self) -> Stream:
@@ -101,6 +105,7 @@ class GeneratedEntry:
     """A file, directory or link that no package brings, at an absolute `path`.
 
     `kind` is "file", "directory" or "link"; `content` is the file's bytes, `target` the link's.
+    A file that is `derived` is made of the parent when the image is built; its name says how.
     """
 
     path: str
@@ -109,6 +114,7 @@ class GeneratedEntry:
     owner: int = 0
     content: bytes = b""
     target: str = ""
+    derived: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,8 @@ class BuildContext:
     their SHA-256 in `lock`. `entries` is what the rendered files add to the root file system,
     as data. `parent` is the finished image that this one is built on. `epoch` is
     SOURCE_DATE_EPOCH: the newest file time inside the locked packages, in seconds. `depth` is
-    the number of images below this one.
+    the number of images below this one. `without` are the paths (no leading `/`) of packages'
+    files that are left out.
     """
 
     ref: str
@@ -131,6 +138,7 @@ class BuildContext:
     depth: int
     parent: PlatformImage | None = None
     epoch: int = 0
+    without: tuple[str, ...] = ()
 
     @property
     def has_parent(self) -> bool:

@@ -17,6 +17,7 @@ from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
 from builder.stages import normalise as normaliser
 from builder.stages.compare import differences
+from builder.stages.derive import derive
 from builder.stages.finish import finish, reread
 from builder.stages.unpack import unpack
 from builder.store import Store, disk_faults
@@ -119,8 +120,8 @@ class Builder:
         if parent:
             below = next(x for x in parent.platforms if x.platform == context.platform)
         with stages.stage("unpack"):
-            contents = unpack(context.lock.packages, self._pool.path)
-        context = replace(context, parent=below, epoch=contents.epoch)
+            contents = unpack(context.lock.packages, self._pool.path, context.without)
+        context = derive(replace(context, parent=below, epoch=contents.epoch))
         first: PlatformImage | None = None
         for number, engine in enumerate(self._engines):
             place = work / f"{engine.name}-{context.platform.architecture}"

@@ -14,6 +14,7 @@ from builder.model.image import BuildContext, Target
 from builder.model.lock import ImageLock, LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.oci.compress import COMPRESSOR
+from builder.stages.derive import DERIVE_VERSION
 from builder.stages.lock import locked_section
 from builder.stages.normalise import NORMALISE_VERSION
 from builder.stages.render import image_config, render
@@ -70,7 +71,13 @@ def prepare(
         packages[platform] = tuple(sorted((*(above.packages[platform] if above else ()), *lock.packages)))
     key: dict[str, Any] = {
         "parent": above.input_hash if above else None,
-        "versions": [ASSEMBLY_VERSION, layering.LAYERING_VERSION, NORMALISE_VERSION, COMPRESSOR],
+        "versions": [
+            ASSEMBLY_VERSION,
+            layering.LAYERING_VERSION,
+            NORMALISE_VERSION,
+            COMPRESSOR,
+            DERIVE_VERSION,
+        ],
         "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
     }
     prepared = Prepared(
@@ -83,7 +90,7 @@ def prepare(
 def _context_key(context: BuildContext) -> dict[str, Any]:
     return {
         "files": {path: Digest.of(content) for path, content in context.files.items()},
-        "entries": [[e.path, e.kind, e.mode, e.owner, e.target] for e in context.entries],
+        "entries": [[e.path, e.kind, e.mode, e.owner, e.target, e.derived] for e in context.entries],
         "lock": context.lock.digest,
     }
 

@@ -17,6 +17,7 @@ from builder.model.definition import BuilderDefinition, ChecksDefinition, ImageD
 from builder.model.image import Target
 from builder.model.layers import BUDGETS
 from builder.model.waiver import WaiversDefinition
+from builder.tools.steps import read_sources, step_problems
 from builder.tools.strict_model import is_within, read_model
 
 __all__ = ["Catalogue", "end_of_life_problem", "json_schemas", "load_catalogue"]
@@ -31,6 +32,7 @@ def load_catalogue(root: Path) -> Catalogue:
     definitions: dict[str, ImageDefinition] = {}
     checks: dict[str, ChecksDefinition] = {}
     waivers: dict[str, WaiversDefinition] = {}
+    files: dict[str, dict[str, bytes]] = {}
     for folder in _folders(root, problems):
         shown = f"images/{folder.name}"
         definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems)
@@ -44,6 +46,8 @@ def load_catalogue(root: Path) -> Catalogue:
         if definition is None or own_checks is None:
             continue
         problems += _own_problems(root, folder.name, definition, own_checks)
+        if definition.name == folder.name:
+            files[folder.name] = read_sources(root, definition, problems)
         definitions[folder.name], checks[folder.name] = definition, own_checks
     builder = None
     if (root / "templates" / "builder.yaml").exists():
@@ -53,7 +57,7 @@ def load_catalogue(root: Path) -> Catalogue:
         problems += _cross_problems(name, definition, definitions, broken)
     if problems:
         raise DefinitionError(sorted(problems, key=lambda p: (p.file, p.path)))
-    return Catalogue(root, definitions, checks, builder, waivers)
+    return Catalogue(root, definitions, checks, builder, waivers, files)
 
 
 def end_of_life_problem(target: Target, today: dt.date) -> Problem | None:
@@ -127,6 +131,7 @@ def _own_problems(
         yield Problem(f"images/{folder}/checks.yaml", "", "no check at all", "say what the image has to show")
     for name, stream in definition.streams.items():
         yield from _stream_problems(file, f"streams.{name}", name, stream)
+        yield from step_problems(file, f"streams.{name}", stream, definition.parent is not None)
         if "dev" not in definition.variants and stream.dev.packages:
             yield Problem(file, f"streams.{name}.dev", "the image has no variant dev", "add it to `variants`")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from builder.errors import DefinitionError, Problem
 from builder.model import assembly
-from builder.model.image import BuildContext, GeneratedEntry, ImageConfig, Target
+from builder.model.image import JAVA_TRUST_STORE, BuildContext, GeneratedEntry, ImageConfig, Target
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 
@@ -41,7 +41,9 @@ def render(
     Raises DefinitionError that names the template when it cannot be rendered.
     """
     config = image_config(target, inherited)
-    entries = _entries(target, lock)
+    entries = _entries(target, lock, platform)
+    left_out = target.stream.without if target.variant == "runtime" else ()
+    without = tuple(_for(platform, path).lstrip("/") for path in left_out)
     facts = {
         "image": {
             "ref": target.ref,
@@ -54,6 +56,7 @@ def render(
         "lock": lock,
         "config": config,
         "entries": entries,
+        "without": without,
         "assembly": assembly,
     }
     environment = _environment(templates)
@@ -66,7 +69,7 @@ def render(
         "assemble/packages": "".join(f"{pool_name(p)} {p.name}\n" for p in lock.packages).encode(),
         **{f"assemble/rootfs{e.path}": e.content for e in entries if e.kind == "file"},
     }
-    return BuildContext(target.ref, platform, lock, files, entries, config, depth)
+    return BuildContext(target.ref, platform, lock, files, entries, config, depth, without=without)
 
 
 def used_templates(templates: Path, names: Iterable[str]) -> tuple[str, ...]:
@@ -127,8 +130,26 @@ def image_config(target: Target, inherited: Mapping[str, str]) -> ImageConfig:
     )
 
 
-def _entries(target: Target, lock: LockSection) -> tuple[GeneratedEntry, ...]:
-    entries = [GeneratedEntry(path, "link", 0o777, target=to) for path, to in target.stream.links.items()]
+def _for(platform: Platform, path: str) -> str:
+    return path.replace("{architecture}", platform.debian)
+
+
+def _steps(target: Target, platform: Platform) -> Iterator[GeneratedEntry]:
+    """What the definition's typed steps make."""
+    stream = target.stream
+    for path, to in stream.links.items():
+        yield GeneratedEntry(_for(platform, path), "link", 0o777, target=_for(platform, to))
+    for path, file in stream.files.items():
+        yield GeneratedEntry(path, "file", int(file.mode, 8), content=target.files[file.source])
+    for path, directory in stream.directories.items():
+        owner = NONROOT if directory.owner == "nonroot" else 0
+        yield GeneratedEntry(path, "directory", int(directory.mode, 8), owner=owner)
+    if stream.java_trust_store:
+        yield GeneratedEntry(stream.java_trust_store, "file", 0o644, derived=JAVA_TRUST_STORE)
+
+
+def _entries(target: Target, lock: LockSection, platform: Platform) -> tuple[GeneratedEntry, ...]:
+    entries = [*_steps(target, platform)]
     if lock.parent is None:
         entries += [
             *(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -24,22 +24,34 @@ _CHUNK = 1 << 20  # bytes
 _SOURCE = re.compile(r"(\S+)(?: \(([^()\s]+)\))?")
 
 
-def unpack(packages: Iterable[LockedPackage], path_of: Callable[[LockedPackage], Path]) -> Contents:
+def unpack(
+    packages: Iterable[LockedPackage],
+    path_of: Callable[[LockedPackage], Path],
+    without: Sequence[str] = (),
+) -> Contents:
     """What `packages` bring to a root file system; `path_of` gives a package's verified file.
 
-    Raises LockError when two packages bring the same file, or a package is malformed or calls
-    itself something else than the lock does.
+    `without` are the paths that the definition leaves out.
+    Raises LockError when two packages bring the same file, a package is malformed or calls
+    itself something else than the lock does, or no package brings what is to be left out.
     """
-    gathered = _Gathered()
+    gathered = _Gathered(without)
     for package in packages:
         gathered.add(package, path_of(package))
+    unknown = sorted(set(without) - gathered.left_out)
+    if unknown:
+        raise LockError(
+            f"`without:` names /{unknown[0]}, which no package of the image brings",
+            hint="the packages have changed: look where it went, or remove it from image.yaml",
+        )
     return Contents(gathered.files, gathered.directories, gathered.epoch)
 
 
 class _Gathered:
     """The contents of the packages so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, without: Sequence[str]) -> None:
+        self._without, self.left_out = tuple(without), set[str]()
         self.files: dict[str, PackagedFile] = {}
         self.directories: dict[str, int] = {}
         self.epoch = 0
@@ -49,6 +61,7 @@ class _Gathered:
         newest = 0
         certificates: dict[str, bytes] = {}
         for entry, content in read_data(path):
+            self.left_out.update(tree for tree in self._without if assembly.is_below(entry.path, tree))
             if entry.kind == "5":
                 # The first package that ships a directory decides its mode, as with tar.
                 self.directories.setdefault(entry.path, assembly.mode_of(entry.path, entry.mode))
@@ -56,7 +69,7 @@ class _Gathered:
             newest = max(newest, entry.mtime)
             if content is not None and entry.path.startswith(assembly.CERTIFICATES + "/"):
                 certificates[entry.path] = content.read()
-            elif not assembly.is_dropped(entry.path):
+            elif not assembly.is_dropped(entry.path, self._without):
                 self._own(entry.path, self._described(package, entry, content))
         control = read_control(path)
         _verify_identity(package, control)

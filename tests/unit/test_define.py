@@ -35,7 +35,9 @@ def only(root: Path) -> Problem:
 
 def test_the_catalogue_of_this_repository_loads() -> None:
     catalogue = load_catalogue(ROOT)
-    assert [t.ref for t in catalogue.targets()][:2] == ["base:13", "python:3.13"]
+    refs = [t.ref for t in catalogue.targets()]
+    assert refs[0] == "base:13"
+    assert "python:3.13" in refs
     assert catalogue.builder is not None
     python = catalogue.find("python")
     parent = catalogue.parent(python)
