@@ -11,6 +11,7 @@ import typer
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
+    from builder.model.image import BuiltImage
     from builder.oci.client import RegistryClient
     from registry.diff.facts import ImageFacts
 
@@ -33,36 +34,67 @@ def register(app: typer.Typer) -> None:
 
 def diff(
     before: Before,
-    after: After,
+    after: Annotated[
+        str,
+        typer.Argument(metavar="[B]", help="The image after; `.` is the working tree's image of A's name."),
+    ] = "",
     files: Annotated[
         bool, typer.Option("--files", help="Compare the files, too: the layers are fetched.")
     ] = False,
+    tree: Annotated[
+        str,
+        typer.Option("--working-tree", metavar="NAME", help="In the place of B: an image as built here."),
+    ] = "",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
     trust: TrustFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """What changed between two published images: packages, findings, configuration, checks, size, files."""
+    """What changed between two images: packages, findings, configuration, checks, size, files."""
     import tempfile
 
     from builder.report import emit, emit_json
     from registry.diff import output
     from registry.diff.compare import compare
     from registry.diff.files import trees
+    from registry.diff.local import built_image, built_trees
 
     if markdown and as_json:
         raise UsageError("--markdown and --json are two forms of one result", hint="give one of them")
-    (old, old_client, old_repo), (new, new_client, new_repo) = _read(before, trust), _read(after, trust)
+    if bool(after) == bool(tree):
+        raise UsageError("the image after is missing, or named twice", hint="goldsmith diff A B, or diff A .")
+    old, old_client, old_repo = _read(before, trust)
+    local = _built(tree or old.ref) if tree or after == "." else None
+    if local is None:
+        new, new_client, new_repo = _read(after, trust)
+    else:
+        new, new_client, new_repo = built_image(local), old_client, ""
     found = None
     if files:
         with tempfile.TemporaryDirectory() as work:
             first = trees(old_client, old_repo, old, Path(work))
-            second = trees(new_client, new_repo, new, Path(work))
+            second = built_trees(local) if local else trees(new_client, new_repo, new, Path(work))
         found = {p: (first[p], second[p]) for p in second if p in first}
     result = compare(old, new, found)
     if as_json:
         emit_json(output.as_dict(result))
     else:
         emit(output.as_markdown(result) if markdown else output.as_text(result))
+
+
+def _built(name: str) -> BuiltImage:
+    """The finished image of what the working tree says now; raises UsageError when there is none."""
+    from builder.cli.wiring import Workshop
+    from builder.pipeline.prepare import prepare
+
+    workshop = Workshop.open()
+    target = workshop.catalogue.find(name)
+    found = workshop.builder(()).reuse(prepare(workshop.catalogue, target))
+    if found is None:
+        raise UsageError(
+            f"{target.ref} was not built here as the working tree has it now",
+            hint=f"goldsmith build {target.ref}",
+        )
+    return found
 
 
 def delta(before: Before, after: After, trust: TrustFolder = None, as_json: AsJson = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from builder.model.change import Moved, PlatformDiff
 from builder.model.digest import Digest
@@ -27,6 +27,11 @@ class ImageDiff:
     no_longer_waived: tuple[str, ...]
 
     @property
+    def attested(self) -> bool:
+        """Whether findings, licences, checks and waivers of both are known, and so were compared."""
+        return self.before.attested and self.after.attested
+
+    @property
     def same(self) -> bool:
         """Whether both are one image."""
         return self.before.digest == self.after.digest
@@ -38,6 +43,7 @@ def compare(
     files: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] | None = None,
 ) -> ImageDiff:
     """What changed from `before` to `after`; `files` are both trees of each platform, if known."""
+    known = before.attested and after.attested
     both = [p for p in after.platforms if p in before.platforms]
     return ImageDiff(
         before,
@@ -48,8 +54,8 @@ def compare(
         ),
         tuple(p for p in after.platforms if p not in before.platforms),
         tuple(p for p in before.platforms if p not in after.platforms),
-        tuple(w for w in after.waivers if w not in before.waivers),
-        tuple(w for w in before.waivers if w not in after.waivers),
+        tuple(w for w in after.waivers if known and w not in before.waivers),
+        tuple(w for w in before.waivers if known and w not in after.waivers),
     )
 
 
@@ -73,6 +79,9 @@ def _platform(
 ) -> PlatformDiff:
     had = {(f.id, f.package): f for f in old.findings}
     has = {(f.id, f.package): f for f in new.findings}
+    if not (before.attested and after.attested):  # what nobody looked for has not gone
+        had, has = {}, {}
+        old, new = (replace(one, licences={}, checks={}) for one in (old, new))
     there = {layer.digest for layer in old.layers}
     shared = sum(layer.digest in there for layer in new.layers)
     return PlatformDiff(

@@ -67,7 +67,10 @@ class PlatformFacts:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """An image: where it was read, its digest, its platforms by name, and its verdict's waivers."""
+    """An image: where it was read, its digest, its platforms by name, and its verdict's waivers.
+
+    Of one that is not `attested` nobody knows findings, licences, checks and waivers.
+    """
 
     where: str
     ref: str
@@ -75,6 +78,7 @@ class ImageFacts:
     index_size: int
     platforms: Mapping[str, PlatformFacts]
     waivers: tuple[str, ...] = ()
+    attested: bool = True
 
 
 def read_image(registry: Registry, reference: Reference, trust: Trust) -> ImageFacts:
@@ -161,7 +165,7 @@ def _platform(registry: Registry, where: Reference, said: _Said) -> PlatformFact
         layers=manifest.layers,
         config_blob=manifest.config,
         manifest_size=len(data),
-        config=_config(configuration),
+        config=config_texts(configuration),
         packages=_versions(result.get("packages", ())),
         findings=tuple(_finding(f) for f in result.get("findings", ())),
         licences={str(k): tuple(map(str, v)) for k, v in (result.get("licences") or {}).items()},
@@ -205,7 +209,7 @@ def _versions(packages: Any) -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(versions)) for name, versions in sorted(found.items())}
 
 
-def _config(configuration: Mapping[str, Any]) -> dict[str, str]:
+def config_texts(configuration: Mapping[str, Any]) -> dict[str, str]:
     """The settings as texts; environment and labels one by one."""
     settings = configuration.get("config")
     out: dict[str, str] = {}

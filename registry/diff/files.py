@@ -30,9 +30,13 @@ def trees(
             path = blob_path(layout, layer.digest)
             if not path.exists():
                 client.get_blob(repo, layer, path)
-        tree = image_tree(_image(facts, layout))
-        out[name] = {f"/{path}": _said(node) for path, node in tree.items()}
+        out[name] = tree_texts(image_tree(_image(facts, layout)))
     return out
+
+
+def tree_texts(tree: Mapping[str, Node]) -> Mapping[str, str]:
+    """Each path of a root file system, and what is there, as text."""
+    return {f"/{path}": _said(node) for path, node in tree.items()}
 
 
 def _image(facts: PlatformFacts, layout: Path) -> PlatformImage:

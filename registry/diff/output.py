@@ -15,6 +15,7 @@ from builder.model.evidence import Finding
 from builder.signing.predicates import timestamp
 from registry.diff.compare import ImageDiff
 
+_NOT_ATTESTED = "Findings, licences, checks and waivers were not compared: what is built here is not attested"
 _SHOWN = 200  # rows of a table
 _MARKDOWN_MAX = 60_000  # characters; GitHub takes 65,536 in a pull request, and bots add their own
 _MEBI = 1 << 20
@@ -26,6 +27,7 @@ def as_dict(diff: ImageDiff) -> dict[str, Any]:
         "before": {"reference": diff.before.where, "ref": diff.before.ref, "digest": diff.before.digest},
         "after": {"reference": diff.after.where, "ref": diff.after.ref, "digest": diff.after.digest},
         "same": diff.same,
+        "attested": diff.attested,
         "platforms": [asdict(p) for p in diff.platforms],
         "platforms_added": list(diff.added),
         "platforms_removed": list(diff.removed),
@@ -46,7 +48,8 @@ def as_text(diff: ImageDiff) -> str:
         return "\n".join([*lines, "the same image"])
     lines += _platforms_moved(diff)
     for one in diff.platforms:
-        lines += ["", *_platform_text(one)]
+        lines += ["", *_platform_text(one, diff.attested)]
+    lines += [] if diff.attested else ["", _NOT_ATTESTED]
     return "\n".join([*lines, *_waivers(diff)])
 
 
@@ -74,7 +77,8 @@ def as_markdown(diff: ImageDiff, why: str = "") -> str:
         return "\n".join([*lines, "The same image.", ""])
     lines += [f"* {line}" for line in _platforms_moved(diff)]
     for one in diff.platforms:
-        lines += _platform_markdown(one)
+        lines += _platform_markdown(one, diff.attested)
+    lines += [] if diff.attested else [f"{_NOT_ATTESTED}.", ""]
     return _within([*lines, *(f"* {line}" for line in _waivers(diff, _code))])
 
 
@@ -95,18 +99,18 @@ def records_as_markdown(records: Sequence[ChangeRecord]) -> str:
     return _within(lines)
 
 
-def _platform_text(one: PlatformDiff) -> list[str]:
+def _platform_text(one: PlatformDiff, attested: bool = True) -> list[str]:
     lines = [f"{one.platform}: {_size(one)}"]
     for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
         if findings:
             lines += [f"  {title}:", *(f"    {_finding(f)}" for f in findings)]
     for title, moved in _parts(one):
         lines += [f"  {title}:", *(f"    {_change(m)}" for m in _cut(moved))]
-    lines.append(f"  findings that stay: {one.kept}")
+    lines += [f"  findings that stay: {one.kept}"] if attested else []
     return lines + ([f"  and {one.omitted} differences more"] if one.omitted else [])
 
 
-def _platform_markdown(one: PlatformDiff) -> list[str]:
+def _platform_markdown(one: PlatformDiff, attested: bool = True) -> list[str]:
     lines = ["", f"#### {_code(one.platform)}", "", _size(one), ""]
     for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
         if findings:
@@ -122,7 +126,7 @@ def _platform_markdown(one: PlatformDiff) -> list[str]:
         lines += [f"| {title} | before | after |", "| --- | --- | --- |"]
         lines += [f"| {_code(m.name)} | {_code(m.before)} | {_code(m.after)} |" for m in _cut(moved)]
         lines.append("")
-    lines += [f"{one.kept} findings stay.", ""]
+    lines += [f"{one.kept} findings stay.", ""] if attested else []
     return lines + (
         [f"{one.omitted} differences more were too many for the record.", ""] if one.omitted else []
     )

@@ -20,6 +20,7 @@ from registry.diff import output
 from registry.diff.compare import ImageDiff, compare, pulled_bytes
 from registry.diff.facts import ImageFacts, PlatformFacts, read_image
 from registry.diff.files import trees
+from registry.diff.local import built_image, built_trees
 from tests.support.evidence import new_keys
 from tests.support.promotion import CANDIDATE, House
 from tests.support.registry_simulator import Simulator, simulator
@@ -170,3 +171,23 @@ def test_names_of_strangers_stay_text_in_markdown(hostile: str) -> None:
     assert row.count("|") == 4, "a name cannot make further columns"
     assert row.count("`") == 4, "a name cannot end the code that it stands in"
     assert "\x1b" not in output.as_markdown(diff)
+
+
+def test_what_was_built_here_is_compared_without_what_nobody_looked_at(
+    house: House, both: tuple[ImageFacts, ImageFacts], tmp_path: Path
+) -> None:
+    built = house.candidate("built here").image
+    new = built_image(built)
+    files = (trees(house.client, CANDIDATE, both[0], tmp_path)[AMD64], built_trees(built)[AMD64])
+    diff = compare(both[0], new, {AMD64: files})
+    (one,) = diff.platforms
+    assert (one.packages, one.config) == ((), ())
+    assert (one.fixed, one.licences, one.checks) == ((), (), ()), "what was not looked for has not gone"
+    assert (one.layers_new, one.layers_shared) == (1, 1)
+    assert one.files is not None
+    assert [m.name for m in one.files] == ["/hello"]
+    assert "0644 0:0" in one.files[0].after
+    assert output.as_dict(diff)["attested"] is False
+    for text in (output.as_text(diff), output.as_markdown(diff)):
+        assert "not attested" in text
+        assert "findings stay" not in text

@@ -93,6 +93,8 @@ def test_the_commands_from_promotion_to_audit(town: Town) -> None:
     assert [r["digest"] for r in town.json("changes", "python", "--since", old)] == [new]
     assert f"`{old}` → `{new}`" in town.run("changes", "python", "--markdown").stdout
     assert town.json("verify", f"{town.sim.address}/python:3.13")["previous"] == old
+    unbuilt = town.json("diff", f"python@{old}", ".", code=2)
+    assert unbuilt["hint"] == "goldsmith build python:3.13"
     assert town.json("rollback", "python:3.13", "--why", "slow")["digest"] == old
     assert town.sim.tags[REPO]["3.13"] == old
 
