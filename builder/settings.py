@@ -14,7 +14,7 @@ from pathlib import Path
 
 from builder.errors import UsageError
 
-KEY_ROLES = ("root", "builder", "verdict", "approver")
+KEY_ROLES = ("root", "builder", "verdict", "approver", "witness")
 
 _NOTIFY = "GOLDSMITH_NOTIFY_"  # + TARGET
 _CATALOGUE_DEPTH_MAX = 32  # folders looked at upwards

@@ -74,6 +74,10 @@ VARIABLES = {
         "`keys/verdict.key`",
         "Signer URI of the verdict's key. See [keys](../guide/keys.md).",
     ),
+    "GOLDSMITH_WITNESS_KEY": (
+        "`keys/witness.key`",
+        "Signer URI of this machine's witness key. See [rebuilding](../guide/reproduce.md).",
+    ),
     "GOLDSMITH_APPROVER_KEY": (
         "`keys/approver.key`",
         "Signer URI of the approvers' key. See [keys](../guide/keys.md).",
@@ -336,7 +340,7 @@ def _says(value: Mapping[str, Any]) -> str:
 def rules() -> str:
     """The policy's rules and the checks."""
     from builder.checks import hardening, probe
-    from builder.policy.rules import RULES
+    from builder.policy.rules import PROMOTION_RULES, RULES
 
     lines = [
         "# Rules and checks\n",
@@ -344,7 +348,10 @@ def rules() -> str:
         "A verdict is an approval only when every rule passes. A rule that breaks, or whose evidence is missing, denies.",
         "One file a rule in `builder/policy/rules/`; `goldsmith why IMAGE` prints what each said.\n",
     ]
-    rows = [(f"`{r.id}`", r.title, cell(f"`{r.failure}`"), cell(r.solution), r.needs or "-") for r in RULES]
+    rows = [
+        (f"`{r.id}`", r.title, cell(f"`{r.failure}`"), cell(r.solution), r.needs or "-")
+        for r in (*RULES, *PROMOTION_RULES)
+    ]
     lines += [table(("id", "title", "failure message", "what to do", "needs"), rows)]
     lines += [
         "## Checks for all images\n",

@@ -35,6 +35,7 @@ from builder.signing.keys import (
     BUILDER,
     ROOT,
     VERDICT,
+    WITNESS,
     PublicKey,
     RoleSigner,
     load_public,
@@ -47,7 +48,7 @@ from registry.audit.facts import Action, Fact
 from registry.audit.ledger import Entry, Ledger
 
 PLAN = "change.json"
-ROTATABLE = (BUILDER, VERDICT, APPROVER)
+ROTATABLE = (BUILDER, VERDICT, APPROVER, WITNESS)
 _ID_MIN = 8  # characters of an id that name a key
 VALID_DAYS = 365  # of a trust file that nobody gave another end
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -126,7 +127,8 @@ class Keeper:
     def rotate(self, role: str, overlap: dt.timedelta, why: str, public: bytes | None = None) -> Changed:
         """Give a role a new key; the old one's period ends after `overlap`.
 
-        A rotation of that role that was cut is completed instead. `public` is the new public key
+        There may be several witnesses: a new one ends the period of none. A rotation of that role
+        that was cut is completed instead. `public` is the new public key
         where the private one is kept elsewhere. Raises UsageError, ToolError, TrustRefused, LedgerBroken.
         """
         _rotatable(role)
@@ -220,23 +222,25 @@ class Keeper:
         plan = self.pending()
         if plan is None:
             return None
-        new = self._public(plan) if plan.new else None
         # 4. the trust file
         content = self.content()
         if not _is_done(content, plan):
+            new = self._public(plan) if plan.new else None
             keys, end = _changed(content.keys, plan, new), self._end(content.expires)
             content = TrustContent(content.version + 1, keys, end)
             write_atomically(self.folder / FILE, trustfile.encode(content, self._open(ROOT)))
         # 5. the key files
         for ending in (".key", ".pub"):
             following = self.folder / f"{plan.role}{ending}.next"
-            if plan.new and following.exists():
+            if plan.new and following.exists() and not _is_anothers(plan):
                 os.replace(following, self.folder / f"{plan.role}{ending}")
-        if plan.new and plan.elsewhere:
+        if plan.new and plan.elsewhere and not _is_anothers(plan):
             (self.folder / f"{plan.role}.key").unlink(missing_ok=True)
         # 6. the ledger
         entry = self._told(plan, content.version)
         # 7. done
+        if _is_anothers(plan):
+            (self.folder / f"{plan.role}.pub.next").unlink(missing_ok=True)
         (self.folder / PLAN).unlink()
         return Changed(plan, content.version, entry)
 
@@ -314,6 +318,11 @@ class Keeper:
         return self.now().replace(microsecond=0)
 
 
+def _is_anothers(plan: Plan) -> bool:
+    """Whether the new key is a witness's on another machine: the trust file names it, no file here is its."""
+    return plan.role == WITNESS and plan.elsewhere
+
+
 def _rotatable(role: str) -> None:
     if role == ROOT:
         raise UsageError(
@@ -355,7 +364,7 @@ def _changed(keys: tuple[TrustedKey, ...], plan: Plan, new: PublicKey | None) ->
 def _after(one: TrustedKey, plan: Plan) -> TrustedKey:
     if one.id == plan.old and plan.what is Action.REVOKE_KEY:
         return replace(one, revoked_at=plan.ends, why=plan.why)
-    if one.role == plan.role and plan.what is Action.ROTATE_KEY:
+    if one.role == plan.role and plan.role != WITNESS and plan.what is Action.ROTATE_KEY:
         ends = min(one.not_after or plan.ends, plan.ends)
         return replace(one, not_after=max(ends, one.not_before or ends))
     return one

@@ -42,6 +42,10 @@ def export(
     accept_sample: Annotated[
         bool, typer.Option("--accept-sample", help="Accept verdicts with the sample database.")
     ] = False,
+    without_kits: Annotated[
+        bool,
+        typer.Option("--without-kits", help="Leave out what the images are rebuilt from: about half of it."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write promoted images with their evidence and our public keys as one OCI layout."""
@@ -69,6 +73,7 @@ def export(
         to,
         base=base,
         accept_sample=accept_sample,
+        kits=not without_kits,
     )
     _tell_export(done, as_json)
 

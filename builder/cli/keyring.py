@@ -1,4 +1,4 @@
-"""Commands about signing keys: keys list, rotate, revoke, renew, export."""
+"""Commands about signing keys: keys list, rotate, revoke, renew, export, witness."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from builder.cli.evidence import TrustFolder
+from builder.cli.witnessing import witness
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +22,6 @@ _OVERLAP_HOURS = 24
 _OVERLAP_HOURS_MAX = 24 * 365
 _DAYS_MAX = 3653
 
-TrustFolder = Annotated[
-    Path | None,
-    typer.Option("--trust", metavar="DIR", help="A folder with the public keys. Default: ours."),
-]
 Public = Annotated[
     Path | None,
     typer.Option(
@@ -41,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command("revoke")(revoke)
     group.command("renew")(renew)
     group.command("export")(export)
+    group.command("witness")(witness)
     app.add_typer(group, name="keys")
 
 
@@ -84,7 +83,7 @@ def list_keys(trust: TrustFolder = None, as_json: AsJson = False) -> None:
 
 
 def rotate(
-    role: Annotated[str, typer.Argument(help="builder, verdict or approver.")],
+    role: Annotated[str, typer.Argument(help="builder, verdict, approver, or witness: a further one.")],
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the ledger.")] = "",
     overlap_hours: Annotated[
         int,

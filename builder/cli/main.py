@@ -44,6 +44,7 @@ _GROUPS = (
     "serve",
     "promotion",
     "importing",
+    "reproducing",
     "bundles",
     "approving",
     "audit",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.cli.kits import kit_of, tool_versions
 from builder.cli.trusting import trusted
 from builder.cli.wiring import Workshop, client_of
 from builder.model.digest import Digest
@@ -18,7 +18,6 @@ from builder.model.outcome import ImageEnd, ImageOutcome
 from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.oci.client import RegistryClient
-from builder.oci.compress import COMPRESSOR
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.release import Tools
 from builder.pipeline.remote import Elsewhere
@@ -37,7 +36,7 @@ from builder.version import version
 if TYPE_CHECKING:
     from builder.cli.sources import Historian
 
-_PROVENANCE_VERSION = 2  # 2: it says what an image is made of, and who wrote that
+_PROVENANCE_VERSION = 3  # 2: it says what an image is made of, and who wrote that; 3: it names a kit
 
 
 def find_policy_of(settings: Settings, name: str) -> Policy:
@@ -126,6 +125,7 @@ class ReleaseTools:
             sign=self._sign,
             publish=self._publish,
             identity=self.identity(str(self.database.identity.digest)),
+            kit=lambda image: kit_of(self.workshop, image),
         )
 
     def identity(self, database: str | None) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class ReleaseTools:
             image,
             definition=file_digest(image.target.directory / "image.yaml"),
             templates={str(p.relative_to(catalogue)): file_digest(p) for p in templates},
-            tools={"goldsmith": version(), "python": platform.python_version(), "compressor": COMPRESSOR},
+            tools=tool_versions(),
             parent=(parent.target.ref, parent.digest) if parent else None,
             made_of=self.historian.sources(image.target, prepared.locks),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from builder.model.digest import Digest
 from builder.model.image import BuiltImage, Descriptor
+from builder.model.kit import PackedKit
 from builder.model.verdict import Verdict
 
 
@@ -33,11 +34,15 @@ class SignedManifest:
 
 @dataclass(frozen=True, slots=True)
 class SignedImage:
-    """The image, its verdict, and all signatures and attestations of its index and platforms."""
+    """The image, its verdict, and all signatures and attestations of its index and platforms.
+
+    `kit` is what it was built of, to be published with it.
+    """
 
     image: BuiltImage
     verdict: Verdict
     signatures: tuple[SignedManifest, ...]
+    kit: PackedKit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from builder.model.digest import Digest
 from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport, Severity
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
+from builder.model.kit import PackedKit
 from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
+from builder.signing.kits import with_kit
 from builder.store import Store, disk_faults
 
 # What is recorded of a release; a record without one of these is not whole.
@@ -63,6 +65,7 @@ class Tools:
     sign: Callable[[BuiltImage, tuple[Evidence, ...], Verdict, Mapping[str, Any]], SignedImage]
     publish: Callable[[SignedImage], PublishedImage]
     identity: Mapping[str, Any]
+    kit: Callable[[BuiltImage], PackedKit] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +130,16 @@ def release(
         verdict = tools.judge(image, evidence)
     if not verdict.approved:
         return Release(verdict, evidence, None)
+    origin = tools.provenance(prepared, image, parent)
+    kit = None
+    if tools.kit is not None:
+        with stages.stage("kit"):
+            kit = tools.kit(image)
+        origin = with_kit(origin, kit.digest)
     with stages.stage("sign"):
-        signed = tools.sign(image, evidence, verdict, tools.provenance(prepared, image, parent))
+        signed = tools.sign(image, evidence, verdict, origin)
+    if kit is not None:
+        signed = replace(signed, kit=kit)
     with stages.stage("publish"):
         published = tools.publish(signed)
     return Release(verdict, evidence, published)

@@ -14,6 +14,7 @@ from typing import Literal
 from builder.model.evidence import CheckReport, Evidence, Finding, LintReport, NotDone, ScanReport
 from builder.model.image import BuiltImage
 from builder.model.waiver import Waiver
+from builder.model.witness import Witness
 from builder.policy.exploited import KnownExploited
 from builder.policy.schema import PolicyData, Thresholds
 from builder.policy.waivers import Decision, Terms, decide
@@ -32,6 +33,7 @@ class Case:
     policy: PolicyData
     now: dt.datetime
     exploited: KnownExploited | None = None
+    witnesses: tuple[Witness, ...] = ()  # who built the image again; known at promotion only
 
     @property
     def scans(self) -> Iterator[ScanReport]:

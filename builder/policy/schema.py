@@ -110,6 +110,15 @@ class ExploitedLimits(Strict):
     )
 
 
+class WitnessLimits(Strict):
+    """Who, beside the builder, has to have built an image again before it is stable."""
+
+    count: Annotated[int, Field(ge=0, le=20)] = Field(
+        description="How many witnesses, each with a key of its own."
+    )
+    engines: Annotated[int, Field(ge=0, le=5)] = Field(description="On how many different engines together.")
+
+
 class WaiverLimits(Strict):
     """For how many days a waiver may be given."""
 
@@ -168,6 +177,9 @@ class PolicyData(Strict):
     effective: dict[Name, dt.date] = Field(
         default_factory=dict,
         description="Rules that refuse only from a day (UTC) on; before it they are announced.",
+    )
+    witnesses: WitnessLimits = Field(
+        WitnessLimits(count=0, engines=0), description="Rebuilds by others; asked at promotion only."
     )
     imports: ImportLimits | None = Field(None, description="Only in policies for imports.")
 

@@ -1,7 +1,7 @@
 """Signing keys, one per role.
 
-`builder` signs images and evidence, `verdict` decisions, `approver` approvals by people, `root`
-nothing but the trust file, which names the keys of the others.
+`builder` signs images and evidence, `verdict` decisions, `approver` approvals by people,
+`witness` rebuilds, `root` nothing but the trust file, which names the keys of the others.
 
 A role's private key is a PEM file (PKCS8, encrypted) made by `goldsmith init`, or whatever a
 securesystemslib signer URI in the settings names (`awskms:`, `gcpkms:`, `hsm:`, …). Its public
@@ -32,6 +32,7 @@ from builder.signing import keyfiles
 from builder.store import write_atomically
 
 ROOT, BUILDER, VERDICT, APPROVER = "root", "builder", "verdict", "approver"
+WITNESS = "witness"  # of those who build images again: on machines of their own, several at a time
 ROLES = (ROOT, BUILDER, VERDICT, APPROVER)
 TRUST_FILE = "trust.json"
 _ELSEWHERE = (ROOT, APPROVER)  # roles whose private key need not be on the machine that publishes
@@ -178,6 +179,16 @@ def create_keys(
     return tuple(states), generated
 
 
+def create_witness(folder: Path, passphrase: str | None) -> tuple[KeyState, bool]:
+    """Make a witness's key where there is none; `create_keys` does not: a witness builds elsewhere.
+
+    Returns its state, and whether a passphrase was generated. Raises as `create_keys` does.
+    """
+    keyfiles.private_folder(folder)
+    generated = keyfiles.ensure_passphrase(folder, passphrase, [WITNESS])
+    return _create_key(folder, WITNESS, passphrase), generated
+
+
 def load_keys(folder: Path, key_uris: Mapping[str, str], passphrase: str | None) -> Keys:
     """Open the signers that publishing needs; neither root nor approver has to be there.
 
@@ -272,7 +283,7 @@ def _create_key(folder: Path, role: str, passphrase: str | None) -> KeyState:
                 f"{public} has no private key beside it",
                 hint=f"remove it to make a new pair, or name its key in GOLDSMITH_{role.upper()}_KEY",
             )
-        if (folder / TRUST_FILE).exists():
+        if (folder / TRUST_FILE).exists() and role != WITNESS:
             raise UsageError(
                 f"there is no key of the role {role!r}, and a trust file that names the keys",
                 context=str(folder),

@@ -28,6 +28,7 @@ from builder.model.sources import Sources
 from builder.signing import sources
 from builder.signing.imports import IMPORT_TYPE, parse_import
 from builder.signing.keys import BUILDER, VERDICT
+from builder.signing.kits import kit_of
 from builder.signing.refusal import quoted, refuse
 
 SIGNATURE_TYPE = "https://sigstore.dev/cosign/sign/v1"
@@ -43,6 +44,8 @@ VEX_TYPE = "https://openvex.dev/ns"
 
 # What people say of a change. Nobody who verifies an image depends on it: promotion does.
 APPROVAL_TYPE = "https://goldsmith.dev/attestations/approval/v1"
+# What witnesses say, who built an image again: the same goes for it.
+REBUILD_TYPE = "https://goldsmith.dev/attestations/rebuild/v1"
 
 # Which role may say what. A type that is not here says nothing to us.
 ROLE_OF: Mapping[str, str] = {
@@ -100,6 +103,7 @@ class Provenance:
     packages: frozenset[tuple[str, str]]
     sources: Sources | None = None  # None: it was made before anybody asked for them
     imported: ImportedFrom | None = None  # where others' image came from; None for our own
+    kit: Digest | None = None  # the rebuild kit's manifest
 
     def packages_of(self, platform: Platform | None) -> frozenset[str]:
         """NAME=VERSION of every package of a platform; None is the only platform."""
@@ -218,7 +222,8 @@ def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
     if kind not in (BUILD_TYPE, IMPORT_TYPE):
         refuse("predicate-malformed", "the provenance is not of our build type", context=quoted(build))
     external = mapping(build, "externalParameters", "provenance")
-    text(mapping(mapping(predicate, "runDetails", "provenance"), "builder", "provenance"), "id", "provenance")
+    details = mapping(predicate, "runDetails", "provenance")
+    text(mapping(details, "builder", "provenance"), "id", "provenance")
     dependencies = items(build, "resolvedDependencies", "provenance", _DEPENDENCIES_MAX)
     for one in dependencies:
         sha256_of(one.get("digest"), "provenance")
@@ -238,6 +243,7 @@ def parse_provenance(predicate: Mapping[str, Any]) -> Provenance:
         sources=sources.decode(mapping(external, "sources", "provenance")) if "sources" in external else None,
         packages=packages,
         imported=imported,
+        kit=kit_of(details),
     )
 
 

@@ -23,6 +23,7 @@ from builder.signing.keys import (
     ROOT,
     TRUST_FILE,
     VERDICT,
+    WITNESS,
     PublicKey,
     distinct,
     load_public,
@@ -78,15 +79,16 @@ class Trust:
     def load(cls, folder: Path, memory: Memory | None = None) -> Trust:
         """The keys of a folder: those of `trust.json`, signed by `root.pub`, where there is one.
 
-        Otherwise `builder.pub`, `verdict.pub` and, where there is one, `approver.pub` hold for all
-        times. With a memory, an older trust file than one that was seen before is refused. Raises
-        UsageError when a file is missing or unusable, TrustRefused when the trust file is bad.
+        Otherwise `builder.pub`, `verdict.pub` and, where there are any, `approver.pub` and
+        `witness.pub` hold for all times. With a memory, an older trust file than one that was seen
+        before is refused. Raises UsageError when a file is missing or unusable, TrustRefused when
+        the trust file is bad.
         """
         content = load_content(folder, memory)
         if content is not None:
             return cls(content.keys, content.version, content.expires)
-        roles = (BUILDER, VERDICT, APPROVER) if (folder / f"{APPROVER}.pub").exists() else (BUILDER, VERDICT)
-        return cls.of(*(load_public(folder, role) for role in roles))
+        others = (role for role in (APPROVER, WITNESS) if (folder / f"{role}.pub").exists())
+        return cls.of(*(load_public(folder, role) for role in (BUILDER, VERDICT, *others)))
 
     def current(self, role: str) -> PublicKey:
         """The newest key of a role that was not revoked; raises UsageError when there is none."""

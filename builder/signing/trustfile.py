@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from builder.errors import GoldsmithError, PolicyDenied, UsageError
 from builder.model.digest import canonical_json
-from builder.signing.keys import APPROVER, BUILDER, VERDICT, PublicKey, RoleSigner
+from builder.signing.keys import APPROVER, BUILDER, VERDICT, WITNESS, PublicKey, RoleSigner
 from builder.signing.refusal import strict_json
 from builder.signing.statements import SIGNATURE_MAX, decode_base64, pae
 from builder.store import read_file
@@ -34,7 +34,7 @@ FILE_MAX = 256 << 10  # bytes
 KEYS_MAX = 200
 WHY_MAX = 500  # characters
 _VERSION_MAX = 1 << 31
-_ROLES = (BUILDER, VERDICT, APPROVER)  # root is what signs; it cannot vouch for itself
+_ROLES = (BUILDER, VERDICT, APPROVER, WITNESS)  # root is what signs; it cannot vouch for itself
 _FIELDS = {"id", "role", "pem", "notBefore", "notAfter", "revokedAt", "why"}
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 

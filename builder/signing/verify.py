@@ -148,6 +148,12 @@ def verify(
     return Verification(reference, digest, verdict, tuple(proofs), channel, uses, change)
 
 
+def named_kits(found: Verification) -> frozenset[Digest]:
+    """The rebuild kits of a verified image, as its builder named them."""
+    named = (p.kit for m in found.manifests for p in m.provenances)
+    return frozenset(kit for kit in named if kit is not None)
+
+
 def published_verdict(reference: Reference, registry: Registry, trust: Trust) -> Verdict:
     """The verdict on a published image, for explanation only: steps 1 to 5, whatever it says.
 

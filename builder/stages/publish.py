@@ -1,19 +1,21 @@
 """Publish: a signed image goes to the registry so that nobody ever sees half of it.
 
-In: a SignedImage. Out: a PublishedImage. Order: blobs, platform manifests, index, signatures and
-attestations, all read back; then the immutable tag; the floating tag last. A run that was cut
-anywhere is completed by the next one: what is there is not sent again.
+In: a SignedImage. Out: a PublishedImage. Order: blobs, platform manifests, index, the rebuild
+kit, signatures and attestations, all read back; then the immutable tag; the floating tag last. A
+run that was cut anywhere is completed by the next one: what is there is not sent again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from builder.errors import PolicyDenied, RegistryError
 from builder.model.digest import Digest
-from builder.model.image import BuiltImage, Descriptor, Target
+from builder.model.image import MANIFEST_TYPE, BuiltImage, Descriptor, Target
+from builder.model.kit import KIT_TYPE, PackedKit
 from builder.model.reference import Reference
 from builder.model.release import PublishedImage, SignedImage, SignedManifest
 from builder.oci.client import RegistryClient
@@ -69,9 +71,13 @@ def publish(
 
     layers, configs = _layers(image), _unique(p.config for p in image.platforms)
     sent = push_image(image, client, repository_prefix)
-    sent += _push_evidence(client, repo, signed.signatures)
+    attached = signed.signatures
+    if signed.kit is not None:
+        sent += _push_kit(client, repo, signed.kit, _parent(image.target, repository_prefix))
+        attached = (*attached, _carried(signed.kit))
+    sent += _push_evidence(client, repo, attached)
     _read_back(client, repo, image, (*layers, *configs))
-    _read_back_evidence(client, repo, signed.signatures)
+    _read_back_evidence(client, repo, attached)
 
     _refuse_moved(client, immutable, image.digest)  # another publisher may have been faster
     index = read_blob(image.layout, image.index)
@@ -142,6 +148,25 @@ def _push_manifests(client: RegistryClient, repo: str, image: BuiltImage) -> int
     return sent
 
 
+def _push_kit(client: RegistryClient, repo: str, kit: PackedKit, parent: str | None) -> int:
+    """What a kit consists of, where the repository lacks it; returns the bytes sent.
+
+    Of a kit whose manifest is there, every blob is.
+    """
+    if client.head_manifest(client.reference(repo, digest=kit.digest)) is not None:
+        return 0
+
+    def push(blob: tuple[Digest, bytes | Path]) -> int:
+        return 0 if client.has_blob(repo, blob[0]) else client.put_blob(repo, blob[1], blob[0], parent)
+
+    return sum(_each(push, kit.blobs.items()))
+
+
+def _carried(kit: PackedKit) -> SignedManifest:
+    """The kit's manifest as what is attached to the index; its blobs are there already."""
+    return SignedManifest(kit.manifest, MANIFEST_TYPE, {}, subject=kit.subject, artifact_type=KIT_TYPE)
+
+
 def _push_evidence(client: RegistryClient, repo: str, signatures: Sequence[SignedManifest]) -> int:
     """Signatures and attestations: blobs, manifests, then the listings; returns the bytes sent."""
 
@@ -203,7 +228,9 @@ def _read_back_evidence(client: RegistryClient, repo: str, signatures: Sequence[
             raise _vanished(f"{ref} is not the manifest that was just written")
 
     _each(check, signatures)
-    blobs = _unique(blob for item in signatures for blob in parse_manifest(item.manifest).blobs)
+    # A kit's packages are not read again: the registry hashed them, and refuses a manifest without them.
+    small = [item for item in signatures if item.artifact_type != KIT_TYPE]
+    blobs = _unique(blob for item in small for blob in parse_manifest(item.manifest).blobs)
     _each(lambda blob: client.check_blob(repo, blob), blobs)
     for subject in {item.subject.digest for item in signatures if item.subject}:
         listed = {d.digest for d in client.referrers(repo, subject)}

@@ -9,7 +9,8 @@ The procedure, for each image; the numbers stand in the code:
  4. Every byte of it is read and compared with its digest; what an older bundle brought has to be there.
  5. Its immutable tag means no other image here, and what its floating tag points to was not decided
     later: an older bundle puts nothing back.
- 6. Blobs, platforms, index; then the evidence that verification believed, and no stranger's.
+ 6. Blobs, platforms, index; then the evidence that verification believed and the rebuild kit that it
+    names, and no stranger's.
  7. It is verified where it arrived.
  8. The immutable tag, then the floating one.
 
@@ -27,6 +28,7 @@ from pathlib import Path
 from builder.errors import GoldsmithError, PolicyDenied, RegistryError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.model.kit import KIT_TYPE
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.oci.faults import RegistryRefused, Temporary
@@ -41,7 +43,7 @@ from builder.signing.cosign_formats import (
 from builder.signing.predicates import ROLE_OF
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
-from builder.signing.verify import Verification, verify
+from builder.signing.verify import Verification, named_kits, verify
 from registry.bundles.reader import Bundle, Wanted
 from registry.promotion.channels import SERVED
 from registry.promotion.records import read_record
@@ -138,9 +140,14 @@ def _tags(found: Verification, wanted: Wanted) -> tuple[str, ...]:
 
 
 def _content(bundle: Bundle, at: Reference, found: Verification) -> Iterator[Descriptor]:
-    for proof in found.manifests:
-        data, media_type, _ = bundle.get_manifest(at.with_digest(proof.digest))
-        yield from parse_manifest(data, media_type).blobs
+    for digest in (*(proof.digest for proof in found.manifests), *_kits(bundle, at, found)):
+        yield from _parsed(bundle, at, digest).blobs
+
+
+def _kits(bundle: Bundle, at: Reference, found: Verification) -> tuple[Digest, ...]:
+    """The kits that are in the bundle, of those that the provenance names."""
+    listed = bundle.referrers(at.name, found.digest, KIT_TYPE)
+    return tuple(d.digest for d in listed if d.digest in named_kits(found))
 
 
 def _check(desk: Desk, bundle: Bundle, repo: str, blob: Descriptor) -> None:
@@ -192,15 +199,19 @@ def _copy(desk: Desk, bundle: Bundle, at: Reference, found: Verification) -> boo
                 for blob in _parsed(bundle, at, carrier.digest).blobs:
                     changed |= _put_blob(desk, bundle, repo, blob)
                 changed |= _tag(desk, bundle, at.with_digest(carrier.digest), tag)
-        changed |= _put_bundles(desk, bundle, at, subject)
+        kits = _kits(bundle, at, found) if subject == found.digest else ()
+        changed |= _put_bundles(desk, bundle, at, subject, kits)
     return changed
 
 
-def _put_bundles(desk: Desk, bundle: Bundle, at: Reference, subject: Digest) -> bool:
-    """6. the referrers of types that we know; verification has seen who signed them."""
+def _put_bundles(
+    desk: Desk, bundle: Bundle, at: Reference, subject: Digest, kits: tuple[Digest, ...]
+) -> bool:
+    """6. the referrers of types that we know, and kits; verification has seen who signed or named them."""
     changed, unlisted = False, []
-    for listed in bundle.referrers(at.name, subject, BUNDLE_TYPE):
-        if listed.annotations.get(BUNDLE_PREDICATE_ANNOTATION) not in ROLE_OF:
+    for listed in bundle.referrers(at.name, subject):
+        kind = listed.annotations.get(BUNDLE_PREDICATE_ANNOTATION)
+        if listed.digest not in kits and (listed.artifact_type != BUNDLE_TYPE or kind not in ROLE_OF):
             continue
         for blob in _parsed(bundle, at, listed.digest).blobs:
             changed |= _put_blob(desk, bundle, at.name, blob)

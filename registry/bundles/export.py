@@ -42,7 +42,7 @@ from builder.signing.predicates import DECIDED_TYPES, timestamp
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
 from builder.signing.verdicts import encode
-from builder.signing.verify import Verification, resolve, verify
+from builder.signing.verify import Verification, named_kits, resolve, verify
 from registry.bundles.reader import BUNDLE_KIND, CONTENTS_TYPE, NAME_ANNOTATION, open_bundle
 from registry.promotion.channels import SERVED
 from registry.promotion.closure import Closure
@@ -97,11 +97,13 @@ def export(
     *,
     base: Path | None = None,
     accept_sample: bool = False,
+    kits: bool = True,
 ) -> Exported:
     """Write a bundle to `to`: a folder that is not there yet, or a file that ends in `.tar`.
 
     Each image is verified as a consumer does, and has to be on a channel that is served. `public`
     are the files of public keys, for people. With `base`, an older bundle, its blobs are left out.
+    Without `kits`, nobody on the other side can build the images again.
     Raises EvidenceRefused, RegistryError, UsageError, ToolError; then nothing was written.
     """
     if to.exists():
@@ -120,8 +122,9 @@ def export(
             closure, found = _verified(client, reference, trust, now, accept_sample)
             image = _packed(reference.name, found)
             packed.append(image)
-            entries |= _write_manifests(layout, closure, image)
-            left_out |= _write_blobs(layout, closure, known)
+            named = tuple(d for d in closure.kits if kits and d in named_kits(found))
+            entries |= _write_manifests(layout, closure, image, named)
+            left_out |= _write_blobs(layout, closure, known, named)
             extra[f"verdicts/{image.digest.hex}.json"] = (VERDICT_BLOB_TYPE, encode(found.verdict))
         described = _describe(layout, packed, extra, left_out)
         write_layout_index(layout, [entries[key] for key in sorted(entries)] + [described])
@@ -160,7 +163,9 @@ def _packed(repository: str, found: Verification) -> Packed:
     return Packed(repository, verdict.ref, found.digest, tags, verdict.policy, verdict.expires_at)
 
 
-def _write_manifests(layout: Path, closure: Closure, image: Packed) -> dict[str, Descriptor]:
+def _write_manifests(
+    layout: Path, closure: Closure, image: Packed, kits: tuple[Digest, ...]
+) -> dict[str, Descriptor]:
     """The index and what is attached to it and to its platforms; entries of `index.json` by sort key."""
     entries: dict[str, Descriptor] = {}
 
@@ -181,6 +186,8 @@ def _write_manifests(layout: Path, closure: Closure, image: Packed) -> dict[str,
                 add(found, tag)
         for digest in (*closure.bundles(subject), *_records(closure, subject)):
             add(digest, None)
+    for digest in kits:
+        add(digest, None)
     for digest in {*closure.subjects, *(d.digest for d in entries.values())}:
         write_blob(layout, closure.manifests[digest][0])
     return entries
@@ -195,10 +202,12 @@ def _records(closure: Closure, subject: Digest) -> Iterable[Digest]:
                 yield digest
 
 
-def _write_blobs(layout: Path, closure: Closure, known: frozenset[Digest]) -> set[Digest]:
+def _write_blobs(
+    layout: Path, closure: Closure, known: frozenset[Digest], kits: tuple[Digest, ...]
+) -> set[Digest]:
     """Every blob of the closure, each checked; returns those that are left out for the base has them."""
     left_out = set()
-    for digest in (*closure.subjects, *closure.carriers):
+    for digest in (*closure.subjects, *closure.carriers, *kits):
         for blob in closure.manifest(digest).blobs:
             path = blob_path(layout, blob.digest)
             if path.exists():

@@ -13,7 +13,8 @@ The procedure; the numbers stand in the code:
     storage is not asked for them again.
  5. Of what is attached, only that belongs to the image which was believed: the signature tag,
     the attestation tag and the bundles whose every layer has a type that we know (step 2 has
-    checked by whom those are signed). Carriers with a stranger's configuration are left out.
+    checked by whom those are signed), and the rebuild kit that the provenance names. Carriers with
+    a stranger's configuration are left out.
  6. The blobs are those that the kept manifests name, with their sizes, and no others.
  7. The signed verdict is kept, so that it can be proved again without the storage.
  8. The end of life is read from the configuration's label, a deprecation from the record.
@@ -33,7 +34,9 @@ from builder.errors import GoldsmithError, RegistryError
 from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.model.kit import KIT_TYPE
 from builder.model.reference import Reference
+from builder.oci.faults import RegistryRefused
 from builder.oci.manifest import Manifest, parse_json, parse_manifest
 from builder.signing import cosign_parse
 from builder.signing.collect import Registry
@@ -54,7 +57,7 @@ from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
 from builder.signing.trust import OUT_OF_PERIOD, REVOKED, Trust, Use
 from builder.signing.verdicts import decode
-from builder.signing.verify import Verification, published_verdict, verify
+from builder.signing.verify import Verification, named_kits, published_verdict, verify
 from registry.gate.decision import Approved, Denied, Held, Reason
 from registry.gate.witness import Witness
 from registry.promotion.channels import SERVED
@@ -131,6 +134,8 @@ def _closure(
             if tag in witness.tags and _believed_carrier(_parsed(witness.tags[tag], witness), kind):
                 tags[tag] = witness.tags[tag]
         listed = tuple(_believed_bundles(subject, witness))
+        if subject == proof.digest:
+            listed += tuple(_named_kits(reference, proof, witness))
         referrers[subject] = listed
         # 6. their blobs come with them
         for digest in (*(tags[t] for t in tags), *(d.digest for d in listed)):
@@ -246,6 +251,20 @@ def _believed_bundles(subject: Digest, witness: Witness) -> Iterator[Descriptor]
         if manifest.annotations.get(BUNDLE_PREDICATE_ANNOTATION) in ROLE_OF:
             data, media_type = witness.manifests[digest]
             yield Descriptor(media_type, digest, len(data), manifest.annotations, manifest.artifact_type)
+
+
+def _named_kits(reference: Reference, proof: Verification, witness: Witness) -> Iterator[Descriptor]:
+    """5. the kit, by the digest that the builder signed; one that is gone takes no image with it."""
+    listed = {d.digest for d in witness.listed.get(proof.digest, ()) if d.artifact_type == KIT_TYPE}
+    for digest in sorted(listed & named_kits(proof)):
+        try:
+            data, media_type, _ = witness.get_manifest(reference.with_digest(digest))
+        except RegistryRefused as error:
+            if error.status != 404:
+                raise
+            continue
+        manifest = parse_manifest(data, media_type)
+        yield Descriptor(media_type, digest, len(data), manifest.annotations, manifest.artifact_type)
 
 
 def _envelope(

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builder.errors import GoldsmithError
-from builder.signing.keys import APPROVER, BUILDER, ROOT, VERDICT
+from builder.signing.keys import APPROVER, BUILDER, ROOT, VERDICT, WITNESS
 from builder.signing.trust import FILE, Trust
 from registry.gate.journal import Journal
 
-_FILES = (FILE, *(f"{role}.pub" for role in (ROOT, BUILDER, VERDICT, APPROVER)))
+_FILES = (FILE, *(f"{role}.pub" for role in (ROOT, BUILDER, VERDICT, APPROVER, WITNESS)))
 
 
 class KeyFolder:

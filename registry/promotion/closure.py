@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.model.kit import KIT_TYPE
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.oci.faults import RegistryRefused
@@ -34,12 +35,13 @@ from builder.signing.cosign_formats import (
     signature_tag,
 )
 from builder.signing.cosign_parse import REFERRERS_MAX, signature_layers
-from builder.signing.predicates import APPROVAL_TYPE, DECIDED_TYPES, ROLE_OF
+from builder.signing.predicates import APPROVAL_TYPE, DECIDED_TYPES, REBUILD_TYPE, ROLE_OF
 from builder.signing.statements import SIMPLE_SIGNING_MAX
 
 _THREADS = 8
 _AHEAD_MAX = 64  # things of one kind that are read ahead; verification judges larger numbers
 _BLOB_AHEAD_MAX = 8 << 20  # bytes
+_KITS_MAX = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -111,7 +113,9 @@ class Closure:
             bundles = {
                 d.digest for listed in here.listed.values() for d in listed if d.artifact_type == BUNDLE_TYPE
             }
-            _all(pool, [lambda d=d: here._fetch(d) for d in sorted(bundles)[:REFERRERS_MAX]])  # type: ignore[misc]
+            kits = [d.digest for d in here.listed[image] if d.artifact_type == KIT_TYPE][:_KITS_MAX]
+            wanted = [*sorted(bundles)[:REFERRERS_MAX], *kits]
+            _all(pool, [lambda d=d: here._fetch(d) for d in wanted])  # type: ignore[misc]
             content = here._blobs_of(here.subjects)
             if brought:  # of the image itself every blob is looked for, of its evidence what is in doubt
                 evidence = {b.digest for b in here._blobs_of(here.carriers)} - {b.digest for b in content}
@@ -140,7 +144,13 @@ class Closure:
     @property
     def carriers(self) -> tuple[Digest, ...]:
         """The manifests of signatures and attestations that were read."""
-        return tuple(d for d in self.manifests if d not in self.subjects)
+        others = (*self.subjects, *self.kits)
+        return tuple(d for d in self.manifests if d not in others)
+
+    @property
+    def kits(self) -> tuple[Digest, ...]:
+        """The manifests that say they are rebuild kits; a provenance names the one that counts."""
+        return tuple(d for d in self.manifests if self.manifest(d).artifact_type == KIT_TYPE)
 
     def manifest(self, digest: Digest) -> Manifest:
         """A manifest that was read."""
@@ -160,7 +170,8 @@ class Closure:
         for digest in dict.fromkeys(d.digest for d in self.listed.get(subject, ())):
             if digest in self.manifests:
                 kind = self.manifest(digest).annotations.get(BUNDLE_PREDICATE_ANNOTATION)
-                if kind == APPROVAL_TYPE or (kind in ROLE_OF and kind not in DECIDED_TYPES):
+                known = kind in ROLE_OF and kind not in DECIDED_TYPES
+                if known or kind in (APPROVAL_TYPE, REBUILD_TYPE):
                     found.append(digest)
         return tuple(found)
 
@@ -256,14 +267,15 @@ class Closure:
         return list(blobs.values())
 
 
-def copy(closure: Closure, repo: str, work: Path) -> Copied:
-    """Copy an image with its attestations to another repository.
+def copy(closure: Closure, repo: str, work: Path, kits: frozenset[Digest] = frozenset()) -> Copied:
+    """Copy an image with its attestations, and those `kits` that it has, to another repository.
 
     By digest, and of blobs only links, where the registry can: nothing visible changes but the
     evidence. The signature tags are not copied: they name the repository. Raises RegistryError.
     """
     client = closure.client
     subjects, bundles = closure.subjects, {s: closure.bundles(s) for s in closure.subjects}
+    bundles[closure.image] += tuple(d for d in closure.kits if d in kits)
     carried = [d for found in bundles.values() for d in found]
     tags = {t: d for s in subjects if (d := closure.tags.get(t := attestation_tag(s)))}
 
@@ -317,10 +329,13 @@ def _put(closure: Closure, repo: str, digest: Digest, tag: str | None = None) ->
 def _list_anew(closure: Closure, repo: str, subject: Digest, bundles: tuple[Digest, ...]) -> bool:
     """List exactly these bundles, and the records that are there; whether that was news."""
     listed = closure.client.referrers(repo, subject)
-    known = {d.digest for d in listed if d.annotations.get(BUNDLE_PREDICATE_ANNOTATION) not in DECIDED_TYPES}
-    if known == set(bundles):
+    kinds = {d.digest: d.annotations.get(BUNDLE_PREDICATE_ANNOTATION) for d in listed}
+    # What witnesses attested here stays, too.
+    wanted = {*bundles, *(d for d, kind in kinds.items() if kind == REBUILD_TYPE)}
+    if {d for d, kind in kinds.items() if kind not in DECIDED_TYPES} == wanted:
         return False
     entries = [closure.descriptor(d) for d in bundles]
+    entries += [d for d in listed if d.digest in wanted - set(bundles)]
     closure.client.put_referrers_fallback(repo, subject, entries, replace_same_kind=True, listed=listed)
     return True
 

@@ -3,15 +3,15 @@
 The procedure; the numbers stand in the code:
 
  1. The image is verified where it is, with everything that is attached, at today's date.
- 2. Today's policy is asked again, on the attested reports.
+ 2. Today's policy is asked again, on the attested reports, and on what witnesses attested.
  3. Its channel leads to `stable`, by the ledger, which agrees with the registry's records; a rollback
     also leads there from `deprecated`.
  4. Its immutable tag never meant another image: neither in the registry nor in the ledger, which
     remembers tags that are gone (a tombstone).
  5. It has the approvals that the policy asks for what is new in it; going back needs none. Only now
     does an image that others made leave the quarantine that it was imported into.
- 6. The closure is copied by digest; blobs are linked. The signature is made anew, for the name
-    under which it is pulled from now on.
+ 6. The closure is copied by digest, with the rebuild kit that its provenance names; blobs are
+    linked. The signature is made anew, for the name under which it is pulled from now on.
  7. It is verified at its destination: tags, listings and manifests are read anew, there. A blob whose
     bytes were hashed in step 1 is looked for by its digest, unless the registry linked it just now.
  8. It is compared with the image that the floating tag points to, by what is attested of both.
@@ -38,9 +38,10 @@ from builder.model.image import Target
 from builder.model.reference import Reference
 from builder.signing.cosign_formats import signature_tag, signatures_manifest
 from builder.signing.predicates import timestamp
+from builder.signing.rebuilds import witnesses
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import simple_signing
-from builder.signing.verify import Verification
+from builder.signing.verify import Verification, named_kits
 from registry.approvals.procedure import Matter, demand, matter_of, place_of
 from registry.audit.ledger import Action, Entry, Fact
 from registry.promotion.callback import change
@@ -102,7 +103,8 @@ def promote(
     found, source = read_verified(office, reference)
     digest = found.digest
     # 2. today's policy
-    recheck(found, target, office.policy, office.now)
+    seen = witnesses(source, reference.with_digest(digest), office.trust, office.now)
+    recheck(found, target, office.policy, office.now, seen)
     subject = Subject(digest, found.verdict.ref, _immutable_tag(found), place_of(found))
     at_home = reference.name == subject.repo
     # 3. its channel
@@ -120,7 +122,7 @@ def promote(
         change(office, reference.with_digest(digest), Channel.CANDIDATE, why.strip() or "approved")
         state = state_of(office, subject, *known)
     # 6. copy
-    copied, signed = _bring(office, source, subject.repo)
+    copied, signed = _bring(office, source, subject.repo, named_kits(found))
     # 7. the consumer's eyes
     home = office.client.reference(subject.repo, digest=digest)
     arrived = Closure.read(office.client, subject.repo, digest, Brought(source.blobs, copied.placed))
@@ -204,11 +206,11 @@ def _refuse_taken(office: Office, subject: Subject, state: State) -> None:
         )
 
 
-def _bring(office: Office, source: Closure, repo: str) -> tuple[Copied, int]:
+def _bring(office: Office, source: Closure, repo: str, kits: frozenset[Digest]) -> tuple[Copied, int]:
     """6. the closure in the consumers' repository, and how many signatures for its name there are news."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
         signing = pool.map(lambda one: _sign_name(office, repo, one), source.subjects)
-        copied = Copied() if source.repo == repo else copy(source, repo, office.work)
+        copied = Copied() if source.repo == repo else copy(source, repo, office.work, kits)
         return copied, sum(signing)
 
 

@@ -34,9 +34,10 @@ from builder.model.imported import ImportedFrom, import_target, installed_packag
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.model.verdict import RuleResult
+from builder.model.witness import Witness
 from builder.policy.engine import evaluate
 from builder.policy.rule import Case
-from builder.policy.rules import IMPORT_RULES, RULES
+from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
 from builder.policy.schema import Policy
 from builder.signing.predicates import TEST_RESULT_TYPE, VULNERABILITY_TYPE, timestamp
 from builder.signing.refusal import quoted, refuse
@@ -49,16 +50,20 @@ _IMPORT_RULES = tuple(rule for rule in IMPORT_RULES if rule.id not in NOT_ATTEST
 
 
 def recheck(
-    found: Verification, target: Target | None, policy: Policy, now: dt.datetime
+    found: Verification,
+    target: Target | None,
+    policy: Policy,
+    now: dt.datetime,
+    witnesses: tuple[Witness, ...] = (),
 ) -> tuple[RuleResult, ...]:
     """What today's policy says of a verified image; `target` is the image in the catalogue.
 
-    An image that others made is in no catalogue: its provenance says what has to be known of it.
-    Returns the rules' results. Raises PolicyDenied when one of them fails, EvidenceRefused when a
-    report does not say what the rules need.
+    `witnesses` are those who built it again. An image that others made is in no catalogue: its
+    provenance says what has to be known of it. Returns the rules' results. Raises PolicyDenied when
+    one of them fails, EvidenceRefused when a report does not say what the rules need.
     """
     case = attested_case(found, target, policy, now)
-    results = judge_again(case)
+    results = (*judge_again(case), *evaluate(replace(case, witnesses=witnesses), PROMOTION_RULES))
     failed = [r for r in results if not r.passed]
     if failed:
         raise PolicyDenied(

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from builder.errors import ToolError, UsageError
 from builder.settings import KEY_ROLES
-from builder.signing.keys import ROLES, PublicKey, RoleSigner, create_keys, load_keys, open_signer
+from builder.signing.keys import ROLES, WITNESS, PublicKey, RoleSigner, create_keys, load_keys, open_signer
 from builder.signing.trust import Trust
 from tests.support.evidence import PASSPHRASE
 
@@ -231,7 +231,7 @@ def test_each_role_has_a_key_of_its_own(tmp_path: Path, role: str) -> None:
 
 
 def test_each_role_can_be_named_in_the_settings() -> None:
-    assert KEY_ROLES == ROLES
+    assert (*ROLES, WITNESS) == KEY_ROLES
 
 
 def test_publishing_needs_neither_root_nor_approver(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from builder.policy.rules import (
     stream_supported,
     vulnerabilities_fixable,
     vulnerabilities_unfixed,
+    witnessed,
 )
 from builder.policy.schema import PolicyData
 
@@ -42,6 +43,9 @@ IMPORT_RULES: tuple[Rule, ...] = (
     *(rule for rule in RULES if rule is not dockerfile_lint.RULE),
     scanner_comparable.RULE,
 )
+
+# What can be asked only of an image that was published: at promotion, beside the others.
+PROMOTION_RULES: tuple[Rule, ...] = (witnessed.RULE,)
 
 
 def rules_for(policy: PolicyData) -> tuple[Rule, ...]:

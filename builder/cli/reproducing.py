@@ -1,0 +1,193 @@
+"""The command reproduce: build a published image again, from its registry alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from builder.cli.evidence import Ref, TrustFolder
+from builder.cli.images import Engines
+
+if TYPE_CHECKING:
+    from builder.model.catalogue import Catalogue
+    from builder.model.reference import Reference
+    from builder.model.witness import Rebuild
+    from builder.oci.client import RegistryClient
+    from builder.pipeline.build import Engine
+    from builder.pipeline.reproduce import Rebuilt
+    from builder.settings import Settings
+    from builder.signing.keys import RoleSigner
+    from builder.stages.open_kit import OpenedKit
+    from builder.store import Store
+    from builder.tools.pool import Pool
+
+_NOT_THE_SAME = 7  # as NotReproducible
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's command to the application."""
+    app.command()(reproduce)
+
+
+def reproduce(
+    ref: Ref,
+    engine: Engines = None,
+    sign: Annotated[
+        bool,
+        typer.Option("--sign", help="Attest what came out the same, with our witness key."),
+    ] = False,
+    trust: TrustFolder = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Build a published image again from its rebuild kit, with nothing but its registry, and compare."""
+    from builder.cli.evidence import surroundings
+    from builder.cli.kits import tool_versions
+    from builder.pipeline.reproduce import reproduce as rebuild
+    from builder.report import Silent, for_people
+    from builder.signing.inputs import read_inputs
+    from builder.signing.keys import BUILDER
+    from builder.store import Store
+
+    settings, store, keys = surroundings(trust)
+    engines = list(dict.fromkeys(engine or ["direct"]))
+    where, client = _where(ref, settings)
+    signer = _witness(settings, store) if sign else None
+    inputs = read_inputs(client, where, keys.unrevoked(BUILDER))
+    reporter = Silent() if as_json else for_people()
+    store.create()
+    with store.scratch("reproduce") as work:
+        bench = _Bench(settings, store, engines, client)
+        done = rebuild(client, where, inputs, bench, Store(work / "state"), work, reporter)
+    attested = []
+    if signer is not None and done.same:
+        made = [_rebuild(done, name, tool_versions(), settings) for name in done.engines]
+        attested = [_attest(client, where, one, signer) for one in made]
+    _tell(done, attested, as_json)
+    if not done.same:
+        raise typer.Exit(_NOT_THE_SAME)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What a rebuild is made with: the engines of this machine, and nothing that other runs left."""
+
+    settings: Settings
+    store: Store
+    names: Sequence[str]
+    client: RegistryClient
+
+    def pool(self, store: Store) -> Pool:
+        from builder.pipeline.reproduce import no_mirror
+        from builder.tools.pool import Pool
+
+        return Pool(store, no_mirror)
+
+    def engines(self, catalogue: Catalogue, store: Store, kit: OpenedKit) -> list[Engine]:
+        from builder.cli.wiring import Workshop
+
+        section = None
+        if any(name != "direct" for name in self.names):
+            from builder.engines.assembler import host_platform
+            from builder.engines.assembler_kit import unpack_packages
+            from builder.errors import UsageError
+            from builder.stages.lock import builder_section
+
+            if kit.assembler is None:
+                raise UsageError("the kit brings no assembler", hint="use --engine direct")
+            section = builder_section(catalogue, host_platform())
+            file = store.root / "assembler.tar"
+            self.client.get_blob(kit.where.name, kit.assembler, file)
+            unpack_packages(file, section, store.pool)
+        workshop = Workshop(self.settings, catalogue, self.store, section)
+        return [workshop.engine(name) for name in self.names]
+
+
+def _where(ref: str, settings: Settings) -> tuple[Reference, RegistryClient]:
+    from builder.cli.evidence import reference_of
+    from builder.cli.wiring import client_of
+    from builder.signing.verify import resolve
+
+    reference = reference_of(ref, settings)
+    client = client_of(settings, reference.host)
+    return reference.with_digest(resolve(reference, client)), client
+
+
+def _witness(settings: Settings, store: Store) -> RoleSigner:
+    from builder.errors import UsageError
+    from builder.signing.keys import WITNESS, open_signer
+
+    if not (store.keys / f"{WITNESS}.pub").is_file():
+        raise UsageError(
+            "this machine has no witness key",
+            context=str(store.keys),
+            hint="`goldsmith keys witness` makes one; give its public key to who keeps the trust file",
+        )
+    return open_signer(store.keys, WITNESS, settings.key_uris, settings.passphrase)
+
+
+def _rebuild(done: Rebuilt, engine: str, tools: dict[str, str], settings: Settings) -> Rebuild:
+    from builder.model.witness import Rebuild
+
+    inputs = done.inputs
+    return Rebuild(
+        done.index, inputs.ref, inputs.kit, inputs.input_hash, engine, tools, done.rebuilt, settings.now
+    )
+
+
+def _attest(client: RegistryClient, where: Reference, made: Rebuild, signer: RoleSigner) -> dict[str, Any]:
+    """Attach the attestation to the index, unless this witness has attested the same before."""
+    from builder.model.image import Descriptor
+    from builder.signing.rebuilds import signed_rebuild, witnesses
+    from builder.signing.trust import Trust
+    from registry.promotion.records import listing, put_content
+
+    said = {"engine": made.engine, "key": signer.public.id}
+    there = witnesses(client, where, Trust.of(signer.public), made.at)
+    if any(one.rebuild.engine == made.engine for one in there):
+        return {**said, "attached": False}
+    data, media_type, digest = client.get_manifest(where)
+    item = signed_rebuild(made, Descriptor(media_type, digest, len(data)), signer)
+    put_content(client, where.name, item)
+    if not client.put_referrer(where.name, item.manifest, item.media_type):
+        client.put_referrers_fallback(where.name, digest, [listing(item)])
+    return {**said, "attached": True, "attestation": item.digest}
+
+
+def _tell(done: Rebuilt, attested: Sequence[dict[str, Any]], as_json: bool) -> None:
+    from builder.report import emit, emit_json
+
+    if as_json:
+        emit_json(
+            {
+                "reproduced": done.same,
+                "ref": done.inputs.ref,
+                "reference": str(done.where),
+                "kit": done.inputs.kit,
+                "engines": list(done.engines),
+                "index": {"published": done.where.digest, "rebuilt": done.index},
+                "platforms": {
+                    str(p): {"published": d, "rebuilt": done.rebuilt.get(p)}
+                    for p, d in done.published.items()
+                },
+                "explanation": [x.as_dict() for x in done.explanation],
+                "first": done.explanation[-1].as_dict() if done.explanation else None,
+                "fetched_bytes": done.fetched_bytes,
+                "seconds": dict(done.seconds),
+                "attested": list(attested),
+            }
+        )
+        return
+    engines = ", ".join(done.engines)
+    if done.same:
+        platforms = ", ".join(str(p) for p in done.published)
+        emit(f"reproduced: {done.inputs.ref} is {done.index} on {platforms}, by {engines}")
+        for one in attested:
+            word = "attested" if one["attached"] else "attested before"
+            emit(f"{word} by witness {one['key'][:16]}, engine {one['engine']}")
+        return
+    emit(f"NOT THE SAME: {done.inputs.ref} was published as {done.where.digest}, and rebuilt as {done.index}")
+    for depth, difference in enumerate(done.explanation):
+        emit(f"{'  ' * (depth + 1)}{difference}")

@@ -1,0 +1,70 @@
+"""Kits: a prepared image → the rebuild kit that is published with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from builder.model import layers as layering
+from builder.model.assembly import ASSEMBLY_VERSION
+from builder.model.catalogue import Catalogue
+from builder.model.digest import Digest
+from builder.model.image import BuiltImage, Descriptor
+from builder.model.kit import KitDocument, PackedKit
+from builder.model.lock import LockedPackage
+from builder.oci.compress import COMPRESSOR
+from builder.oci.kit import document_bytes, pack
+from builder.pipeline.prepare import Prepared, prepare
+from builder.stages.normalise import NORMALISE_VERSION
+from builder.stages.pack_kit import document
+from builder.stages.render import used_templates
+
+
+class Pool(Protocol):
+    """Where verified packages are."""
+
+    def fetch(self, packages: Sequence[LockedPackage]) -> None:
+        """Bring packages into the pool."""
+
+    def path(self, package: LockedPackage) -> Path:
+        """A package's file, checked."""
+
+
+def versions() -> tuple[str, ...]:
+    """The versions of the parts that decide an image's bytes, as they are here."""
+    return (
+        f"assembly {ASSEMBLY_VERSION}",
+        f"layers {layering.LAYERING_VERSION}",
+        f"normaliser {NORMALISE_VERSION}",
+        str(COMPRESSOR),
+    )
+
+
+def make_kit(
+    catalogue: Catalogue,
+    image: BuiltImage,
+    pool: Pool,
+    tools: Mapping[str, str],
+    assembler: tuple[Descriptor, Path] | None,
+) -> PackedKit:
+    """The kit of a finished image: its own document and those of the images below, and all packages.
+
+    Raises as preparing does, and LockError when a package is not what was locked.
+    """
+    known: dict[str, Prepared] = {}
+    chain = (image.target, *catalogue.ancestors(image.target))
+    documents: list[KitDocument] = []
+    packages: set[LockedPackage] = set()
+    parent: tuple[str, Digest] | None = None
+    for target in reversed(chain):
+        prepared = prepare(catalogue, target, known)
+        contexts = prepared.contexts
+        templates = used_templates(catalogue.root / "templates", [target.definition.template])
+        made = document(catalogue, target, contexts, templates, parent)
+        documents.insert(0, made)
+        parent = (made.ref, Digest.of(document_bytes(made)))
+        packages.update(p for context in contexts.values() for p in context.lock.packages)
+    pool.fetch(tuple(packages))
+    files = {package: pool.path(package) for package in packages}
+    return pack(image.index, documents, files, assembler, tools, versions())

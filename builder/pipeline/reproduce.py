@@ -1,0 +1,224 @@
+"""Reproduce: a published image → the same image built again from its registry alone, or why not.
+
+The numbers are those of `stages/open_kit.py`. Nothing that is kept here from other runs is used: the
+state directory, the pool and the catalogue of a rebuild are new and empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from builder.errors import RegistryError, ToolError
+from builder.model.catalogue import Catalogue
+from builder.model.digest import Digest
+from builder.model.image import BuiltImage, Descriptor, PlatformImage
+from builder.model.platform import Platform
+from builder.model.reference import Reference
+from builder.oci.client import RegistryClient
+from builder.oci.layout import blob_path, create_layout, write_blob, write_layout_index
+from builder.oci.manifest import parse_manifest
+from builder.pipeline.build import Builder, Engine, Pool
+from builder.pipeline.kits import versions
+from builder.pipeline.prepare import Prepared, prepare
+from builder.pipeline.timing import Stages
+from builder.report import Reporter
+from builder.signing.inputs import Inputs
+from builder.signing.refusal import refuse
+from builder.stages.compare import Difference, explain
+from builder.stages.define import load_catalogue
+from builder.stages.finish import reread
+from builder.stages.open_kit import OpenedKit, check_packages, fetch_packages, open_kit, write_catalogue
+from builder.store import Store
+
+
+class Workbench(Protocol):
+    """What a rebuild is made with; the command line puts it together."""
+
+    def pool(self, store: Store) -> Pool:
+        """A pool over a state directory, with no mirror behind it."""
+
+    def engines(self, catalogue: Catalogue, store: Store, kit: OpenedKit) -> Sequence[Engine]:
+        """The engines; one that needs an assembler brings its packages into the store from the kit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild came to: digests of platform manifests, published and rebuilt, and the first difference.
+
+    `explanation` goes from the outside in and is empty when everything is the same.
+    """
+
+    where: Reference
+    inputs: Inputs
+    published: Mapping[Platform, Digest]
+    rebuilt: Mapping[Platform, Digest]
+    index: Digest
+    engines: tuple[str, ...]
+    explanation: tuple[Difference, ...]
+    fetched_bytes: int
+    seconds: Mapping[str, float]
+
+    @property
+    def same(self) -> bool:
+        """Whether every digest is the published one."""
+        return self.index == self.where.digest and self.rebuilt == self.published
+
+
+def reproduce(
+    client: RegistryClient,
+    where: Reference,
+    inputs: Inputs,
+    bench: Workbench,
+    store: Store,
+    work: Path,
+    reporter: Reporter,
+) -> Rebuilt:
+    """Rebuild the image at `where` (its digest is the index) in the empty `store`, files below `work`.
+
+    Raises EvidenceRefused for a kit that lies, RegistryError when something cannot be had,
+    ToolError when this version builds otherwise, and what building raises.
+    """
+    stages = Stages(inputs.ref, reporter)
+    with stages.stage("kit"):
+        kit = open_kit(client, where, inputs)
+        catalogue = load_catalogue(write_catalogue(kit, work / "catalogue"))
+        chain = _prepared(catalogue, kit)
+        sections = [c.lock for item in chain for c in item.contexts.values()]
+        check_packages(kit, sections, inputs)  # 5.
+        _check_input(kit, chain, inputs)  # 6.
+    with stages.stage("fetch"):
+        fetched = fetch_packages(client, kit, store.create().pool)  # 7.
+    builder = Builder(store, bench.pool(store), bench.engines(catalogue, store, kit))
+    image, _ = builder.chain(chain, lambda ref: stages if ref == inputs.ref else Stages(ref, reporter))
+    published = _platforms(client, where)
+    rebuilt = {x.platform: x.manifest.digest for x in image.platforms}
+    explanation: tuple[Difference, ...] = ()
+    if image.digest != where.digest:
+        with stages.stage("compare"):
+            explanation = _explain(client, where, image, published, chain[-1], work / "published")
+    return Rebuilt(
+        where,
+        inputs,
+        {platform: one.digest for platform, one in published.items()},
+        rebuilt,
+        image.digest,
+        builder.names,
+        explanation,
+        fetched,
+        dict(stages.seconds),
+    )
+
+
+def _prepared(catalogue: Catalogue, kit: OpenedKit) -> list[Prepared]:
+    """The image and those below it, oldest first; they are exactly those of the documents."""
+    target = catalogue.find(kit.config.ref)
+    chain = (target, *catalogue.ancestors(target))
+    if [t.ref for t in chain] != [d.ref for d in kit.documents]:
+        _lies("kit-malformed", "the kit has documents of other images", ", ".join(t.ref for t in chain))
+    known: dict[str, Prepared] = {}
+    return [prepare(catalogue, one, known) for one in reversed(chain)]
+
+
+def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> None:
+    """6. the same files, versions and packages give the same input."""
+    if kit.config.versions != versions():
+        raise ToolError(
+            "this goldsmith builds otherwise than the one that built the image",
+            context=f"here: {', '.join(versions())}\nthere: {', '.join(kit.config.versions)}",
+            hint=f"use goldsmith {inputs.tools.get('goldsmith', 'of that time')}, which built it",
+            reference="other-versions",
+        )
+    for document, prepared in zip(kit.documents, reversed(chain), strict=True):
+        rendered = {str(p): dict(c.files) for p, c in prepared.contexts.items()}
+        if rendered != document.rendered:
+            where = _other(document.rendered, rendered)
+            _lies("kit-other-context", "the kit's rendered context is not what its templates give", where)
+    if chain[-1].input_hash != inputs.input_hash:
+        _lies("kit-other-input", "the kit gives another input than the image was built of", inputs.input_hash)
+
+
+def _other(there: Mapping[str, Mapping[str, bytes]], here: Mapping[str, Mapping[str, bytes]]) -> str:
+    """The first rendered file that differs."""
+    for platform in sorted({*there, *here}):
+        one, two = there.get(platform, {}), here.get(platform, {})
+        for path in sorted({*one, *two}):
+            if one.get(path) != two.get(path):
+                return f"{platform}: {path}"[:200]
+    return ""
+
+
+def _platforms(client: RegistryClient, where: Reference) -> dict[Platform, Descriptor]:
+    data, media_type, _ = client.get_manifest(where)
+    found = {d.platform: d for d in parse_manifest(data, media_type).manifests}
+    return {platform: d for platform, d in found.items() if platform is not None}
+
+
+def _explain(
+    client: RegistryClient,
+    where: Reference,
+    image: BuiltImage,
+    published: Mapping[Platform, Descriptor],
+    prepared: Prepared,
+    folder: Path,
+) -> tuple[Difference, ...]:
+    """The first difference, from the index down to an entry of a layer."""
+    ours = {x.platform: x for x in image.platforms}
+    if ours.keys() != published.keys():
+        both = " and ".join(", ".join(sorted(map(str, x))) for x in (published, ours))
+        return (Difference("index", "the index", ("content",), f"platforms {both}"),)
+    other = [p for p in sorted(ours) if ours[p].manifest.digest != published[p].digest]
+    if not other:
+        return (Difference("index", "the index", ("content",), "the same manifests, listed otherwise"),)
+    theirs = _published(client, where, published, prepared, folder, ours[other[0]], other[0])
+    shown = ", ".join(map(str, other))
+    return (
+        Difference("index", "the index", ("content",), f"manifests of {shown}"),
+        *explain(theirs, ours[other[0]]),
+    )
+
+
+def _published(
+    client: RegistryClient,
+    where: Reference,
+    published: Mapping[Platform, Descriptor],
+    prepared: Prepared,
+    folder: Path,
+    ours: PlatformImage,
+    platform: Platform,
+) -> PlatformImage:
+    """The published image of a platform as a layout; of its layers only those that differ."""
+    layout = create_layout(folder)
+    data, media_type, digest = client.get_manifest(where)
+    write_blob(layout, data)
+    write_layout_index(layout, [Descriptor(media_type, digest, len(data))])
+    for one in published.values():
+        manifest, kind, _ = client.get_manifest(where.with_digest(one.digest))
+        write_blob(layout, manifest)
+        config = parse_manifest(manifest, kind).config
+        if config is not None:
+            client.get_blob(where.name, config, blob_path(layout, config.digest))
+    found = reread(
+        prepared.target, layout, prepared.input_hash, prepared.version, prepared.locks, prepared.packages
+    )
+    theirs = next(x for x in found.platforms if x.platform == platform)
+    here = {x.blob.digest for x in ours.layers}
+    for layer in theirs.layers:
+        if layer.blob.digest not in here:
+            client.get_blob(where.name, layer.blob, blob_path(layout, layer.blob.digest))
+    return replace(theirs, layout=layout)
+
+
+def no_mirror() -> NoReturn:
+    """In the place of a mirror: a rebuild has what its kit brought, and asks nobody else."""
+    raise RegistryError(
+        "a package is not in the kit, and a rebuild asks nobody but the registry",
+        hint="the kit is not whole: publish the image again",
+        reference="kit-incomplete",
+    )
+
+
+def _lies(reference: str, message: str, context: str) -> NoReturn:
+    refuse(reference, message, context=context, hint="do not use this image: its kit lies")

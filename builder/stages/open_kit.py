@@ -1,0 +1,164 @@
+"""Open a kit: a published image → the catalogue and the packages that it was built of, or a refusal.
+
+Nothing of a kit is believed. The procedure; the numbers stand in the code (here and in
+`pipeline/reproduce.py`):
+
+ 1. The kit is the one that the builder's provenance names, by digest, and its subject is the image.
+ 2. Sizes, counts, types and names are within bounds before anything is fetched or written.
+ 3. Its documents are chained from the image down to the oldest one below, each by its digest.
+ 4. Definition, lock sections and templates are those of the provenance; two documents that hold
+    one file hold the same.
+ 5. The packages are exactly those that the locks name: none is missing, and nothing is added.
+ 6. What is rendered from the files here, and the versions of the parts that decide bytes, give the
+    input hash of the provenance.
+ 7. Every package has the size and the SHA-256 of the lock, when it comes and when it is used.
+
+Raises EvidenceRefused for a kit that lies, RegistryError for one that cannot be had or read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.model.digest import Digest
+from builder.model.image import Descriptor
+from builder.model.kit import ASSEMBLER_TYPE, DOCUMENT_TYPE, PACKAGE_TYPE, KitDocument
+from builder.model.lock import ImageLock, LockedPackage, LockSection
+from builder.model.reference import Reference
+from builder.oci.client import RegistryClient
+from builder.oci.kit import CONFIG_MAX, DOCUMENT_MAX, KitConfig, check_kit, parse_config, parse_document
+from builder.signing.collect import manifest_at
+from builder.signing.inputs import Inputs, named
+from builder.signing.refusal import refuse
+from builder.store import write_atomically
+
+_THREADS = 8
+_HINT = "do not use this image: its kit does not say what it was built of"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedKit:
+    """A kit whose documents were read; its packages are still in the registry.
+
+    `documents` begin with the image's own; `packages` are blobs by SHA-256 in hexadecimal.
+    """
+
+    where: Reference
+    digest: Digest
+    config: KitConfig
+    documents: tuple[KitDocument, ...]
+    packages: Mapping[str, Descriptor]
+    assembler: Descriptor | None
+
+
+def open_kit(client: RegistryClient, where: Reference, inputs: Inputs) -> OpenedKit:
+    """Steps 1 to 4 for the image at `where` (its digest is the index)."""
+    if where.digest is None:
+        raise ValueError("a kit belongs to a digest")
+    # 1. and 2.
+    manifest, digest, _ = manifest_at(client, where.with_digest(inputs.kit))
+    check_kit(manifest, where.digest)
+    layers = manifest.layers
+    if manifest.config is None:
+        refuse("kit-malformed", "the kit has no configuration", hint=_HINT)
+    config = parse_config(client.get_blob_bytes(where.name, manifest.config, CONFIG_MAX))
+    blobs = {x.digest: x for x in layers if x.media_type == DOCUMENT_TYPE}
+    if tuple(blobs) != config.documents or len(blobs) != sum(x.media_type == DOCUMENT_TYPE for x in layers):
+        refuse("kit-malformed", "the kit lists other documents than it holds", hint=_HINT)
+    documents = tuple(
+        parse_document(client.get_blob_bytes(where.name, blobs[one], DOCUMENT_MAX))
+        for one in config.documents
+    )
+    # 3. and 4.
+    _check_chain(config, documents, inputs)
+    _check_files(documents, inputs)
+    packages: dict[str, Descriptor] = {}
+    for layer in (x for x in layers if x.media_type == PACKAGE_TYPE):
+        if packages.setdefault(layer.digest.hex, layer) is not layer:
+            refuse("kit-malformed", "the kit names a package twice", context=layer.digest, hint=_HINT)
+    assemblers = [x for x in layers if x.media_type == ASSEMBLER_TYPE]
+    if len(assemblers) > 1:
+        refuse("kit-malformed", "the kit has two assemblers", hint=_HINT)
+    assembler = assemblers[0] if assemblers else None
+    return OpenedKit(where, digest, config, documents, packages, assembler)
+
+
+def check_packages(kit: OpenedKit, sections: Iterable[LockSection], inputs: Inputs) -> None:
+    """Step 5: `sections` are those of the image and of all images below it, on all platforms."""
+    locked: dict[str, LockedPackage] = {}
+    said: set[tuple[str, str]] = set()
+    for section in sections:
+        locked |= {p.sha256: p for p in section.packages}
+        said |= {named(p, section.suite) for p in section.packages}
+    missing = sorted(p.name for sha, p in locked.items() if sha not in kit.packages)
+    if missing:
+        refuse("kit-incomplete", "the kit lacks packages of the lock", context=", ".join(missing), hint=_HINT)
+    strange = sorted(sha for sha in kit.packages if sha not in locked)
+    if strange:
+        refuse("kit-malformed", "the kit has packages that no lock names", context=strange[0], hint=_HINT)
+    for sha, package in locked.items():
+        if kit.packages[sha].size != package.size:
+            refuse("kit-other-package", "a package has another size", context=package.name, hint=_HINT)
+    if said != inputs.packages:
+        other = sorted(f"{uri} {sha[:12]}" for uri, sha in said ^ inputs.packages)
+        refuse(
+            "kit-other-lock",
+            "the kit's locks name other packages than the provenance",
+            context="\n".join(other[:5]),
+            hint=_HINT,
+        )
+
+
+def write_catalogue(kit: OpenedKit, root: Path) -> Path:
+    """Write the kit's files as a catalogue below `root`; their names were checked."""
+    for document in kit.documents:
+        for path, data in document.files.items():
+            write_atomically(root / path, data)
+    return root
+
+
+def fetch_packages(client: RegistryClient, kit: OpenedKit, folder: Path) -> int:
+    """Step 7: bring the packages into a pool's folder, each checked as it comes; returns the bytes."""
+
+    def fetch(blob: Descriptor) -> int:
+        client.get_blob(kit.where.name, blob, folder / f"{blob.digest.hex}.deb")
+        return blob.size
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="kit") as pool:
+        return sum(pool.map(fetch, kit.packages.values()))
+
+
+def _check_chain(config: KitConfig, documents: tuple[KitDocument, ...], inputs: Inputs) -> None:
+    """3. from the image down, each document names the next by its digest."""
+    if config.ref != inputs.ref or documents[0].ref != inputs.ref:
+        refuse("kit-other-image", "the kit is of another image", context=documents[0].ref, hint=_HINT)
+    following = [*((d.ref, digest) for d, digest in zip(documents, config.documents, strict=True)), None]
+    for document, below in zip(documents, following[1:], strict=True):
+        if document.parent != below:
+            refuse(
+                "kit-malformed", "the kit's documents do not hang together", context=document.ref, hint=_HINT
+            )
+
+
+def _check_files(documents: tuple[KitDocument, ...], inputs: Inputs) -> None:
+    """4. what each document may hold, and what the provenance says of it."""
+    merged: dict[str, bytes] = {}
+    for document in documents:
+        own = f"images/{document.ref.partition(':')[0]}/"
+        for path, data in document.files.items():
+            if not path.startswith((own, "templates/")):
+                refuse("kit-malformed", "a document has a file of another image", context=path, hint=_HINT)
+            if merged.setdefault(path, data) != data:
+                refuse("kit-malformed", "two documents disagree on a file", context=path, hint=_HINT)
+            if path.endswith(".j2") and Digest.of(data) != inputs.templates.get(path):
+                refuse("kit-other-template", "a template is another one", context=path, hint=_HINT)
+    own = f"images/{inputs.ref.partition(':')[0]}"
+    definition = merged.get(f"{own}/image.yaml")
+    if definition is None or Digest.of(definition) != inputs.definition:
+        refuse("kit-other-definition", "the definition is another one", context=inputs.ref, hint=_HINT)
+    lock = ImageLock.parse(merged.get(f"{own}/image.lock", b"").decode("utf-8", "replace"))
+    if {s.platform: s.digest for s in lock.sections} != inputs.locks:
+        refuse("kit-other-lock", "the lock is another one", context=inputs.ref, hint=_HINT)

@@ -1,0 +1,61 @@
+"""Pack a kit: the catalogue's files and the rendered contexts of an image → a document of its kit.
+
+What decides on an image (policies, waivers) is not in it: it says nothing about the image's bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from builder.errors import DefinitionError, Problem
+from builder.model.catalogue import Catalogue
+from builder.model.digest import Digest
+from builder.model.image import BuildContext, Target
+from builder.model.kit import KitDocument
+from builder.model.lock import ImageLock
+from builder.model.platform import Platform
+from builder.store import read_file
+from builder.tools.strict_model import is_within
+
+_LEFT_OUT = ("README.md", "waivers.yaml", "image.lock")  # of the lock, only the image's sections are in it
+_SHARED = ("templates/builder.yaml", "templates/builder.lock")
+_FILE_MAX = 16 << 20  # bytes
+
+
+def document(
+    catalogue: Catalogue,
+    target: Target,
+    contexts: Mapping[Platform, BuildContext],
+    templates: Iterable[str],
+    parent: tuple[str, Digest] | None,
+) -> KitDocument:
+    """The document of `target`; `templates` are those that it is rendered from, below `templates/`.
+
+    Raises DefinitionError when a file of the catalogue cannot be read.
+    """
+    root, folder = catalogue.root, target.directory
+    files: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if not hidden and str(name) not in _LEFT_OUT and path.is_file():
+            files[f"images/{target.definition.name}/{name}"] = _read(root, path)
+    for shown in (*(f"templates/{name}" for name in templates), *_SHARED):
+        if shown not in _SHARED or (root / shown).is_file():
+            files[shown] = _read(root, root / shown)
+    lock = ImageLock(tuple(context.lock for context in contexts.values()))
+    files[f"images/{target.definition.name}/image.lock"] = lock.text().encode()
+    rendered = {str(platform): dict(context.files) for platform, context in contexts.items()}
+    return KitDocument(target.ref, parent, files, rendered)
+
+
+def _read(root: Path, path: Path) -> bytes:
+    shown = str(path.relative_to(root))
+    try:
+        if not is_within(path, root):
+            raise OSError("a link that leads out of the catalogue")
+        return read_file(path, _FILE_MAX)
+    except OSError as error:
+        problem = Problem(shown, "", f"it cannot be put into the rebuild kit: {error.strerror or error}")
+        raise DefinitionError([problem]) from None

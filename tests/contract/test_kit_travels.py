@@ -1,0 +1,108 @@
+"""A rebuild kit is published before the tag, goes where its image goes, and is served with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder.model.digest import Digest, canonical_json
+from builder.model.image import INDEX_TYPE, Descriptor
+from builder.model.kit import KIT_TYPE, PACKAGE_TYPE
+from builder.oci.manifest import parse_manifest
+from builder.pipeline.kits import make_kit
+from builder.signing.verify import named_kits, verify
+from registry.gate.admission import admit
+from registry.gate.decision import Approved
+from registry.promotion.closure import Closure, copy
+from tests.support.images import NOW
+from tests.support.kits import TOOLS, KitWorld
+
+REPO = "candidate/app"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> KitWorld:
+    return KitWorld(tmp_path_factory.mktemp("kits"))
+
+
+@pytest.fixture
+def world(made: KitWorld) -> Iterator[KitWorld]:
+    before = made.client
+    made.client = type(before)()
+    yield made
+
+
+def test_the_kit_is_there_before_the_tag_and_sent_once(world: KitWorld) -> None:
+    writes: list[str] = []
+    world.client.before_write = writes.append
+    where = world.publish()
+    listed = world.client.referrers(REPO, where.digest, KIT_TYPE)
+    assert [d.digest for d in listed] == [world.kit.digest]
+    assert verify(where, world.client, world.trust, NOW).verdict.approved
+    sent = len([w for w in writes if w.startswith("blob")])
+    writes.clear()
+    world.publish()
+    assert [w for w in writes if w.startswith("blob")] == [] and sent > len(world.kit.blobs)
+
+
+def test_the_same_catalogue_gives_the_same_kit_and_a_policy_does_not_touch_it(world: KitWorld) -> None:
+    before = world.kit.digest
+    waivers = world.target.directory / "waivers.yaml"
+    waivers.write_text("schema: 1\nwaivers: []\n")
+    try:
+        again = make_kit(world.catalogue, world.image, world.pool, TOOLS, None)
+    finally:
+        waivers.unlink()
+    assert again.digest == before
+
+
+def test_kits_share_the_packages_and_documents_of_the_images_below(world: KitWorld) -> None:
+    layers = parse_manifest(world.kit.manifest).layers
+    packages = {x.digest.hex for x in layers if x.media_type == PACKAGE_TYPE}
+    assert packages == {p.sha256 for p in world.packages}
+    assert world.kit.subject.digest == world.image.digest
+    assert world.kit.subject.media_type == INDEX_TYPE
+
+
+def test_a_promotion_takes_the_named_kit_along_and_no_other(world: KitWorld, tmp_path: Path) -> None:
+    where = world.publish()
+    closure = Closure.read(world.client, REPO, world.image.digest)
+    found = verify(where, closure, world.trust, NOW)
+    copy(closure, "app", tmp_path, named_kits(found))
+    for digest in world.kit.blobs:
+        assert world.client.has_blob("app", digest)
+    assert [d.digest for d in world.client.referrers("app", where.digest, KIT_TYPE)] == [world.kit.digest]
+    # What was copied is in place: the next run writes nothing.
+    assert copy(closure, "app", tmp_path, named_kits(found)).manifests == 0
+    copy(closure, "other", tmp_path, frozenset())
+    assert world.client.referrers("other", where.digest, KIT_TYPE) == ()
+
+
+def test_the_gate_serves_the_kit_that_the_builder_named(world: KitWorld) -> None:
+    where = world.publish()
+    decision = admit(where, world.client, world.trust, NOW)
+    assert isinstance(decision, Approved)
+    assert world.kit.digest in {d.digest for d in decision.referrers[world.image.digest]}
+    served = {digest for held in decision.manifests for digest in held.blobs}
+    assert set(world.kit.blobs) <= served
+
+
+def test_the_gate_serves_no_kit_that_nobody_named_and_misses_none(world: KitWorld) -> None:
+    """A stranger's kit beside ours is not served; ours may be gone, the image is served all the same."""
+    where = world.publish()
+    ours = parse_manifest(world.kit.manifest)
+    lacking = json.loads(world.kit.manifest)
+    lacking["layers"].pop()
+    data = canonical_json(lacking)
+    strange = Descriptor(ours.media_type, Digest.of(data), len(data), artifact_type=KIT_TYPE)
+    world.client.put_referrer(REPO, data, ours.media_type)
+    world.client.put_referrers_fallback(REPO, world.image.digest, [strange])
+    assert len(world.client.referrers(REPO, world.image.digest, KIT_TYPE)) == 2
+    del world.client.inner.manifests[REPO, world.kit.digest]
+    decision = admit(where, world.client, world.trust, NOW)
+    assert isinstance(decision, Approved)
+    assert {d.artifact_type for d in decision.referrers[world.image.digest]} != {KIT_TYPE}
+    assert not {world.kit.digest, strange.digest} & {h.digest for h in decision.manifests}

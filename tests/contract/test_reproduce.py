@@ -1,0 +1,288 @@
+"""Rebuilding from the registry alone: the same digest, or the first difference; kits that lie are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.engines.direct import DirectEngine
+from builder.errors import GoldsmithError
+from builder.model.digest import Digest, canonical_json
+from builder.model.image import Descriptor
+from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGE_TYPE, PackedKit
+from builder.model.reference import Reference
+from builder.pipeline import kits
+from builder.pipeline.reproduce import Rebuilt, no_mirror, reproduce
+from builder.report import Silent
+from builder.signing.inputs import read_inputs
+from builder.signing.keys import BUILDER
+from builder.store import Store
+from builder.tools.pool import Pool
+from tests.support.kits import KitWorld
+from tests.support.memory_client import MemoryClient
+
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> KitWorld:
+    world = KitWorld(tmp_path_factory.mktemp("kits"))
+    assert world.kit.digest
+    return world
+
+
+@pytest.fixture
+def world(made: KitWorld) -> Iterator[KitWorld]:
+    made.client = MemoryClient()
+    yield made
+
+
+class Bench:
+    """Python's engine, and nobody to ask."""
+
+    def pool(self, store: Store) -> Pool:
+        return Pool(store, no_mirror)
+
+    def engines(self, catalogue: object, store: Store, kit: object) -> list[DirectEngine]:
+        return [DirectEngine()]
+
+
+def rebuild(world: KitWorld, where: Reference, folder: Path) -> Rebuilt:
+    """What `goldsmith reproduce` does on a machine that has keys and a registry."""
+    inputs = read_inputs(world.client, where, world.trust.unrevoked(BUILDER))
+    return reproduce(world.client, where, inputs, Bench(), Store(folder / "state"), folder / "work", Silent())
+
+
+def test_the_published_digest_comes_out_of_the_kit(world: KitWorld, tmp_path: Path) -> None:
+    where = world.publish()
+    done = rebuild(world, where, tmp_path)
+    assert done.same and done.index == world.image.digest
+    assert done.published == done.rebuilt and done.explanation == ()
+    assert done.fetched_bytes == sum(p.size for p in world.packages)
+
+
+def test_another_file_in_the_published_image_is_named_with_its_cause(world: KitWorld, tmp_path: Path) -> None:
+    """The builder published something else than its kit gives: one file has other content."""
+    from tests.support.tamper import with_file
+
+    theirs = with_file(world.image, "usr/lib/hello", b"PROGRAM\n", tmp_path / "theirs")
+    kit = replace(world.kit, manifest=_subject(world.kit.manifest, theirs.index), subject=theirs.index)
+    where = world.publish(kit, image=theirs)
+    done = rebuild(world, where, tmp_path)
+    assert not done.same
+    assert [x.level for x in done.explanation] == ["index", "manifest", "layer", "entry"]
+    assert (done.explanation[-1].where, done.explanation[-1].causes) == ("/usr/lib/hello", ("content",))
+
+
+# ------------------------------------------------------------------ kits that lie
+
+
+def respoken(kit: PackedKit, change: Callable[[Document, dict[Digest, bytes]], None]) -> PackedKit:
+    """The kit with its manifest and its small blobs changed, and named by their new digests."""
+    manifest = json.loads(kit.manifest)
+    small = {d: b for d, b in kit.blobs.items() if isinstance(b, bytes)}
+    change(manifest, small)
+    data = canonical_json(manifest)
+    files = {d: b for d, b in kit.blobs.items() if not isinstance(b, bytes)}
+    return PackedKit(data, kit.subject, {**files, **{Digest.of(b): b for b in small.values()}})
+
+
+def documents(change: Callable[[list[Document]], None]) -> Callable[[Document, dict[Digest, bytes]], None]:
+    """Change what the documents say, and name them by their new digests everywhere."""
+
+    def apply(manifest: Document, small: dict[Digest, bytes]) -> None:
+        layers = [x for x in manifest["layers"] if x["mediaType"] == DOCUMENT_TYPE]
+        said = [json.loads(small[Digest(x["digest"])]) for x in layers]
+        change(said)
+        below: Document | None = None
+        for layer, document in reversed(list(zip(layers, said, strict=True))):
+            if document["parent"] is not None and below is not None:
+                document["parent"]["document"] = below["digest"]
+            _place(layer, small, canonical_json(document))
+            below = layer
+        _config(manifest, small, documents=[x["digest"] for x in layers])
+
+    return apply
+
+
+def _config(manifest: Document, small: dict[Digest, bytes], **fields: Any) -> None:
+    config = json.loads(small[Digest(manifest["config"]["digest"])])
+    _place(manifest["config"], small, canonical_json({**config, **fields}))
+
+
+def _place(layer: Document, small: dict[Digest, bytes], data: bytes) -> None:
+    small.pop(Digest(layer["digest"]), None)
+    layer["digest"], layer["size"] = str(Digest.of(data)), len(data)
+    small[Digest.of(data)] = data
+
+
+def _subject(manifest: bytes, subject: Descriptor) -> bytes:
+    bare = {"mediaType": subject.media_type, "digest": str(subject.digest), "size": subject.size}
+    return canonical_json({**json.loads(manifest), "subject": bare})
+
+
+def drop_package(manifest: Document, small: dict[Digest, bytes]) -> None:
+    manifest["layers"] = [
+        x for x in manifest["layers"] if "hello_" not in x["annotations"].values().__str__()
+    ]
+
+
+def add_package(manifest: Document, small: dict[Digest, bytes]) -> None:
+    layer = {"mediaType": PACKAGE_TYPE, "digest": "", "size": 0}
+    manifest["layers"].append(layer)
+    small[Digest.of(b"a trojan")] = b"a trojan"
+    layer["digest"], layer["size"] = str(Digest.of(b"a trojan")), 8
+
+
+def add_stranger(manifest: Document, small: dict[Digest, bytes]) -> None:
+    add_package(manifest, small)
+    manifest["layers"][-1]["mediaType"] = "text/plain"
+
+
+def huge(manifest: Document, small: dict[Digest, bytes]) -> None:
+    manifest["layers"][-1]["size"] = 9 << 30
+
+
+def huge_document(manifest: Document, small: dict[Digest, bytes]) -> None:
+    manifest["layers"][0]["size"] = 33 << 20
+
+
+def other_subject(manifest: Document, small: dict[Digest, bytes]) -> None:
+    manifest["subject"]["digest"] = str(Digest.of(b"another image"))
+
+
+def other_versions(manifest: Document, small: dict[Digest, bytes]) -> None:
+    _config(manifest, small, versions=["assembly 99"])
+
+
+def file(path: str, content: str | None) -> Callable[[list[Document]], None]:
+    def change(said: list[Document]) -> None:
+        said[0]["files"][path] = content if content is not None else said[0]["files"][path] + "\n"
+
+    return change
+
+
+def other_lock(said: list[Document]) -> None:
+    lock = said[0]["files"]["images/app/image.lock"]
+    said[0]["files"]["images/app/image.lock"] = lock.replace(" hello 1.0-1\n", " hello 1.0-2\n")
+
+
+def other_parent_lock(said: list[Document]) -> None:
+    lock = said[1]["files"]["images/base/image.lock"]
+    said[1]["files"]["images/base/image.lock"] = lock.replace("libhello 1.0-1\n", "libhello 1.0-2\n")
+
+
+def rendered(said: list[Document]) -> None:
+    said[0]["rendered"]["linux/amd64"]["Dockerfile"] = "FROM elsewhere\n"
+
+
+def orphan(said: list[Document]) -> None:
+    said[0]["parent"] = None
+
+
+def renamed(said: list[Document]) -> None:
+    said[0]["ref"] = "other:1"
+
+
+LIES: dict[str, tuple[Callable[[Document, dict[Digest, bytes]], None], str]] = {
+    "missing-package": (drop_package, "kit-incomplete"),
+    "extra-package": (add_package, "kit-malformed"),
+    "extra-content": (add_stranger, "kit-refused"),
+    "huge": (huge, "kit-refused"),
+    "huge-document": (huge_document, "kit-refused"),
+    "another-image": (other_subject, "kit-refused"),
+    "another-version": (other_versions, "other-versions"),
+    "other-definition": (documents(file("images/app/image.yaml", None)), "kit-other-definition"),
+    "other-template": (
+        documents(file("templates/debian-runtime.Dockerfile.j2", None)),
+        "kit-other-template",
+    ),
+    "other-lock": (documents(other_lock), "kit-other-lock"),
+    "other-lock-below": (documents(other_parent_lock), "lock-error"),
+    "other-context": (documents(rendered), "kit-other-context"),
+    "parent-cut-off": (documents(orphan), "kit-malformed"),
+    "another-name": (documents(renamed), "kit-other-image"),
+    "traversal": (documents(file("images/app/../../../../tmp/x", "x")), "kit-refused"),
+    "absolute": (documents(file("/etc/passwd", "x")), "kit-refused"),
+    "hidden": (documents(file("images/app/.git/hooks/x", "x")), "kit-refused"),
+    "elsewhere": (documents(file("registry/policies/x.yaml", "x")), "kit-malformed"),
+    "other-image's-file": (documents(file("images/base/image.yaml", "x")), "kit-malformed"),
+    "not-text": (documents(file("images/app/x", {"base64": "?"})), "kit-refused"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_kit_that_lies_is_refused_even_when_its_builder_named_it(
+    world: KitWorld, tmp_path: Path, name: str
+) -> None:
+    change, reference = LIES[name]
+    where = world.publish(respoken(world.kit, change))
+    with pytest.raises(GoldsmithError) as raised:
+        rebuild(world, where, tmp_path)
+    assert raised.value.reference == reference
+    assert not (tmp_path / "state" / "images").exists() or not any((tmp_path / "state" / "images").iterdir())
+    assert not [p for p in tmp_path.rglob("*") if p.name in ("passwd", "x")]
+
+
+def test_a_kit_with_another_digest_than_its_builder_named_is_refused(world: KitWorld, tmp_path: Path) -> None:
+    where = world.publish()
+    repo = where.name
+    lie = respoken(world.kit, documents(file("images/app/image.yaml", None)))
+    for digest, data in lie.blobs.items():
+        world.client.put_blob(repo, data, digest)
+    _, kind = world.client.inner.manifests[repo, world.kit.digest]
+    world.client.inner.manifests[repo, world.kit.digest] = (lie.manifest, kind)
+    with pytest.raises(GoldsmithError) as raised:
+        rebuild(world, where, tmp_path)
+    assert raised.value.reference == "digest-mismatch"
+
+
+def test_a_package_with_other_bytes_than_locked_is_refused(world: KitWorld, tmp_path: Path) -> None:
+    """The registry hands out something else under the right name; our pool looks again at each use."""
+    where = world.publish()
+    package = world.packages[1]
+    size = package.size
+    world.client.inner.blobs[where.name, Digest(f"sha256:{package.sha256}")] = b"x" * size
+    with pytest.raises(GoldsmithError) as raised:
+        rebuild(world, where, tmp_path)
+    assert raised.value.reference in ("lock-error", "kit-incomplete")
+
+
+def test_an_image_without_a_kit_cannot_be_rebuilt_and_says_so(world: KitWorld) -> None:
+    where = world.publish()
+    del world.client.inner.manifests[where.name, world.kit.digest]
+    with pytest.raises(GoldsmithError) as raised:
+        read_inputs(world.client, where, world.trust.unrevoked(BUILDER))
+    assert raised.value.reference == "no-kit"
+
+
+def test_a_provenance_by_a_strangers_key_names_no_kit(world: KitWorld) -> None:
+    where = world.publish()
+    with pytest.raises(GoldsmithError) as raised:
+        read_inputs(world.client, where, lambda signature, data: False)
+    assert raised.value.reference == "signature-invalid"
+
+
+def test_a_provenance_that_says_another_input_is_refused(world: KitWorld, tmp_path: Path) -> None:
+    def other(origin: Document) -> Document:
+        origin["buildDefinition"]["internalParameters"]["inputHash"] = str(Digest.of(b"other"))
+        return origin
+
+    where = world.publish(change=other)
+    with pytest.raises(GoldsmithError) as raised:
+        rebuild(world, where, tmp_path)
+    assert raised.value.reference == "kit-other-input"
+
+
+def test_the_kit_is_a_function_of_the_catalogue_alone(world: KitWorld) -> None:
+    assert json.loads(world.kit.manifest)["config"]["mediaType"] == CONFIG_TYPE
+    assert kits.versions() == tuple(
+        json.loads(next(b for b in world.kit.blobs.values() if isinstance(b, bytes) and b'"versions"' in b))[
+            "versions"
+        ]
+    )
