@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.cli import outcomes as shown
-from builder.cli.catalogue import relock
+from builder.cli.locking import relock
 from builder.cli.main import guarded
 from builder.cli.releasing import ReleaseTools, run_images
 from builder.cli.wiring import Workshop

@@ -10,11 +10,9 @@ from builder.model.evidence import CheckResult
 from builder.oci.filesystem import FileSystem
 
 
-def check_files(files: FileSystem, checks: tuple[FileCheck, ...], variant: str) -> tuple[CheckResult, ...]:
-    """The result of each file check that applies to `variant`."""
-    return tuple(
-        result(f"file:{c.path}", _title(c), _failures(files, c)) for c in checks if variant in c.variants
-    )
+def check_files(files: FileSystem, checks: tuple[FileCheck, ...]) -> tuple[CheckResult, ...]:
+    """The result of each file check."""
+    return tuple(result(f"file:{c.path}", _title(c), _failures(files, c)) for c in checks)
 
 
 def _title(check: FileCheck) -> str:

@@ -1,12 +1,14 @@
 """The probe: what can only be seen from inside a running container of the candidate.
 
 A shell, `date` and `openssl` from the assembler's root are mounted read-only; they run with
-the image's own C library, certificates and time zones. One run answers all three questions.
+the image's own libraries, certificates and time zones. An image that has no such libraries, or
+those of another release, is probed with the assembler's. One run answers all three questions.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -18,8 +20,14 @@ from builder.model.evidence import CheckResult, Outcome
 from builder.tools.container import Observation, Trial
 
 MOUNT = "/.goldsmith"
-PROBE_SECONDS = 30
+PROBE_SECONDS = 60
 _PROGRAMS = ("usr/bin/dash", "usr/bin/date", "usr/bin/openssl")
+# The packages of the assembler's root that hold the programs and their libraries.
+PACKAGES = frozenset({"coreutils", "dash", "libc6", "libssl3t64", "libzstd1", "openssl", "zlib1g"})
+_LIBRARY = re.compile(
+    r"usr/lib(?:64)?/(?:[a-z0-9_]+-linux-gnu/)?((?:lib(?:c|ssl|crypto|z|zstd)\.so\.\d+)|(?:ld-linux[a-z0-9-]*\.so\.\d+))"
+)
+_LOADER = "loader"
 _SCRIPT_NAME = "probe.sh"
 
 RULES = (
@@ -28,7 +36,7 @@ RULES = (
     ("time-zones-work", "Local times are right"),
 )
 
-# Only built-in commands of the shell, but for the programs at $P.
+# Only built-in commands of the shell, but for the programs at $P, which $R runs.
 _SCRIPT = """\
 P=/.goldsmith
 while read -r key value rest; do
@@ -40,12 +48,12 @@ for place in / /etc /usr /usr/bin /var /tmp /home/nonroot; do
     if (: >"$place/.goldsmith-probe") 2>/dev/null; then echo "Writable: $place"; fi
 done
 { read -r _; read -r _; while read -r name _; do echo "Interface: ${name%%:*}"; done; } </proc/net/dev
-echo "Zurich: $(TZ=Europe/Zurich $P/date -d @1782900000 +%z)"
-echo "NewYork: $(TZ=America/New_York $P/date -d @1767225600 +%z)"
+echo "Zurich: $(TZ=Europe/Zurich $R $P/date -d @1782900000 +%z)"
+echo "NewYork: $(TZ=America/New_York $R $P/date -d @1767225600 +%z)"
 bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
-echo "Certificates: $($P/openssl storeutl -noout -certs "$bundle" | while read -r line; do last=$line
+echo "Certificates: $($R $P/openssl storeutl -noout -certs "$bundle" | while read -r line; do last=$line
     case $last in Total*) echo "${last##* }" ;; esac; done)"
-echo "Verified: $($P/openssl verify -no_check_time -CAfile "$bundle" "$bundle")"
+echo "Verified: $($R $P/openssl verify -no_check_time -CAfile "$bundle" "$bundle")"
 echo "End: probe"
 """
 
@@ -72,6 +80,7 @@ def probe_folder(assembler: Path) -> Path:
                 with open(target, "wb") as out:
                     shutil.copyfileobj(source, out)
                 target.chmod(0o755)
+            _copy_libraries(tar, temporary)
         (temporary / _SCRIPT_NAME).write_bytes(script)
         (temporary / _SCRIPT_NAME).chmod(0o644)
         temporary.chmod(0o755)
@@ -86,14 +95,32 @@ def probe_folder(assembler: Path) -> Path:
     return folder
 
 
-def probe_trial(folder: Path) -> Trial:
-    """The probe as a command."""
+def _copy_libraries(tar: tarfile.TarFile, folder: Path) -> None:
+    libraries = folder / "lib"
+    libraries.mkdir(mode=0o755)
+    for member in tar.getmembers():
+        match = _LIBRARY.fullmatch(member.name)
+        source = tar.extractfile(member) if match and not member.isdir() else None
+        if match and source is not None:
+            target = libraries / (_LOADER if match[1].startswith("ld-") else match[1])
+            with open(target, "wb") as out:
+                shutil.copyfileobj(source, out)
+            target.chmod(0o755)
+    libraries.chmod(0o755)
+
+
+def probe_trial(folder: Path, prefix: tuple[str, ...] = (), own_libraries: bool = False) -> Trial:
+    """The probe as a command; `prefix` goes before every program that the container starts by itself.
+
+    With `own_libraries` the programs take those of the assembler and not the image's.
+    """
+    loader = (f"{MOUNT}/lib/{_LOADER}", "--library-path", f"{MOUNT}/lib") if own_libraries else ()
     return Trial(
-        (f"{MOUNT}/dash", f"{MOUNT}/{_SCRIPT_NAME}"),
+        (*loader, f"{MOUNT}/dash", f"{MOUNT}/{_SCRIPT_NAME}"),
         PROBE_SECONDS,
         mount=folder,
         mount_at=MOUNT,
-        environment={"OPENSSL_CONF": "/dev/null"},
+        environment={"OPENSSL_CONF": "/dev/null", "R": " ".join((*prefix, *loader))},
     )
 
 

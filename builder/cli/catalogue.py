@@ -14,13 +14,8 @@ from builder.report import emit, emit_json, table
 if TYPE_CHECKING:
     from builder.errors import Problem
     from builder.model.catalogue import Catalogue
-    from builder.model.digest import Digest
     from builder.model.image import Target
-    from builder.model.lock import ImageLock
-    from builder.settings import Settings
     from builder.stages.lock import SectionDiff
-    from builder.store import Store
-    from builder.tools.apt import Apt
     from builder.tools.hadolint import Hadolint
 
 _STALE = 1
@@ -142,7 +137,7 @@ def _lint_built(catalogue: Catalogue, target: Target, linter: Hadolint) -> Itera
         yield Problem(file, target.ref, error.message, error.hint)
         return
     for platform, context in prepared.contexts.items():
-        for finding in linter.lint(context.files["Dockerfile"]).findings:
+        for finding in linter.lint(context.files["Dockerfile"], variant=context.lock.variant).findings:
             yield Problem(
                 f"templates/{target.definition.template}.Dockerfile.j2",
                 f"{target.ref} for {platform}, line {finding.line} of the rendered file",
@@ -152,13 +147,17 @@ def _lint_built(catalogue: Catalogue, target: Target, linter: Hadolint) -> Itera
 
 
 def lock(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Default: all.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="NAME for all of it, or NAME:TAG. Default: all."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit code 1 when a lock is stale.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Resolve the packages of images in the signed archive of today, and write their locks."""
+    from builder.cli.locking import relock
     from builder.settings import Settings
     from builder.stages.define import load_catalogue
     from builder.store import Store
@@ -183,83 +182,6 @@ def lock(
         )
     if stale:
         raise typer.Exit(_STALE)
-
-
-def relock(
-    catalogue: Catalogue, settings: Settings, store: Store, names: list[str], check: bool
-) -> tuple[list[SectionDiff], list[str]]:
-    """Resolve the named images (all without names) anew; write what changed unless `check`.
-
-    Returns the differences, and the files that were written, relative to the catalogue.
-    """
-    from builder.stages import lock as stage
-
-    wanted = {n if n in catalogue.definitions else catalogue.find(n).definition.name for n in names}
-    wanted = wanted or set(catalogue.definitions)
-    archive = _archive(catalogue, settings, store, wanted)
-    if store.record("resolved", _resolution(catalogue, archive, wanted, bool(names))):
-        return [], []
-    locks: dict[str, ImageLock] = {}
-    work = []
-    for name in dict.fromkeys(t.definition.name for t in catalogue.targets()):
-        path = stage.lock_path(catalogue, name)
-        if name in wanted:
-            locks[name] = stage.resolve_image(catalogue, name, archive, locks)
-            work.append((path, locks[name]))
-        elif any(
-            name == a.definition.name
-            for t in catalogue.targets()
-            if t.definition.name in wanted
-            for a in catalogue.ancestors(t)
-        ):
-            locks[name] = stage.read(path, f"images/{name}/image.lock")
-    if not names and catalogue.builder:
-        platforms = sorted({p for t in catalogue.targets() for p in t.platforms})
-        resolved = stage.resolve_builder(catalogue.builder, archive, platforms)
-        work.append((stage.builder_lock_path(catalogue.root), resolved))
-    differences: list[SectionDiff] = []
-    written: list[str] = []
-    for path, new in work:
-        shown = str(path.relative_to(catalogue.root))
-        differences += stage.compare(stage.read_if_any(path, shown), new, shown)
-        if not check and stage.write(path, new):
-            written.append(shown)
-    if not check or not differences:
-        store.remember("resolved", _resolution(catalogue, archive, wanted, bool(names)), {"written": written})
-    return differences, written
-
-
-def _resolution(catalogue: Catalogue, archive: Apt, wanted: set[str], named: bool) -> Digest:
-    """The content key of a finished resolution: the archive, what is asked for, and the locks."""
-    from builder.model.digest import Digest
-    from builder.store import file_digest
-
-    files = [catalogue.root / "templates" / f"builder.{kind}" for kind in ("yaml", "lock")]
-    files += [catalogue.directory(n) / f"image.{k}" for n in sorted(wanted) for k in ("yaml", "lock")]
-    key = {str(f.relative_to(catalogue.root)): file_digest(f) if f.is_file() else None for f in files}
-    # The locks of parents that were not asked for decide as well.
-    others = sorted(catalogue.root.glob("images/*/image.lock"))
-    return Digest.of_json([archive.indexes(), named, key, [file_digest(f) for f in others]])
-
-
-def _archive(catalogue: Catalogue, settings: Settings, store: Store, wanted: set[str]) -> Apt:
-    """The archive with fresh indexes of every suite and architecture that is needed."""
-    from builder.tools import mirror
-    from builder.tools.apt import KEYRING, Apt
-
-    keyring = Path(settings.debian_keyring) if settings.debian_keyring else KEYRING
-    archive = Apt(store.apt, mirror.find(settings.debian_mirror), settings.child_environment, keyring)
-    needed = {
-        (t.stream.suite, p.debian)
-        for t in catalogue.targets()
-        if t.definition.name in wanted
-        for p in t.platforms
-    }
-    if catalogue.builder:
-        needed |= {(catalogue.builder.suite, p.debian) for t in catalogue.targets() for p in t.platforms}
-    for suite, architecture in sorted(needed):
-        archive.update(suite, architecture)
-    return archive
 
 
 def _show(difference: SectionDiff) -> None:

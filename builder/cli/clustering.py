@@ -127,7 +127,7 @@ def carry_out(order: Order) -> Made:
             scan=lambda target, image, work: scan(
                 image, name=target.ref, database=database, trivy=scanner, work=work
             ),
-            lint=lambda context: linter.lint(context.files["Dockerfile"]),
+            lint=lambda context: linter.lint(context.files["Dockerfile"], variant=context.lock.variant),
         )
         client = client_of(settings)
         return remote.carry_out(order, workshop.builder(order.engines), tools, client, workshop.store)

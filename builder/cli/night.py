@@ -77,7 +77,7 @@ class Doing:
 
     def lock(self) -> str:
         """Resolve the packages in today's archive."""
-        from builder.cli.catalogue import relock
+        from builder.cli.locking import relock
 
         workshop = self.workshop()
         with workshop.store.exclusive("goldsmith nightly"):

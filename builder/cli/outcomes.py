@@ -48,6 +48,9 @@ def show(title: str, outcomes: Sequence[ImageOutcome], signatures: dict[str, str
     ]
     if rows:
         table(title, _COLUMNS, rows)
+    for o in outcomes:
+        for platform in o.left_out:
+            emit(f"{o.ref}: {platform} is left out, since its checks cannot run here (goldsmith doctor)")
 
 
 def findings(outcome: ImageOutcome) -> str:

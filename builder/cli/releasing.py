@@ -28,6 +28,7 @@ from builder.settings import Settings
 from builder.signing.keys import BUILDER, VERDICT, Keys, load_keys, load_public
 from builder.signing.trust import Trust
 from builder.store import Store, file_digest, write_atomically
+from builder.tools.emulator import runnable
 from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
@@ -139,6 +140,7 @@ class ReleaseTools:
             "registry": self.workshop.settings.registry,
             "goldsmith": version(),
             "provenance": _PROVENANCE_VERSION,
+            "runs": runnable(self.workshop.settings.child_environment),
         }
 
     def last_identity(self) -> dict[str, Any]:
@@ -173,7 +175,7 @@ class ReleaseTools:
         return scan(image, name=target.ref, database=self.database, trivy=self.trivy, work=work)
 
     def _lint(self, context: BuildContext) -> LintReport | NotDone:
-        return self.hadolint.lint(context.files["Dockerfile"])
+        return self.hadolint.lint(context.files["Dockerfile"], variant=context.lock.variant)
 
     def _judge(self, image: BuiltImage, evidence: tuple[Evidence, ...]) -> Verdict:
         from builder.stages.judge import judge

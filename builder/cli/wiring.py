@@ -13,6 +13,7 @@ from builder.model.catalogue import Catalogue
 from builder.model.evidence import CheckReport
 from builder.model.image import PlatformImage, Target
 from builder.model.lock import LockSection
+from builder.model.platform import Platform
 from builder.pipeline.build import Builder, Engine
 from builder.settings import Settings
 from builder.stages.define import load_catalogue
@@ -91,31 +92,55 @@ class Workshop:
             return DockerEngine(self.store, self.settings.child_environment, self.assembler_section())
         raise UsageError(f"there is no engine {name[:50]!r}", hint="direct or docker")
 
-    def assembler_section(self) -> LockSection:
-        """The packages of the assembler for this machine; refused when the lock is stale."""
-        if self.assembler is not None:
-            return self.assembler
+    def assembler_section(self, platform: Platform | None = None) -> LockSection:
+        """The assembler's packages, for this machine by default; refused when the lock is stale."""
         from builder.engines.assembler import host_platform
         from builder.stages.lock import builder_section
 
-        return builder_section(self.catalogue, host_platform())
+        platform = platform or host_platform()
+        if self.assembler is not None and self.assembler.platform == platform:
+            return self.assembler
+        return builder_section(self.catalogue, platform)
 
     def check(self, target: Target, image: PlatformImage) -> CheckReport:
         """Check a candidate in an engine that answers or can be started; without one, what needs
         a container is reported as not run."""
-        from builder.checks.probe import probe_folder
-        from builder.engines.assembler import assembler_tar
+        from dataclasses import replace
+
+        from builder.checks.probe import PACKAGES, probe_folder
+        from builder.engines.assembler import assembler_tar, host_platform
         from builder.errors import ToolError
         from builder.stages.check import check
         from builder.tools.docker_engine import Engine as ContainerEngine
         from builder.tools.docker_engine import ensure_engine
+        from builder.tools.emulator import Emulator, find_emulator
+
+        section = self.assembler_section(image.platform)
 
         def folder() -> Path:
-            return probe_folder(assembler_tar(self.assembler_section(), self.pool, self.store))
+            mine = section
+            if image.platform != host_platform():
+                # Nothing is assembled there: the programs of the probe are enough.
+                mine = replace(section, packages=tuple(p for p in section.packages if p.name in PACKAGES))
+            return probe_folder(assembler_tar(mine, self.pool, self.store))
 
+        environment = self.settings.child_environment
         engine: ContainerEngine | ToolError
+        emulator: Emulator | ToolError
         try:
-            engine = ensure_engine(self.store, self.settings.child_environment)
+            engine = ensure_engine(self.store, environment)
         except ToolError as error:
             engine = error
-        return check(target, image, engine, folder, self.store)
+        try:
+            emulator = find_emulator(image.platform, environment)
+        except ToolError as error:
+            emulator = error
+        return check(
+            target,
+            image,
+            engine,
+            folder,
+            self.store,
+            emulator=emulator,
+            assembler_suite=section.suite,
+        )

@@ -15,7 +15,8 @@ from builder.model import assembly
 from builder.model.image import BuildContext, RawImage
 from builder.model.lock import LockedPackage
 from builder.oci.tarformat import END, TarEntry, header, padding
-from builder.tools.deb import DebEntry, read_control, read_data
+from builder.tools.deb import DebEntry
+from builder.tools.package import PackageReader
 
 _CHUNK = 1 << 20  # bytes
 _KINDS = {"file": "0", "directory": "5", "link": "2"}
@@ -40,9 +41,10 @@ class DirectEngine:
         """
         rootfs = work / "rootfs.tar"
         with open(rootfs, "wb") as out:
-            writer = _Writer(out, context.without)
+            writer = _Writer(out, context)
             for package in context.lock.packages:
                 writer.package(package, pool.path(package))
+            writer.shared()
             for entry in context.entries:
                 writer.entry(
                     TarEntry(
@@ -62,30 +64,31 @@ class DirectEngine:
 
 
 class _Writer:
-    def __init__(self, out: BinaryIO, without: tuple[str, ...]) -> None:
-        self._out, self._without = out, without
+    def __init__(self, out: BinaryIO, context: BuildContext) -> None:
+        self._out, self._context = out, context
         self._directories: set[str] = set()
+        self._shared: dict[str, bytes] = {}
 
     def package(self, package: LockedPackage, path: Path) -> None:
-        certificates: dict[str, bytes] = {}
-        for entry, content in read_data(path):
-            if content is not None and entry.path.startswith(assembly.CERTIFICATES + "/"):
-                certificates[entry.path] = content.read()
-            elif not assembly.is_dropped(entry.path, self._without):
-                self._copy(package, entry, content)
-        control = read_control(path)
-        status = f"{assembly.STATUS_DIRECTORY}/{package.name}"
-        self._file(status, assembly.status_text(control.control).encode())
-        if control.md5sums:
-            self._file(f"{status}.md5sums", control.md5sums.encode())
-        if certificates:
-            self._file(assembly.CA_BUNDLE, assembly.ca_bundle(certificates))
+        reader = PackageReader(package.name, path, self._context.lock.variant, self._context.without)
+        for entry, content in reader.files():
+            self._copy(package, entry, content)
+        unpacked = reader.unpacked()
+        for derived, mode, data in assembly.derived(unpacked):
+            self._file(derived, data, mode)
+        for shared, data in assembly.appended(unpacked):
+            known = self._shared.get(shared, self._context.database.get(shared, b""))
+            self._shared[shared] = known + data
+
+    def shared(self) -> None:
+        for path, data in self._shared.items():
+            self._file(path, data)
 
     def entry(self, entry: TarEntry, content: bytes = b"") -> None:
         self._out.write(header(entry) + content + padding(len(content)))
 
-    def _file(self, path: str, content: bytes) -> None:
-        self.entry(TarEntry(path, "0", 0o644, 0, 0, len(content), 0), content)
+    def _file(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        self.entry(TarEntry(path, "0", mode, 0, 0, len(content), 0), content)
 
     def _copy(self, package: LockedPackage, entry: DebEntry, content: BinaryIO | None) -> None:
         if entry.kind == "5":

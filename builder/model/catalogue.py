@@ -58,13 +58,12 @@ class Catalogue:
         )
 
     def parent(self, target: Target) -> Target | None:
-        """The image that `target` is built on: of the same suite; of the same variant if there is one."""
+        """The image that `target` is built on: of the same suite and the same variant."""
         reference = target.definition.parent
         if reference is None:
             return None
         name, stream = parent_stream(self.definitions, reference, target.stream.suite)
-        variants = self.definitions[name].variants
-        return self._target(name, stream, target.variant if target.variant in variants else "runtime")
+        return self._target(name, stream, target.variant)
 
     def ancestors(self, target: Target) -> tuple[Target, ...]:
         """The parent, its parent, and so on."""

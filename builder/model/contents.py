@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PackagedFile:
-    """A file or link of a package: its time (seconds), mode, and content (SHA-256) or target."""
+    """A file or link of a package: its time (seconds), mode, and content (SHA-256) or target.
+
+    `package` is empty for what all packages share.
+    """
 
     package: str
     mtime: int

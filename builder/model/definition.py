@@ -57,6 +57,7 @@ def _platform(value: str) -> str:
 
 _NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _NAME_MAX = 64  # characters
+_MIRROR = r"^https?://[A-Za-z0-9._~:/%-]+,https?://[A-Za-z0-9._~:/%-]+$"
 Name = Annotated[str, Field(pattern=_NAME, max_length=_NAME_MAX)]
 StreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.]*$", max_length=32)]
 PackageName = Annotated[str, AfterValidator(_package)]
@@ -65,6 +66,7 @@ PlainText = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(p
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 EnvironmentValue = Annotated[str, AfterValidator(_environment_value)]
 PlatformText = Annotated[str, AfterValidator(_platform)]
+MirrorText = Annotated[str, Field(pattern=_MIRROR, max_length=1000)]
 Variant = Literal["runtime", "dev"]
 # A set of ranges that Docker, containerd and Kubernetes agree on; larger ids overflow in some.
 UserId = Annotated[int, Field(ge=0, le=2_000_000_000)]
@@ -94,10 +96,21 @@ class DirectoryStep(Strict):
     mode: Literal["0755", "0750", "0700"] = "0755"
 
 
-class VariantPackages(Strict):
-    """What a variant adds to a stream's packages."""
+class DevVariant(Strict):
+    """What the dev variant adds to the stream; without an own entrypoint and command, the stream's count."""
 
     packages: tuple[PackageName, ...] = ()
+    links: dict[AbsolutePath, AbsolutePath] = Field(
+        default_factory=dict, description="Symbolic links: path to target."
+    )
+    environment: dict[EnvironmentName, EnvironmentValue] = Field(default_factory=dict)
+    entrypoint: tuple[PlainText, ...] | None = None
+    command: tuple[PlainText, ...] | None = None
+    mirror: MirrorText | None = Field(
+        default=None,
+        description="The Debian mirror that apt uses, MAIN,SECURITY. Without it, whoever builds with the "
+        "image names one.",
+    )
 
 
 class Stream(Strict):
@@ -112,7 +125,7 @@ class Stream(Strict):
     )
     end_of_life: dt.date = Field(description="After this day the stream is no longer built.")
     replacement: StreamName | None = Field(None, description="The stream to move to.")
-    dev: VariantPackages = Field(default_factory=VariantPackages, description="What the dev variant adds.")
+    dev: DevVariant = Field(default=DevVariant(), description="What the dev variant adds.")
     links: dict[AbsolutePath, AbsolutePath] = Field(
         default_factory=dict,
         description="Symbolic links: path to target. `{architecture}` is Debian's name of it: amd64, arm64.",
@@ -168,7 +181,23 @@ class ImageDefinition(Strict):
         return self
 
 
-class CommandCheck(Strict):
+class Scoped(Strict):
+    """What may be said of some of an image's variants, streams and platforms only; none named is all."""
+
+    variants: tuple[Variant, ...] = ("runtime", "dev")
+    streams: tuple[StreamName, ...] = ()
+    platforms: tuple[PlatformText, ...] = ()
+
+    def applies(self, variant: str, stream: str, platform: Platform) -> bool:
+        """Whether it is said of this one."""
+        return (
+            variant in self.variants
+            and (not self.streams or stream in self.streams)
+            and (not self.platforms or str(platform) in self.platforms)
+        )
+
+
+class CommandCheck(Scoped):
     """A command that is run in the locked-down container; no shell is involved."""
 
     name: PlainText
@@ -176,18 +205,16 @@ class CommandCheck(Strict):
     exit_code: int = 0
     stdout: str | None = Field(None, description="The exact expected output.")
     stdout_contains: str | None = None
-    variants: tuple[Variant, ...] = ("runtime", "dev")
     timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 30
 
 
-class FileCheck(Strict):
+class FileCheck(Scoped):
     """A file that must be there (of that type and mode), or must not."""
 
     path: AbsolutePath
     present: bool = True
     kind: Literal["file", "directory", "link"] | None = None
     mode: Annotated[str, Field(pattern=r"^[0-7]{4}$")] | None = None
-    variants: tuple[Variant, ...] = ("runtime", "dev")
 
 
 class ChecksDefinition(Strict):

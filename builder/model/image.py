@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from builder.model.definition import ChecksDefinition, ImageDefinition, Stream
+from builder.model.definition import (
+    ChecksDefinition,
+    CommandCheck,
+    FileCheck,
+    ImageDefinition,
+    Stream,
+)
 from builder.model.digest import Digest
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
@@ -51,6 +57,14 @@ class Target:
     def ref(self) -> str:
         """The name in the catalogue: `python:3.13`."""
         return f"{self.definition.name}:{self.tag}"
+
+    def command_checks(self, platform: Platform) -> tuple[CommandCheck, ...]:
+        """The command checks that apply."""
+        return tuple(c for c in self.checks.commands if c.applies(self.variant, self.stream_name, platform))
+
+    def file_checks(self, platform: Platform) -> tuple[FileCheck, ...]:
+        """The file checks that apply."""
+        return tuple(c for c in self.checks.files if c.applies(self.variant, self.stream_name, platform))
 
     @property
     def platforms(self) -> tuple[Platform, ...]:
@@ -126,7 +140,8 @@ class BuildContext:
     as data. `parent` is the finished image that this one is built on. `epoch` is
     SOURCE_DATE_EPOCH: the newest file time inside the locked packages, in seconds. `depth` is
     the number of images below this one. `without` are the paths (no leading `/`) of packages'
-    files that are left out.
+    files that are left out. `database` holds the files of the parent that its packages share, by
+    path; this image's packages continue them.
     """
 
     ref: str
@@ -139,6 +154,7 @@ class BuildContext:
     parent: PlatformImage | None = None
     epoch: int = 0
     without: tuple[str, ...] = ()
+    database: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def has_parent(self) -> bool:

@@ -11,7 +11,10 @@ from builder.errors import GoldsmithError
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """One image's row in the table: `outcome` is `built` or `unchanged`, `stages` are seconds."""
+    """One image's row in the table: `outcome` is `built` or `unchanged`, `stages` are seconds.
+
+    `left_out` are the platforms on which it could not be checked here.
+    """
 
     ref: str
     digest: str
@@ -25,6 +28,7 @@ class ImageOutcome:
     engines: tuple[str, ...] = ()
     stages: Mapping[str, float] = field(default_factory=dict)
     explanation: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """The row as plain data."""
@@ -41,6 +45,7 @@ class ImageOutcome:
             "engines": list(self.engines),
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "explanation": list(self.explanation),
+            "left_out": list(self.left_out),
         }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -22,6 +22,7 @@ from builder.oci.tarformat import END, TarEntry, header, padding
 _CHUNK = 1 << 20  # bytes
 _ENTRIES_MAX = 1_000_000
 _TOTAL_MAX = 16 << 30  # bytes of content in one root file system
+_READ_MAX = 64 << 20  # bytes of one file that is held in memory
 _WHITEOUT = ".wh."
 _KINDS = {
     tarfile.REGTYPE: "0",
@@ -76,6 +77,18 @@ def image_tree(image: PlatformImage) -> dict[str, Node]:
     for _, name, node, content in _layer_entries(image):
         tree[name] = node if content is None else replace(node, sha256=_hash(content))
     return tree
+
+
+def read_files(image: PlatformImage, group: str, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """The regular files at paths that are `wanted`, from the image's layers of one group."""
+    found: dict[str, bytes] = {}
+    for layer in image.layers:
+        if layer.group == group:
+            for member, content in layer_members(image, layer):
+                name, node = _node(member)
+                if content is not None and node.size <= _READ_MAX and wanted(name):
+                    found[name] = content.read()
+    return found
 
 
 def flatten(image: PlatformImage, out: BinaryIO) -> None:

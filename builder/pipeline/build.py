@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from builder.errors import GoldsmithError, NotReproducible
+from builder.model import layers as layering
+from builder.model.assembly import is_appended
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, RawImage
 from builder.model.lock import LockedPackage
+from builder.oci.rootfs import read_files
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
 from builder.stages import normalise as normaliser
@@ -120,8 +123,10 @@ class Builder:
         if parent:
             below = next(x for x in parent.platforms if x.platform == context.platform)
         with stages.stage("unpack"):
-            contents = unpack(context.lock.packages, self._pool.path, context.without)
-        context = derive(replace(context, parent=below, epoch=contents.epoch))
+            database = read_files(below, layering.OWN, is_appended) if below else {}
+            variant = context.lock.variant
+            contents = unpack(context.lock.packages, self._pool.path, variant, context.without, database)
+        context = derive(replace(context, parent=below, epoch=contents.epoch, database=database))
         first: PlatformImage | None = None
         for number, engine in enumerate(self._engines):
             place = work / f"{engine.name}-{context.platform.architecture}"

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from builder.model.digest import Digest
-from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport, Severity
+from builder.model.evidence import (
+    CheckReport,
+    Evidence,
+    LintReport,
+    NotDone,
+    Outcome,
+    Sboms,
+    ScanReport,
+    Severity,
+)
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.kit import PackedKit
+from builder.model.platform import Platform
 from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
 from builder.signing.kits import with_kit
+from builder.stages.finish import without
 from builder.store import Store, disk_faults
 
 # What is recorded of a release; a record without one of these is not whole.
@@ -70,8 +81,13 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What a release came to; `published` is None when the verdict is a denial."""
+    """What a release came to; `published` is None when the verdict is a denial.
 
+    `image` is what was judged: without the platforms that are `left_out`.
+    """
+
+    image: BuiltImage
+    left_out: tuple[Platform, ...]
     verdict: Verdict
     evidence: tuple[Evidence, ...]
     published: PublishedImage | None
@@ -123,13 +139,17 @@ def release(
 ) -> Release:
     """Gather the evidence, judge, and publish what was approved; raises what the tools raise.
 
+    A platform whose programs cannot run here has no evidence, and is left out if another one has.
     `gathered` is evidence that was gathered where the image was built.
     """
     evidence = gathered or assay(prepared, image, tools, store, stages)
+    left_out = unchecked(evidence)
+    image = without(image, left_out)
+    evidence = tuple(item for item in evidence if item.platform not in left_out)
     with stages.stage("judge"):
         verdict = tools.judge(image, evidence)
     if not verdict.approved:
-        return Release(verdict, evidence, None)
+        return Release(image, left_out, verdict, evidence, None)
     origin = tools.provenance(prepared, image, parent)
     kit = None
     if tools.kit is not None:
@@ -142,7 +162,18 @@ def release(
         signed = replace(signed, kit=kit)
     with stages.stage("publish"):
         published = tools.publish(signed)
-    return Release(verdict, evidence, published)
+    return Release(image, left_out, verdict, evidence, published)
+
+
+def unchecked(evidence: Sequence[Evidence]) -> tuple[Platform, ...]:
+    """The platforms on which checks were not run, when on another one all of them were."""
+    left_out = tuple(
+        item.platform
+        for item in evidence
+        if isinstance(item.checks, CheckReport)
+        and any(result.outcome is Outcome.NOT_RUN for result in item.checks.results)
+    )
+    return left_out if len(left_out) < len(evidence) else ()
 
 
 def assay(

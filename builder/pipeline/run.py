@@ -15,6 +15,7 @@ from builder.model.digest import Digest
 from builder.model.evidence import Evidence
 from builder.model.image import BuiltImage, Target
 from builder.model.outcome import ImageEnd, ImageOutcome, ImageState
+from builder.model.platform import Platform
 from builder.pipeline.build import Builder
 from builder.pipeline.history import Components, history_of, keep_history, keep_reasons, release_identity
 from builder.pipeline.prepare import Prepared, prepare
@@ -25,6 +26,7 @@ from builder.pipeline.remote import Elsewhere
 from builder.pipeline.timing import Stages
 from builder.policy.explain import explain
 from builder.report import Reporter
+from builder.stages.finish import without
 from builder.store import Store
 
 _PARENT_DENIED = "parent-denied"
@@ -168,7 +170,7 @@ class Runner:
     def _released(self, image: BuiltImage) -> dict[str, Any] | None:
         """The record of an image's release, if its verdict is good and its tags are in place."""
         record = self.store.record("released", release_key(image, self.tools))
-        if record and verdict_holds(record, self.now) and self.still_published(image):
+        if record and verdict_holds(record, self.now) and self.still_published(_judged(image, record)):
             return record
         return None
 
@@ -185,15 +187,17 @@ class Runner:
             )
         known = self._released(image)
         if known is not None:
-            return _outcome(image, known, stages, anew, self.builder.names)
+            return _outcome(_judged(image, known), known, stages, anew, self.builder.names)
+        if before is not None and parent is not None:
+            parent = without(parent, [Platform.parse(p) for p in before.left_out])
         result = release(prepared, image, parent, self.tools, self.store, stages, built.evidence)
-        record = _record(image, result)
+        record = _record(result)
         self.store.remember("verdicts", Digest.of(image.target.ref.encode()), record)
         if result.published:
             self.store.remember("released", release_key(image, self.tools), record)
         history = history_of(self.store, image.target.ref)
         keep_history(self.store, history.released(release_identity(image.target, self.tools.identity)))
-        return _outcome(image, record, stages, anew, self.builder.names)
+        return _outcome(result.image, record, stages, anew, self.builder.names)
 
     def _note_build(self, prepared: Prepared, digest: Digest) -> None:
         """Keep what the image was built of, so that the next plan can say what changed."""
@@ -211,8 +215,13 @@ class Runner:
             keep_history(self.store, history.failed(self.now, prepared.input_hash, error.message))
 
 
-def _record(image: BuiltImage, result: Release) -> dict[str, object]:
-    verdict = result.verdict
+def _judged(image: BuiltImage, record: Mapping[str, Any]) -> BuiltImage:
+    """The image as it was released: without the platforms that were left out."""
+    return without(image, [Platform.parse(str(p)) for p in record.get("left_out", ())])
+
+
+def _record(result: Release) -> dict[str, object]:
+    verdict, image = result.verdict, result.image
     return {
         "ref": image.target.ref,
         "digest": image.digest,
@@ -224,13 +233,14 @@ def _record(image: BuiltImage, result: Release) -> dict[str, object]:
         "findings": result.findings,
         "reference": result.published.reference if result.published else "",
         "explanation": list(explain(verdict)),
+        "left_out": [str(p) for p in result.left_out],
     }
 
 
 def _outcome(
     image: BuiltImage, record: Mapping[str, object], stages: Stages, anew: bool, engines: tuple[str, ...]
 ) -> ImageOutcome:
-    findings, explanation = record["findings"], record["explanation"]
+    findings, explanation, left_out = record["findings"], record["explanation"], record.get("left_out")
     return ImageOutcome(
         ref=image.target.ref,
         digest=image.digest,
@@ -244,6 +254,7 @@ def _outcome(
         engines=engines,
         stages=dict(stages.seconds),
         explanation=tuple(map(str, explanation)) if isinstance(explanation, list) else (),
+        left_out=tuple(map(str, left_out)) if isinstance(left_out, list) else (),
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from builder.checks import probe
 from builder.checks.files import check_files
 from builder.checks.hardening import WANTED, Facts, harden, result
+from builder.checks.probe import probe_trial
 from builder.errors import ToolError
 from builder.model.definition import CommandCheck
 from builder.model.evidence import CheckReport, CheckResult, Outcome
@@ -25,8 +26,9 @@ from builder.oci.layout import read_blob_json, read_manifest
 from builder.store import Store
 from builder.tools.container import Bench, Observation, Trial, loaded
 from builder.tools.docker_engine import Engine
+from builder.tools.emulator import NATIVE, Emulator
 
-CHECK_VERSION = 1  # moves when the same candidate could get other results
+CHECK_VERSION = 2  # moves when the same candidate could get other results
 _THREADS = 3
 _SHOWN_MAX = 160  # characters of an output that a result quotes
 
@@ -37,38 +39,46 @@ def check(
     engine: Engine | ToolError,
     probe_folder: Callable[[], Path],
     store: Store,
+    *,
+    emulator: Emulator | ToolError = NATIVE,
+    assembler_suite: str = "",
 ) -> CheckReport:
     """All checks of one platform's candidate.
 
-    `engine` is where containers run, or the error that tells why none can; `probe_folder` gives
-    the folder with the probe's programs. Raises RegistryError or ToolError when the candidate's
-    own layers are damaged; an engine that fails makes checks "not run".
+    `engine` is where containers run, `emulator` how programs of the platform run there; or the
+    error that tells why not. `probe_folder` gives the folder with the probe's programs, which are
+    of `assembler_suite`. Raises RegistryError or ToolError when the candidate's own layers are
+    damaged; an engine that fails makes checks "not run".
     """
     _same_candidate(image)
+
+    def in_containers() -> tuple[str, tuple[CheckResult, ...]]:
+        where = "none"
+        try:
+            if isinstance(engine, ToolError):
+                raise engine
+            where = f"docker {engine.version}"
+            if isinstance(emulator, ToolError):
+                raise emulator
+            folder = probe_folder()
+            with loaded(image, engine, store, emulator.program) as bench:
+                trial = probe_trial(folder, bench.prefix, not _fits(image, assembler_suite))
+                return where, _dynamic(target.command_checks(image.platform), bench, trial)
+        except ToolError as error:
+            return where, _not_run(target.command_checks(image.platform), error)
+
     # The engine loads and runs while we read the layers.
     with ThreadPoolExecutor(1, "files") as side:
         static = side.submit(_static, target, image)
-        where, dynamic = _in_containers(target, image, engine, probe_folder, store)
+        where, dynamic = in_containers()
         results = (*static.result(), *dynamic)
     return CheckReport(image.manifest.digest, image.platform, where, results)
 
 
-def _in_containers(
-    target: Target,
-    image: PlatformImage,
-    engine: Engine | ToolError,
-    probe_folder: Callable[[], Path],
-    store: Store,
-) -> tuple[str, tuple[CheckResult, ...]]:
-    if isinstance(engine, ToolError):
-        return "none", _not_run(target, engine)
-    where = f"docker {engine.version}"
-    try:
-        folder = probe_folder()
-        with loaded(image, engine, store) as bench:
-            return where, _dynamic(target, bench, folder)
-    except ToolError as error:
-        return where, _not_run(target, error)
+def _fits(image: PlatformImage, suite: str) -> bool:
+    """Whether the probe's programs, which are of `suite`, run with the image's own libraries."""
+    sources = {p.source for p in image.packages}
+    return not suite or (image.lock.suite == suite and {"glibc", "openssl"} <= sources)
 
 
 def _same_candidate(image: PlatformImage) -> None:
@@ -85,30 +95,25 @@ def _static(target: Target, image: PlatformImage) -> tuple[CheckResult, ...]:
     files = read_filesystem(image, WANTED)
     config = read_blob_json(image.layout, image.config).get("config")
     facts = Facts(files, config if isinstance(config, dict) else {}, target.variant, target.stream.suite)
-    return (*harden(facts), *check_files(files, target.checks.files, target.variant))
-
-
-def _commands(target: Target) -> tuple[CommandCheck, ...]:
-    return tuple(c for c in target.checks.commands if target.variant in c.variants)
+    return (*harden(facts), *check_files(files, target.file_checks(image.platform)))
 
 
 def _id(check: CommandCheck) -> str:
     return "command:" + re.sub(r"[^a-z0-9]+", "-", check.name.lower()).strip("-")
 
 
-def _not_run(target: Target, error: ToolError) -> tuple[CheckResult, ...]:
+def _not_run(commands: tuple[CommandCheck, ...], error: ToolError) -> tuple[CheckResult, ...]:
     reason = f"not run: {error.message}" + (
         f" ({error.context.replace(chr(10), '; ')[:300]})" if error.context else ""
     )
-    named = [*probe.RULES, *((_id(c), c.name) for c in _commands(target))]
+    named = [*probe.RULES, *((_id(c), c.name) for c in commands)]
     return tuple(CheckResult(i, title, Outcome.NOT_RUN, reason) for i, title in named)
 
 
-def _dynamic(target: Target, bench: Bench, folder: Path) -> tuple[CheckResult, ...]:
+def _dynamic(commands: tuple[CommandCheck, ...], bench: Bench, trial: Trial) -> tuple[CheckResult, ...]:
     """The probe and the image's own commands, a few at a time; in the order of the definition."""
-    commands = _commands(target)
     with _threads(bench) as threads:
-        probed = threads.submit(bench.run, probe.probe_trial(folder))
+        probed = threads.submit(bench.run, trial)
         ran = [threads.submit(bench.run, Trial(c.run, c.timeout_seconds)) for c in commands]
         results = [*probe.judge_probe(probed.result())]
         for command, future in zip(commands, ran, strict=True):

@@ -13,7 +13,13 @@ from typing import Any
 
 from builder.errors import DefinitionError, Problem
 from builder.model.catalogue import Catalogue, parent_stream
-from builder.model.definition import BuilderDefinition, ChecksDefinition, ImageDefinition, Stream
+from builder.model.definition import (
+    BuilderDefinition,
+    ChecksDefinition,
+    DevVariant,
+    ImageDefinition,
+    Stream,
+)
 from builder.model.image import Target
 from builder.model.layers import BUDGETS
 from builder.model.waiver import WaiversDefinition
@@ -132,7 +138,7 @@ def _own_problems(
     for name, stream in definition.streams.items():
         yield from _stream_problems(file, f"streams.{name}", name, stream)
         yield from step_problems(file, f"streams.{name}", stream, definition.parent is not None)
-        if "dev" not in definition.variants and stream.dev.packages:
+        if "dev" not in definition.variants and stream.dev != DevVariant():
             yield Problem(file, f"streams.{name}.dev", "the image has no variant dev", "add it to `variants`")
 
 
@@ -197,8 +203,9 @@ def _cross_problems(
         lacking = sorted(set(definition.platforms) - set(parent.platforms))
         if lacking:
             yield Problem(file, "platforms", f"{parent_name} is not built for {', '.join(lacking)}")
-        if "runtime" not in parent.variants and set(definition.variants) - set(parent.variants):
-            yield Problem(file, "variants", f"{parent_name} has no variant runtime to build on")
+        for variant in sorted(set(definition.variants) - set(parent.variants)):
+            why = f"{parent_name} has no variant {variant} to build on"
+            yield Problem(file, "variants", why, f"add {variant} to the variants of {parent_name}")
 
 
 def _chain(name: str, definitions: Mapping[str, ImageDefinition]) -> list[str]:

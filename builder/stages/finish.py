@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from builder.errors import RegistryError
@@ -36,6 +37,22 @@ def finish(target: Target, images: tuple[PlatformImage, ...], input_hash: Digest
     index = Descriptor(INDEX_TYPE, write_blob(layout, data), len(data))
     write_layout_index(layout, [index])
     return BuiltImage(target, layout, index, images, input_hash, version)
+
+
+def without(image: BuiltImage, left_out: Collection[Platform]) -> BuiltImage:
+    """The image with fewer platforms: another index over the same manifests, beside the first one.
+
+    Its input hash, and so its immutable tag, is another one too: the same image with all its
+    platforms can still be published later.
+    """
+    if not left_out:
+        return image
+    kept = tuple(x for x in image.platforms if x.platform not in left_out)
+    data = index_bytes([x.manifest for x in sorted(kept, key=lambda x: x.platform)])
+    index = Descriptor(INDEX_TYPE, write_blob(image.layout, data), len(data))
+    named = sorted(str(x.platform) for x in kept)
+    input_hash = Digest.of_json({"input": image.input_hash, "platforms": named})
+    return replace(image, index=index, platforms=kept, input_hash=input_hash)
 
 
 def reread(

@@ -6,7 +6,7 @@ takes what was locked and reviewed, or is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from builder.errors import LockError
 from builder.model.catalogue import Catalogue
 from builder.model.definition import BuilderDefinition
 from builder.model.digest import Digest
+from builder.model.generated import DEV_PACKAGES
 from builder.model.image import Target
 from builder.model.lock import ImageLock, LockedPackage, LockSection, ParentPin
 from builder.model.platform import Platform
@@ -66,7 +67,7 @@ def intent(target: Target) -> Digest:
             "version": 1,
             "suite": stream.suite,
             "packages": sorted(request(target)),
-            "omit": sorted(set(stream.omit)),
+            "omit": sorted(omitted(target)),
             "from": target.definition.parent,
         }
     )
@@ -87,8 +88,15 @@ def builder_intent(definition: BuilderDefinition) -> Digest:
 
 def request(target: Target) -> frozenset[str]:
     """The packages that a target asks for itself."""
-    extra = target.stream.dev.packages if target.variant == "dev" else ()
-    return frozenset({*target.stream.packages, *extra})
+    packages = set(target.stream.packages)
+    if target.variant == "dev":
+        packages |= {*target.stream.dev.packages, *(() if target.definition.parent else DEV_PACKAGES)}
+    return frozenset(packages)
+
+
+def omitted(target: Target) -> frozenset[str]:
+    """The dependencies that a target leaves out; in a dev image apt would miss them."""
+    return frozenset() if target.variant == "dev" else frozenset(target.stream.omit)
 
 
 def lock_path(catalogue: Catalogue, name: str) -> Path:
@@ -184,19 +192,28 @@ def resolve_builder(
 
 
 def resolve_image(
-    catalogue: Catalogue, name: str, archive: Resolver, locks: Mapping[str, ImageLock]
+    catalogue: Catalogue,
+    name: str,
+    archive: Resolver,
+    locks: Mapping[str, ImageLock],
+    only: Collection[Target] | None = None,
+    kept: ImageLock | None = None,
 ) -> ImageLock:
     """Lock all streams, variants and platforms of one image; `locks` holds its ancestors' locks.
 
+    With `only`, those targets; the sections of the others are taken from `kept`, if they are there.
     Raises LockError when the archive cannot satisfy it, when the parent's lock does not fit
     today's archive, or when the platforms disagree on a version.
     """
-    sections = [
-        _resolve(catalogue, target, platform, archive, locks)
-        for target in catalogue.targets()
-        if target.definition.name == name
-        for platform in target.platforms
-    ]
+    named = None if only is None else {t.ref for t in only}
+    known = {s.label: s for s in kept.sections} if kept else {}
+    sections = []
+    for target in catalogue.targets():
+        for platform in target.platforms if target.definition.name == name else ():
+            if named is None or target.ref in named:
+                sections.append(_resolve(catalogue, target, platform, archive, locks))
+            elif (label := f"{target.stream_name} {target.variant} {platform}") in known:
+                sections.append(known[label])
     return _agreed(ImageLock(tuple(sections)), f"images/{name}/image.lock")
 
 
@@ -222,7 +239,7 @@ def _resolve(
     ancestors = catalogue.ancestors(target)
     own = request(target)
     wanted = own.union(*(request(a) for a in ancestors))
-    omitted = {*target.stream.omit, *(name for a in ancestors for name in a.stream.omit)} - own
+    left_out = {name for t in (target, *ancestors) for name in omitted(t)} - own
     closure = archive.resolve(target.stream.suite, platform.debian, sorted(wanted))
     inherited: dict[str, LockedPackage] = {}
     for ancestor in ancestors:
@@ -238,7 +255,7 @@ def _resolve(
         suite=target.stream.suite,
         intent=intent(target),
         parent=_pin_in(catalogue, target, platform, locks),
-        packages=tuple(p for p in closure if p.name not in inherited and p.name not in omitted),
+        packages=tuple(p for p in closure if p.name not in inherited and p.name not in left_out),
     )
 
 

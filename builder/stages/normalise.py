@@ -263,7 +263,7 @@ def _plan(
         if node.kind == "5" and path in with_children:
             continue
         file = contents.files.get(path)
-        group = groups[file.package] if file else layering.OWN
+        group = groups[file.package] if file and file.package else layering.OWN
         plan.setdefault(group, {})[path] = node
     for entries in plan.values():
         for path in list(entries):
@@ -294,7 +294,7 @@ def _layer_chunks(tar: Path, entries: Mapping[str, Node], contents: Contents) ->
         for path in sorted(entries, key=lambda p: p.encode("utf-8", "surrogateescape")):
             node = entries[path]
             file = contents.files.get(node.link if node.kind == "1" else path)
-            mtime = file.mtime if file and node.kind != "5" else GENERATED_TIME
+            mtime = file.mtime if file and file.package and node.kind != "5" else GENERATED_TIME
             yield header(
                 TarEntry(
                     path, node.kind, node.mode, node.uid, node.gid, node.size, mtime, node.link, node.xattrs

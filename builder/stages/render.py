@@ -16,13 +16,14 @@ from typing import Any
 
 from builder.errors import DefinitionError, Problem
 from builder.model import assembly
-from builder.model.image import JAVA_TRUST_STORE, BuildContext, GeneratedEntry, ImageConfig, Target
+from builder.model.generated import DEV_COMMAND, DEV_ENVIRONMENT, NONROOT, for_platform, generated
+from builder.model.image import BuildContext, ImageConfig, Target
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 
-NONROOT = 65532
 _TEMPLATE_MAX = 1 << 20  # bytes of one rendered file
 _SCRIPT = "_partials/assemble.sh.j2"
+_TITLES = {"runtime": "", "dev": ", to build with: a shell, apt and what compiles"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -41,9 +42,9 @@ def render(
     Raises DefinitionError that names the template when it cannot be rendered.
     """
     config = image_config(target, inherited)
-    entries = _entries(target, lock, platform)
+    entries = generated(target, platform, is_root=lock.parent is None)
     left_out = target.stream.without if target.variant == "runtime" else ()
-    without = tuple(_for(platform, path).lstrip("/") for path in left_out)
+    without = tuple(for_platform(platform, path).lstrip("/") for path in left_out)
     facts = {
         "image": {
             "ref": target.ref,
@@ -57,6 +58,7 @@ def render(
         "config": config,
         "entries": entries,
         "without": without,
+        "aliases": assembly.usr_aliases(platform.architecture),
         "assembly": assembly,
     }
     environment = _environment(templates)
@@ -105,74 +107,38 @@ def pool_name(package: LockedPackage) -> str:
 def image_config(target: Target, inherited: Mapping[str, str]) -> ImageConfig:
     """What a container of the image starts with; labels are derived, each fact once."""
     definition, stream = target.definition, target.stream
-    environment = {"PATH": _PATH, **inherited, **stream.environment}
+    entrypoint, command = stream.entrypoint, stream.command
+    own = {**inherited, **stream.environment}
+    if target.variant == "dev":
+        own = {**DEV_ENVIRONMENT, **own, **stream.dev.environment}
+        if stream.dev.entrypoint or stream.dev.command:
+            entrypoint, command = stream.dev.entrypoint, stream.dev.command
+        elif not entrypoint and not command:
+            command = DEV_COMMAND
+    environment = {"PATH": _PATH, **own}
     if definition.parent is None:
         environment.setdefault("SSL_CERT_FILE", "/" + assembly.CA_BUNDLE)
     labels = {
-        "org.opencontainers.image.title": definition.title,
+        "org.opencontainers.image.title": definition.title + _TITLES[target.variant],
         "org.opencontainers.image.ref.name": target.ref,
         "org.opencontainers.image.vendor": definition.owner,
         "org.opencontainers.image.version": target.stream_name,
         "dev.goldsmith.end-of-life": stream.end_of_life.isoformat(),
         "dev.goldsmith.variant": target.variant,
     }
-    if definition.description:
+    if definition.description and target.variant == "runtime":
         labels["org.opencontainers.image.description"] = definition.description
     if definition.licences:
         labels["org.opencontainers.image.licenses"] = definition.licences
     return ImageConfig(
-        user=f"{NONROOT}:{NONROOT}",
+        # Who builds with a dev image installs packages first, and that is for root.
+        user="0:0" if target.variant == "dev" else f"{NONROOT}:{NONROOT}",
         environment=dict(sorted(environment.items())),
-        entrypoint=stream.entrypoint,
-        command=stream.command,
+        entrypoint=entrypoint,
+        command=command,
         working_directory=definition.working_directory,
         labels=dict(sorted(labels.items())),
     )
-
-
-def _for(platform: Platform, path: str) -> str:
-    return path.replace("{architecture}", platform.debian)
-
-
-def _steps(target: Target, platform: Platform) -> Iterator[GeneratedEntry]:
-    """What the definition's typed steps make."""
-    stream = target.stream
-    for path, to in stream.links.items():
-        yield GeneratedEntry(_for(platform, path), "link", 0o777, target=_for(platform, to))
-    for path, file in stream.files.items():
-        yield GeneratedEntry(path, "file", int(file.mode, 8), content=target.files[file.source])
-    for path, directory in stream.directories.items():
-        owner = NONROOT if directory.owner == "nonroot" else 0
-        yield GeneratedEntry(path, "directory", int(directory.mode, 8), owner=owner)
-    if stream.java_trust_store:
-        yield GeneratedEntry(stream.java_trust_store, "file", 0o644, derived=JAVA_TRUST_STORE)
-
-
-def _entries(target: Target, lock: LockSection, platform: Platform) -> tuple[GeneratedEntry, ...]:
-    entries = [*_steps(target, platform)]
-    if lock.parent is None:
-        entries += [
-            *(
-                GeneratedEntry(f"/{alias}", "link", 0o777, target=f"usr/{alias}")
-                for alias in assembly.USR_ALIASES
-            ),
-            GeneratedEntry("/etc/passwd", "file", 0o644, content=_PASSWD),
-            GeneratedEntry("/etc/group", "file", 0o644, content=_GROUP),
-            GeneratedEntry("/etc/nsswitch.conf", "file", 0o644, content=_NSSWITCH),
-            GeneratedEntry("/home/nonroot", "directory", 0o700, owner=NONROOT),
-            GeneratedEntry("/root", "directory", 0o700),
-            GeneratedEntry("/tmp", "directory", 0o1777),  # noqa: S108 - the image's, not ours
-        ]
-    return tuple(sorted(entries, key=lambda e: e.path))
-
-
-_PASSWD = (
-    b"root:x:0:0:root:/root:/usr/sbin/nologin\n"
-    b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-    b"nonroot:x:65532:65532:nonroot:/home/nonroot:/usr/sbin/nologin\n"
-)
-_GROUP = b"root:x:0:\nnogroup:x:65534:\nnonroot:x:65532:\n"
-_NSSWITCH = b"passwd: files\ngroup: files\nhosts: files dns\n"
 
 
 @lru_cache(maxsize=4)

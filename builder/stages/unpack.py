@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +18,8 @@ from builder.errors import LockError
 from builder.model import assembly
 from builder.model.contents import Contents, PackagedFile
 from builder.model.lock import LockedPackage
-from builder.tools.deb import DebControl, DebEntry, read_control, read_data
+from builder.tools.deb import DebControl, DebEntry
+from builder.tools.package import PackageReader
 
 _CHUNK = 1 << 20  # bytes
 _SOURCE = re.compile(r"(\S+)(?: \(([^()\s]+)\))?")
@@ -27,15 +28,18 @@ _SOURCE = re.compile(r"(\S+)(?: \(([^()\s]+)\))?")
 def unpack(
     packages: Iterable[LockedPackage],
     path_of: Callable[[LockedPackage], Path],
+    variant: str = "runtime",
     without: Sequence[str] = (),
+    database: Mapping[str, bytes] | None = None,
 ) -> Contents:
     """What `packages` bring to a root file system; `path_of` gives a package's verified file.
 
-    `without` are the paths that the definition leaves out.
+    `without` are the paths that the definition leaves out; `database` holds the parent's files that
+    packages share, which these continue.
     Raises LockError when two packages bring the same file, a package is malformed or calls
     itself something else than the lock does, or no package brings what is to be left out.
     """
-    gathered = _Gathered(without)
+    gathered = _Gathered(variant, without, database or {})
     for package in packages:
         gathered.add(package, path_of(package))
     unknown = sorted(set(without) - gathered.left_out)
@@ -44,39 +48,45 @@ def unpack(
             f"`without:` names /{unknown[0]}, which no package of the image brings",
             hint="the packages have changed: look where it went, or remove it from image.yaml",
         )
-    return Contents(gathered.files, gathered.directories, gathered.epoch)
+    return gathered.contents()
 
 
 class _Gathered:
     """The contents of the packages so far."""
 
-    def __init__(self, without: Sequence[str]) -> None:
+    def __init__(self, variant: str, without: Sequence[str], database: Mapping[str, bytes]) -> None:
         self._without, self.left_out = tuple(without), set[str]()
         self.files: dict[str, PackagedFile] = {}
-        self.directories: dict[str, int] = {}
-        self.epoch = 0
+        self._directories: dict[str, int] = {}
+        self._epoch = 0
+        self._variant, self._database = variant, database
+        self._shared: dict[str, bytes] = {}
 
     def add(self, package: LockedPackage, path: Path) -> None:
         """Read one package."""
-        newest = 0
-        certificates: dict[str, bytes] = {}
-        for entry, content in read_data(path):
-            self.left_out.update(tree for tree in self._without if assembly.is_below(entry.path, tree))
+        reader = PackageReader(package.name, path, self._variant, self._without)
+        _verify_identity(package, reader.control)
+        for entry, content in reader.files():
             if entry.kind == "5":
                 # The first package that ships a directory decides its mode, as with tar.
-                self.directories.setdefault(entry.path, assembly.mode_of(entry.path, entry.mode))
-                continue
-            newest = max(newest, entry.mtime)
-            if content is not None and entry.path.startswith(assembly.CERTIFICATES + "/"):
-                certificates[entry.path] = content.read()
-            elif not assembly.is_dropped(entry.path, self._without):
+                self._directories.setdefault(entry.path, assembly.mode_of(entry.path, entry.mode))
+            else:
                 self._own(entry.path, self._described(package, entry, content))
-        control = read_control(path)
-        _verify_identity(package, control)
-        for name, data in _derived(package, control, certificates):
-            sha256 = hashlib.sha256(data).hexdigest()
-            self._own(name, PackagedFile(package.name, newest, 0o644, sha256))
-        self.epoch = max(self.epoch, newest)
+        self.left_out |= reader.left_out
+        unpacked = reader.unpacked()
+        for name, mode, data in assembly.derived(unpacked):
+            self._own(name, PackagedFile(package.name, reader.newest, mode, hashlib.sha256(data).hexdigest()))
+        for name, data in assembly.appended(unpacked):
+            self._shared[name] = self._shared.get(name, self._database.get(name, b"")) + data
+        self._epoch = max(self._epoch, reader.newest)
+
+    def contents(self) -> Contents:
+        """Everything so far; what packages share belongs to none of them."""
+        shared = {
+            name: PackagedFile("", 0, 0o644, hashlib.sha256(data).hexdigest())
+            for name, data in self._shared.items()
+        }
+        return Contents({**self.files, **shared}, self._directories, self._epoch)
 
     def _described(self, package: LockedPackage, entry: DebEntry, content: BinaryIO | None) -> PackagedFile:
         if entry.kind == "2":
@@ -123,15 +133,3 @@ def _verify_identity(package: LockedPackage, control: DebControl) -> None:
             context=f"locked: {' '.join(locked)}\nits own words: {' '.join(said)[:300]}",
             hint="a renamed package matches no advisory; take Debian's own, and run `goldsmith lock`",
         )
-
-
-def _derived(
-    package: LockedPackage, control: DebControl, certificates: dict[str, bytes]
-) -> Iterable[tuple[str, bytes]]:
-    """What is made from a package: its entries of the package database, and the bundle of certificates."""
-    status = f"{assembly.STATUS_DIRECTORY}/{package.name}"
-    yield status, assembly.status_text(control.control).encode()
-    if control.md5sums:
-        yield f"{status}.md5sums", control.md5sums.encode()
-    if certificates:
-        yield assembly.CA_BUNDLE, assembly.ca_bundle(certificates)

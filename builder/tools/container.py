@@ -24,6 +24,7 @@ from builder.tools.docker_engine import Engine, connect
 
 USER = "65532:65532"
 OUTPUT_MAX = 64 << 10  # bytes of each stream that are read; more is a failure
+EMULATOR = "/.goldsmith-emulator"  # where the program that runs foreign programs is bound
 _LABEL, _OWNER = "dev.goldsmith.check", "dev.goldsmith.pid"
 _PROCESSES_MAX = 128
 _MEMORY_MAX = 512 << 20  # bytes
@@ -53,11 +54,20 @@ class Observation:
 
 
 class Bench:
-    """A loaded candidate, in which trials are run; several threads may do so."""
+    """A loaded candidate, in which trials are run; several threads may do so.
 
-    def __init__(self, client: Any, image_id: str, label: str) -> None:
+    With an `emulator` (a program of this machine) the image's own programs are run by it.
+    """
+
+    def __init__(self, client: Any, image_id: str, label: str, emulator: Path | None = None) -> None:
         self._client, self._image, self._label = client, image_id, label
+        self._emulator = emulator
         self._lock, self._live, self._closed = threading.Lock(), set[str](), False
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """The words that go before a command inside the container."""
+        return (EMULATOR,) if self._emulator else ()
 
     def run(self, trial: Trial) -> Observation:
         """Run one command in a container of its own, and remove that.
@@ -92,6 +102,9 @@ class Bench:
         mounts = []
         if trial.mount:
             mounts.append(Mount(trial.mount_at, str(trial.mount), type="bind", read_only=True))
+        if self._emulator:
+            mounts.append(Mount(EMULATOR, str(self._emulator), type="bind", read_only=True))
+        argv = (*self.prefix, *trial.argv)
         settings = api.create_host_config(
             read_only=True,
             cap_drop=["ALL"],
@@ -108,8 +121,8 @@ class Bench:
                 raise ToolError("the checks were interrupted")
             made = api.create_container(
                 self._image,
-                command=list(trial.argv[1:]),
-                entrypoint=[trial.argv[0]],
+                command=list(argv[1:]),
+                entrypoint=[argv[0]],
                 user=USER,
                 environment=dict(trial.environment),
                 labels={_LABEL: self._label, _OWNER: str(os.getpid())},
@@ -171,9 +184,11 @@ class Bench:
 
 
 @contextlib.contextmanager
-def loaded(image: PlatformImage, engine: Engine, store: Store) -> Iterator[Bench]:
+def loaded(
+    image: PlatformImage, engine: Engine, store: Store, emulator: Path | None = None
+) -> Iterator[Bench]:
     """Load the candidate into `engine` and give a bench; afterwards the image is removed again,
-    unless it was there before.
+    unless it was there before. `emulator` runs its programs, when this machine cannot.
 
     Raises ToolError when the engine cannot load it, or holds another image than the candidate.
     """
@@ -191,7 +206,7 @@ def loaded(image: PlatformImage, engine: Engine, store: Store) -> Iterator[Bench
             found = str(client.api.inspect_image(name)["Id"])
         except (DockerException, OSError) as error:
             raise _failed("the engine could not load the image", error) from None
-        bench = Bench(client, found, label)
+        bench = Bench(client, found, label, emulator)
         try:
             # The id is the manifest's or the configuration's digest, as the engine stores images.
             if found not in expected:

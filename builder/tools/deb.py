@@ -13,7 +13,7 @@ import lzma
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -21,7 +21,7 @@ from typing import IO, BinaryIO, cast
 from builder.errors import LockError
 
 _AR_MAGIC = b"!<arch>\n"
-_CONTROL_MAX = 8 << 20  # bytes, unpacked; the largest md5sums list of Debian 13 is below 2 MiB
+_CONTROL_MAX = 16 << 20  # bytes, unpacked; the largest md5sums list of Debian 13 is below 2 MiB
 _DATA_MAX = 4 << 30  # bytes of one package, unpacked
 _FILES_MAX = 200_000
 _USR_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -48,29 +48,39 @@ class DebEntry:
 
 @dataclass(frozen=True, slots=True)
 class DebControl:
-    """The control file and the md5sums list of a package, as they stand in it."""
+    """The control file of a package as it stands in it, and the other files of its control archive."""
 
     control: str
-    md5sums: str
+    members: Mapping[str, bytes]
+
+    @property
+    def md5sums(self) -> str:
+        """The list of sums; empty when the package has none."""
+        return self.members.get("md5sums", b"").decode("utf-8", "replace")
 
 
 def read_control(path: Path) -> DebControl:
     """The control data of a package; raises LockError when it is malformed."""
+    found: dict[str, bytes] = {}
+    total = 0
     with _opened(path, "control") as tar:
-        found = {"control": "", "md5sums": ""}
         for number, member in enumerate(tar):
-            name = posixpath.normpath(member.name)
-            if number > 1000 or member.size > _CONTROL_MAX:
+            total += member.size
+            if number > 1000 or total > _CONTROL_MAX:
                 raise _refused(path, "its control data is too large")
-            if name in found and member.isreg():
-                found[name] = cast(IO[bytes], tar.extractfile(member)).read().decode("utf-8", "replace")
-    if not found["control"].startswith("Package:"):
+            if member.isreg():
+                name = posixpath.normpath(member.name)
+                found[name] = cast(IO[bytes], tar.extractfile(member)).read()
+    control = found.pop("control", b"").decode("utf-8", "replace")
+    if not control.startswith("Package:"):
         raise _refused(path, "it has no control file that starts with Package:")
-    return DebControl(**found)
+    return DebControl(control, found)
 
 
-def read_data(path: Path) -> Iterator[tuple[DebEntry, BinaryIO | None]]:
+def read_data(path: Path, names: list[str] | None = None) -> Iterator[tuple[DebEntry, BinaryIO | None]]:
     """The files of a package in its order, with a stream of the content for regular files.
+
+    `names` collects every name as it stands in the package.
 
     Paths are those of a merged /usr (`lib/x` becomes `usr/lib/x`; the top-level aliases
     themselves stay). Raises LockError at the first entry that is not allowed.
@@ -82,6 +92,8 @@ def read_data(path: Path) -> Iterator[tuple[DebEntry, BinaryIO | None]]:
             if number >= _FILES_MAX or total > _DATA_MAX:
                 raise _refused(path, "it unpacks to more than the limit")
             entry = _entry(path, member)
+            if names is not None:
+                names.append(member.name)
             if entry is not None:
                 yield entry, cast(BinaryIO, tar.extractfile(member)) if entry.kind == "0" else None
 

@@ -25,6 +25,7 @@ _SECONDS_MAX = 60.0
 _OUTPUT_MAX = 8 << 20  # bytes
 _FINDINGS_MAX = 10_000
 _VERSION = re.compile(r"Haskell Dockerfile Linter v?([0-9][0-9A-Za-z.+-]{0,60})")
+_LAST_USER_ROOT = "DL3002"
 _LEVELS = ("error", "warning", "info", "style")
 
 
@@ -36,10 +37,16 @@ class Hadolint:
     version: str
     search: str
 
-    def lint(self, dockerfile: bytes, seconds_max: float = _SECONDS_MAX) -> LintReport:
-        """What the linter says of a Dockerfile; raises ToolError when it gives no proper answer."""
+    def lint(
+        self, dockerfile: bytes, seconds_max: float = _SECONDS_MAX, *, variant: str = "runtime"
+    ) -> LintReport:
+        """What the linter says of a Dockerfile; raises ToolError when it gives no proper answer.
+
+        That a dev image ends as root is no finding: it is for building, and `not-root` of the checks
+        knows that.
+        """
         with tempfile.TemporaryDirectory(prefix="goldsmith-lint-") as folder:
-            # No rule is ignored. The empty configuration is named so that no other is picked up.
+            # No rule is switched off. The empty configuration is named so that no other is picked up.
             (Path(folder) / "hadolint.yaml").write_text("{}\n")
             (Path(folder) / "Dockerfile").write_bytes(dockerfile)
             options = ["--no-fail", "--format=json", "--config=hadolint.yaml", "--disable-ignore-pragma"]
@@ -51,7 +58,10 @@ class Hadolint:
                 network=False,
                 hint=_INSTALL,
             )
-        return LintReport("hadolint", self.version, parse_findings(done.stdout))
+        found = parse_findings(done.stdout)
+        if variant == "dev":
+            found = tuple(f for f in found if f.code != _LAST_USER_ROOT)
+        return LintReport("hadolint", self.version, found)
 
 
 def locate(binary: str | None, environment: Mapping[str, str]) -> Hadolint:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.cli.catalogue import relock
+from builder.cli.locking import relock
 from builder.cli.releasing import ReleaseTools, run_images
 from builder.cli.wiring import Workshop
 from builder.model.outcome import ImageOutcome

@@ -30,6 +30,13 @@ def test_the_real_one_finds_what_is_wrong() -> None:
     assert [f.code for f in linter.lint(b"FROM\n").findings] == ["DL1000"]
 
 
+def test_only_a_dev_image_may_end_as_root() -> None:
+    linter = hadolint.locate(None, os.environ)
+    root = b"FROM scratch\nUSER 0:0\n"
+    assert [f.code for f in linter.lint(root).findings] == ["DL3002"]
+    assert linter.lint(root, variant="dev").findings == ()
+
+
 @pytest.mark.integration
 def test_nothing_in_the_surroundings_silences_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".hadolint.yaml").write_text("ignored: [DL3004]\n")

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 RENDERED = Path(__file__).parent / "rendered"
 AMD64 = Platform("linux", "amd64")
 TEMPLATES = ROOT / "templates"
+IMAGES = [("base:13", 0), ("python:3.13", 1), ("base:13-dev", 0), ("python:3.13-dev", 1)]
 
 
 def target(ref: str) -> Target:
@@ -30,17 +31,19 @@ def target(ref: str) -> Target:
 
 
 def section(ref: str, depth: int) -> LockSection:
-    stream = ref.partition(":")[2]
+    found = target(ref)
     packages = tuple(sorted([locked("hello", b"1", "hello"), locked("libssl3t64", b"2", "openssl")]))
-    parent = ParentPin("base:13", "runtime", Digest.of(b"parent")) if depth else None
-    return LockSection(stream, "runtime", AMD64, "trixie", Digest.of(b"intent"), parent, packages)
+    parent = ParentPin("base:13", found.variant, Digest.of(b"parent")) if depth else None
+    return LockSection(
+        found.stream_name, found.variant, AMD64, "trixie", Digest.of(b"intent"), parent, packages
+    )
 
 
 def rendered(ref: str, depth: int, templates: Path = TEMPLATES) -> BuildContext:
     return render(target(ref), AMD64, section(ref, depth), templates, {"LANG": "C.UTF-8"}, depth)
 
 
-@pytest.mark.parametrize(("ref", "depth"), [("base:13", 0), ("python:3.13", 1)])
+@pytest.mark.parametrize(("ref", "depth"), IMAGES)
 def test_the_context_is_the_reviewed_one(ref: str, depth: int) -> None:
     for path, content in rendered(ref, depth).files.items():
         golden = RENDERED / ref.replace(":", "-") / path
@@ -54,7 +57,7 @@ def test_rendering_twice_gives_the_same_bytes() -> None:
     assert rendered("python:3.13", 1).files == rendered("python:3.13", 1).files
 
 
-@pytest.mark.parametrize(("ref", "depth"), [("base:13", 0), ("python:3.13", 1)])
+@pytest.mark.parametrize(("ref", "depth"), IMAGES)
 def test_the_dockerfile_says_what_the_configuration_says(ref: str, depth: int) -> None:
     context = rendered(ref, depth)
     stage = context.files["Dockerfile"].decode().rpartition("\nFROM ")[2].splitlines()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from builder.settings import Settings
 from registry.storage import service
@@ -92,9 +93,19 @@ def another_checkout(
             checkout.goldsmith("down")
 
 
+def _narrow(definition: Path, stream: str) -> None:
+    """Keep one stream, as runtime image for one platform: the others cost minutes."""
+    document = yaml.safe_load(definition.read_text())
+    document["streams"] = {stream: document["streams"][stream]}
+    document["streams"][stream].pop("dev", None)
+    document |= {"variants": ["runtime"], "platforms": ["linux/amd64"]}
+    definition.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
 def _checkout(folder: Path, source: Path, environment: Mapping[str, str]) -> Checkout:
     catalogue = folder / "catalogue"
     shutil.copytree(source / "templates", catalogue / "templates")
-    for image in ("base", "python"):
+    for image, stream in (("base", "13"), ("python", "3.13")):
         shutil.copytree(source / "images" / image, catalogue / "images" / image)
+        _narrow(catalogue / "images" / image / "image.yaml", stream)
     return Checkout(catalogue, folder / "state", environment)

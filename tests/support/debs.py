@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from builder.model.lock import LockedPackage
@@ -40,14 +40,20 @@ def make_deb(
     source: str | None = None,
     version: str = "1.0-1",
     control: str | None = None,
+    extra: Mapping[str, bytes] | None = None,
 ) -> tuple[LockedPackage, Path]:
-    """Write NAME.deb below `folder`; returns its line of a lock and the file."""
+    """Write NAME.deb below `folder`; returns its line of a lock and the file.
+
+    `extra` are further files of its control archive.
+    """
     text = control or (
         f"Package: {name}\nSource: {source or name}\nVersion: {version}\nArchitecture: amd64\nDescription: test\n"
     )
+    controls = [member("./control", text.encode()), member("./md5sums", b"0 x\n")]
+    controls += [member(f"./{title}", data) for title, data in (extra or {}).items()]
     files = [
         (b"debian-binary", b"2.0\n"),
-        (b"control.tar.xz", _tar([member("./control", text.encode()), member("./md5sums", b"0 x\n")])),
+        (b"control.tar.xz", _tar(controls)),
         (b"data.tar.xz", _tar(members)),
     ]
     data = b"!<arch>\n"

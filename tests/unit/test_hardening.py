@@ -250,7 +250,7 @@ def test_a_damaged_layer_or_a_bomb_is_refused(tmp_path: Path, data: bytes) -> No
 )
 def test_file_checks(tmp_path: Path, check: dict[str, object], passes: bool) -> None:
     files = _files(tmp_path, [*_sound(), Item("lib", kind=tarfile.SYMTYPE, link="usr/lib")])
-    (only,) = check_files(files, (FileCheck.model_validate(check),), "runtime")
+    (only,) = check_files(files, (FileCheck.model_validate(check),))
     assert (only.outcome is Outcome.PASSED) is passes
 
 

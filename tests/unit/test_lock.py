@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from builder.errors import LockError
 from builder.model.catalogue import Catalogue
+from builder.model.generated import DEV_PACKAGES
 from builder.model.lock import HEADER, ImageLock, LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.stages import lock as stage
@@ -62,11 +63,13 @@ def world() -> World:
         app=("3.0", "libapp", "certificates"),
         libapp=("3.0", "libc"),
         shell=("5", "libc", "setup"),
+        **dict.fromkeys(DEV_PACKAGES, ("1",)),
     )
 
 
 def two_images(**app: object) -> tuple[Document, Document]:
-    base = image("base", streams={"1": stream("certificates", omit=["setup"])})
+    variants = app.get("variants", ["runtime"])
+    base = image("base", variants=variants, streams={"1": stream("certificates", omit=["setup"])})
     child = image("app", **{"from": "base", "streams": {"3": stream("app")}, **app})
     return base, child
 
@@ -99,11 +102,21 @@ def test_a_child_holds_its_closure_without_the_parent_and_what_is_omitted(
 
 
 def test_what_a_parent_omits_a_child_may_ask_for(tmp_path: Path, world: World) -> None:
-    streams = {"3": stream("app", dev={"packages": ["setup", "shell"]})}
+    catalogue = load_catalogue(write(tmp_path, *two_images(streams={"3": stream("app", "setup")})))
+    assert names(lock_all(catalogue, world)["app"].sections[0]) == ["app", "libapp", "setup"]
+
+
+def test_a_dev_image_misses_nothing_that_apt_would_ask_for(tmp_path: Path, world: World) -> None:
+    streams = {"3": stream("app", omit=["libapp"], dev={"packages": ["shell"]})}
     catalogue = load_catalogue(write(tmp_path, *two_images(streams=streams, variants=["runtime", "dev"])))
-    runtime, dev = lock_all(catalogue, world)["app"].sections
-    assert names(runtime) == ["app", "libapp"]
-    assert names(dev) == ["app", "libapp", "setup", "shell"]
+    locks = lock_all(catalogue, world)
+    _, below = locks["base"].sections
+    runtime, dev = locks["app"].sections
+    assert names(runtime) == ["app"]
+    assert names(dev) == ["app", "libapp", "shell"]
+    assert set(names(below)) == {"certificates", "libc", "setup", *DEV_PACKAGES}
+    assert dev.parent is not None
+    assert (dev.parent.variant, dev.parent.section) == ("dev", below.digest)
 
 
 def test_the_text_comes_back_as_it_went(tmp_path: Path, world: World) -> None:

@@ -171,7 +171,7 @@ def test_what_is_left_out_is_gone_and_a_file_replaces_the_packages(tmp_path: Pat
     )
     context, pool = rendered(root, (package,)), FolderPool({"web": path})
     (tmp_path / "work").mkdir()
-    contents = unpack(context.lock.packages, pool.path, context.without)
+    contents = unpack(context.lock.packages, pool.path, "runtime", context.without)
     raw = DirectEngine().build(context, pool, tmp_path / "work")
     image_ = normalise(raw, contents, tmp_path / "layout")
     files = dict(_files(image_))
@@ -184,7 +184,7 @@ def test_what_is_left_out_is_gone_and_a_file_replaces_the_packages(tmp_path: Pat
 def test_what_no_package_brings_cannot_be_left_out(tmp_path: Path) -> None:
     package, path = make_deb(tmp_path, "web", WEB)
     with pytest.raises(LockError, match="/usr/bin/bundle, which no package"):
-        unpack((package,), FolderPool({"web": path}).path, ("usr/bin/gem", "usr/bin/bundle"))
+        unpack((package,), FolderPool({"web": path}).path, "runtime", ("usr/bin/gem", "usr/bin/bundle"))
 
 
 def _files(image_: Any) -> Iterator[tuple[str, bytes]]:

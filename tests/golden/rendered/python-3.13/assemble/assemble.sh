@@ -34,8 +34,8 @@ if [ -d usr/share/ca-certificates/mozilla ]; then
     cat usr/share/ca-certificates/mozilla/*.crt > etc/ssl/certs/ca-certificates.crt
 fi
 
-rm -rf etc/cron.d etc/cron.daily etc/cron.monthly etc/cron.weekly etc/init.d etc/logrotate.d etc/ufw usr/lib/systemd/system usr/lib/systemd/user usr/lib/tmpfiles.d usr/share/applications usr/share/apport usr/share/bash-completion usr/share/bug usr/share/doc-base usr/share/gdb usr/share/icons usr/share/info usr/share/lintian usr/share/locale usr/share/man usr/share/pixmaps usr/share/vim usr/share/zsh \
-    boot etc/ca-certificates etc/profile.d etc/skel etc/update-motd.d usr/lib/binfmt.d usr/sbin/update-ca-certificates var/backups usr/share/ca-certificates/mozilla
+rm -rf usr/share/bug usr/share/doc-base usr/share/info usr/share/lintian usr/share/locale usr/share/man \
+    boot etc/ca-certificates etc/cron.d etc/cron.daily etc/cron.monthly etc/cron.weekly etc/init.d etc/logrotate.d etc/profile.d etc/skel etc/ufw etc/update-motd.d usr/lib/binfmt.d usr/lib/systemd/system usr/lib/systemd/user usr/lib/tmpfiles.d usr/sbin/update-ca-certificates usr/share/applications usr/share/apport usr/share/bash-completion usr/share/gdb usr/share/icons usr/share/pixmaps usr/share/vim usr/share/zsh var/backups usr/share/ca-certificates/mozilla
 if [ -d usr/share/doc ]; then
     find usr/share/doc ! -type d ! -name copyright -delete
 fi
