@@ -18,25 +18,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from builder.errors import GoldsmithError
+from builder.errors import DefinitionError, GoldsmithError
 from builder.model.digest import Digest
 from builder.model.outcome import ImageEnd
 from builder.model.plan import PlannedImage
-from builder.report import Reporter
+from builder.report import Reporter, duration
 from builder.store import StateBusy, read_file, write_atomically
 
 _RECORD_MAX = 4 << 20  # bytes
+_SECONDS = "seconds.json"
 _LOOK_SECONDS = 0.5  # between two looks at whether another night has ended
 DENIED = 4  # the exit code of a night in which something is blocked
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of the night; it needs the steps `after` to have succeeded. `act` returns what it did."""
+    """A step of the night; it needs the steps `after` to have succeeded. `act` returns what it did.
+
+    `expect` says how many seconds it will take, where that is not what it took before.
+    """
 
     name: str
     act: Callable[[], str]
     after: tuple[str, ...] = ()
+    expect: Callable[[], float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,33 +141,70 @@ def only_one(folder: Path, wait_seconds: float) -> Iterator[None]:
         os.close(handle)
 
 
-def go_through(steps: Sequence[Step], folder: Path, reporter: Reporter) -> tuple[tuple[StepEnd, ...], str]:
+def go_through(
+    steps: Sequence[Step], folder: Path, reporter: Reporter, ends: dict[str, StepEnd] | None = None
+) -> tuple[tuple[StepEnd, ...], str]:
     """Take the steps in order; returns what became of each, and where the night before was cut.
 
-    Only errors that a user can act on are kept; a bug ends the night.
+    `ends` is filled meanwhile, so that a step can look at those before it. Only errors that a user
+    can act on are kept; a bug ends the night.
     """
     mark = folder / "step"
     cut = ""
     with contextlib.suppress(OSError):
         cut = read_file(mark, 200).decode("utf-8", "replace")
-    ends: dict[str, StepEnd] = {}
-    for step in steps:
+    ends = {} if ends is None else ends
+    measured = _seconds(folder)
+    for number, step in enumerate(steps):
         missing = [name for name in step.after if ends[name].state != "done"]
         if missing:
             ends[step.name] = StepEnd(step.name, "skipped", f"because of {missing[0]}")
+            reporter.note(f"  {step.name}: skipped {ends[step.name].detail}")
             continue
         write_atomically(mark, step.name.encode())
+        _tell_begin(steps, number, measured, reporter)
         began = time.monotonic()
         try:
             with reporter.stage("nightly", step.name):
                 detail = step.act()
             ends[step.name] = StepEnd(step.name, "done", detail, time.monotonic() - began)
+            measured[step.name] = ends[step.name].seconds
         except GoldsmithError as error:
             took = time.monotonic() - began
             ends[step.name] = StepEnd(step.name, "failed", error.message, took, error)
         reporter.note(f"  {step.name}: {ends[step.name].state}: {ends[step.name].detail}")
+    reporter.status("night", "")
+    write_atomically(folder / _SECONDS, json.dumps(measured).encode())
     mark.unlink(missing_ok=True)
     return tuple(ends.values()), cut
+
+
+def _tell_begin(
+    steps: Sequence[Step], number: int, measured: Mapping[str, float], reporter: Reporter
+) -> None:
+    """Which step begins, what comes after it, and how long all of it took before."""
+    known = [seconds for s in steps[number:] if (seconds := _expected(s, measured)) is not None]
+    left = f", about {duration(sum(known))} left" if known else ""
+    text = f"[{number + 1}/{len(steps)}] {steps[number].name}"
+    reporter.note(text + left)
+    after = ", ".join(s.name for s in steps[number + 1 :])
+    reporter.status("night", text + (f"; then {after}" if after else "") + left)
+
+
+def _expected(step: Step, measured: Mapping[str, float]) -> float | None:
+    found = None
+    with contextlib.suppress(GoldsmithError):  # what is wrong, the step itself will say
+        found = step.expect() if step.expect is not None else None
+    return measured.get(step.name) if found is None else found
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """How long the steps took in earlier nights; what cannot be read is not known."""
+    with contextlib.suppress(OSError, ValueError):
+        value = json.loads(read_file(folder / _SECONDS, _RECORD_MAX))
+        if isinstance(value, dict):
+            return {str(k): float(v) for k, v in value.items() if isinstance(v, int | float) and v >= 0}
+    return {}
 
 
 def obstacles(
@@ -175,10 +217,10 @@ def obstacles(
     found: dict[str, tuple[str, str]] = {}
     for step in steps:
         if step.error is not None:
-            found.setdefault(f"step {step.name}", (step.error.message, step.error.hint))
+            found.setdefault(f"step {step.name}", (_told(step.error), step.error.hint))
     for end in images:
         if end.error is not None:
-            found.setdefault(end.ref, (end.error.message, end.error.hint))
+            found.setdefault(end.ref, (_told(end.error), end.error.hint))
         elif end.state.value in ("denied", "skipped", "held"):
             found.setdefault(end.ref, (end.because or "denied by the policy", f"goldsmith why {end.ref}"))
     for image in planned:
@@ -187,17 +229,24 @@ def obstacles(
             found.setdefault(image.ref, (reasons, "goldsmith plan"))
     for one in promoted:
         if one.error is not None:
-            found.setdefault(f"promotion of {one.ref}", (one.error.message, one.error.hint))
+            found.setdefault(f"promotion of {one.ref}", (_told(one.error), one.error.hint))
     return found
+
+
+def _told(error: GoldsmithError) -> str:
+    """An error's message; of mistakes in files, which it only counts, the first as well."""
+    first = error.context.partition("\n")[0] if isinstance(error, DefinitionError) else ""
+    return f"{error.message}: {first}" if first else error.message
 
 
 def not_looked_at(steps: Iterable[StepEnd]) -> Callable[[str], bool]:
     """Tells of an obstacle whether this night could not look at it: its step did not come to its end."""
-    done = {step.name for step in steps if step.state == "done"}
+    known = {step.name: step.state for step in steps}
+    done = {name for name, state in known.items() if state == "done"}
 
     def unsure(what: str) -> bool:
         if what.startswith("step "):
-            return False
+            return known.get(what.removeprefix("step "), "skipped") == "skipped"
         return ("promote" if what.startswith("promotion of ") else "run") not in done
 
     return unsure

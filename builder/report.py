@@ -36,6 +36,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """One line for people."""
 
+    def status(self, what: str, text: str) -> None:
+        """How far something is, in the place of what was said of it before; empty: it is over."""
+
 
 class Silent:
     """A reporter that says nothing: for machines and tests."""
@@ -46,6 +49,9 @@ class Silent:
         yield
 
     def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def status(self, what: str, text: str) -> None:
         """Say nothing."""
 
 
@@ -64,6 +70,9 @@ class Lines:
         """Print one line."""
         print(plain(text), file=sys.stderr)
 
+    def status(self, what: str, text: str) -> None:
+        """Say nothing: a log has lines for what has ended."""
+
 
 class Live(Lines):
     """On a terminal: the same lines, and below them what is running now, with its time."""
@@ -76,6 +85,7 @@ class Live(Lines):
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, transient=True)
         self._running = 0
+        self._status: dict[str, TaskID] = {}
         self._lock = threading.Lock()
         # An interrupt may come between start and stop; the cursor must not stay hidden.
         atexit.register(self._progress.stop)
@@ -94,24 +104,50 @@ class Live(Lines):
         """Print one line above what is running."""
         self._progress.console.print(plain(text), markup=False, soft_wrap=True)
 
+    def status(self, what: str, text: str) -> None:
+        """A line of its own among what is running, until it is over."""
+        with self._lock:
+            task = self._status.get(what)
+            if not text:
+                if task is not None:
+                    del self._status[what]
+                    self._remove(task)
+            elif task is None:
+                self._status[what] = self._add(plain(text))
+            else:
+                self._progress.update(task, description=plain(text))
+
     def _begin(self, text: str) -> TaskID:
         with self._lock:
-            self._running += 1
-            if self._running == 1:
-                self._progress.start()
-            return self._progress.add_task(text, total=None)
+            return self._add(text)
 
     def _end(self, task: TaskID) -> None:
         with self._lock:
-            self._running -= 1
-            self._progress.remove_task(task)
-            if not self._running:
-                self._progress.stop()
+            self._remove(task)
+
+    def _add(self, text: str) -> TaskID:
+        self._running += 1
+        if self._running == 1:
+            self._progress.start()
+        return self._progress.add_task(text, total=None)
+
+    def _remove(self, task: TaskID) -> None:
+        self._running -= 1
+        self._progress.remove_task(task)
+        if not self._running:
+            self._progress.stop()
 
 
 def for_people() -> Reporter:
     """The reporter for whoever reads standard error: live on a terminal, otherwise plain lines."""
     return Live() if sys.stderr.isatty() else Lines()
+
+
+def duration(seconds: float) -> str:
+    """A rough time for people: 45 s, 12 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def plain(text: str) -> str:

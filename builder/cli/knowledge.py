@@ -42,17 +42,24 @@ def reindex(
 
     Exit code 4 when something could not be verified: it is named and not taken up.
     """
-    from builder.cli.trusting import trusted
     from builder.settings import Settings
     from builder.store import Store
-    from registry.index import rebuild
 
     settings = Settings.load(needs_catalogue=False)
-    store = Store(settings.state).create()
-    place = index_place(store)
+    done = bring_up_to_date(settings, Store(settings.state).create(), afresh=afresh)
+    _tell_rebuilt(done, as_json)
+    if done.problems:
+        raise typer.Exit(4)
+
+
+def bring_up_to_date(settings: Settings, store: Store, *, afresh: bool = False) -> Rebuilt:
+    """The index of what is in the registry now; raises as the index does, StateBusy when a run goes on."""
+    from builder.cli.trusting import trusted
+    from registry.index import rebuild
+
     with store.exclusive("goldsmith reindex"):
-        done = rebuild.reindex(
-            place,
+        return rebuild.reindex(
+            index_place(store),
             settings.registry,
             registry_of(settings),
             trusted(store),
@@ -61,9 +68,6 @@ def reindex(
             ledger_entries=ledger_length(store),
             journal=recent_pulls(store, settings.now),
         )
-    _tell_rebuilt(done, as_json)
-    if done.problems:
-        raise typer.Exit(4)
 
 
 def affected(

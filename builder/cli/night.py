@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING
 from builder.errors import GoldsmithError, PolicyDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from builder.cli.releasing import ReleaseTools
     from builder.cli.wiring import Workshop
     from builder.cluster import Certificates
-    from builder.model.catalogue import Catalogue
     from builder.model.outcome import ImageEnd
     from builder.model.plan import PlannedImage
     from builder.nightly import Blocked, Promoted
@@ -23,13 +20,9 @@ if TYPE_CHECKING:
     from builder.report import Reporter
     from builder.settings import Settings
     from builder.store import Store
-    from registry.access.roles import Permission
-    from registry.audit.ledger import Entry
-    from registry.notify.events import Event
-    from registry.promotion.office import Office
+    from registry.clock.remediation import Remediation
     from registry.promotion.replaced import Replaced
 
-WHY = "nightly: what the policy lets through by itself"
 WHY_REPLACED = "nightly: a newer image has taken its place"
 _NOTES = "replacing.json"
 _TOLD = "nightly"  # until when rebuilt images were told of
@@ -48,9 +41,11 @@ class Doing:
     scheduler: str | None = None
     certificates: Certificates | None = None
     planned: tuple[PlannedImage, ...] = ()
+    rescanned: frozenset[str] = frozenset()
     ends: tuple[ImageEnd, ...] = ()
     promoted: list[Promoted] = field(default_factory=list)
     replaced: tuple[Replaced, ...] = ()
+    overdue: tuple[Remediation, ...] = ()
 
     def tools(self) -> ReleaseTools:
         """The tools over the catalogue as it is now: a step before may have written locks."""
@@ -65,6 +60,19 @@ class Doing:
         from builder.cli.wiring import Workshop
 
         return replace(Workshop.open(), settings=self.settings)
+
+    def _workshop_to_tell(self) -> Workshop:
+        """The same, without images where the catalogue is broken: somebody has to hear of that."""
+        from builder.cli.wiring import Workshop
+        from builder.errors import DefinitionError
+        from builder.model.catalogue import Catalogue
+        from builder.store import Store
+
+        try:
+            return self.workshop()
+        except DefinitionError:
+            empty = Catalogue(self.settings.catalogue, {}, {})
+            return Workshop(self.settings, empty, Store(self.settings.state))
 
     def sync(self) -> str:
         """Mirror the vulnerability database."""
@@ -86,11 +94,48 @@ class Doing:
 
     def plan(self) -> str:
         """Say what is due, and what is held back."""
-        from builder.cli.planning import make_plan
+        from dataclasses import replace
 
-        plan = make_plan(self.tools(), self.engines, self.limits)
+        from builder.cli.planning import make_plan
+        from builder.model.plan import Action, Cause, Plan
+        from builder.pipeline.run import approval_of
+
+        tools = self.tools()
+        plan = make_plan(tools, self.engines, self.limits)
+        self.rescanned = frozenset(
+            i.ref
+            for i in plan.images
+            if i.action is Action.RELEASE
+            and {r.cause for r in i.reasons} <= {Cause.DATABASE, Cause.VERDICT}
+            and approval_of(tools.workshop.store, i.ref) is not None
+        )
+        # The rescan renews their verdicts, all with one scan.
+        plan = Plan(
+            tuple(replace(i, action=Action.NOTHING) if i.ref in self.rescanned else i for i in plan.images)
+        )
         self.planned = plan.images
         return ", ".join(f"{count} {action.value}" for action, count in plan.counts.items() if count)
+
+    def expected(self) -> float | None:
+        """How many seconds the run will probably take, by the plan and by what images took before."""
+        from builder.model.plan import Action
+        from builder.pipeline.progress import Progress
+        from builder.pipeline.timing import Took, took_before
+        from builder.report import Silent
+
+        if not self.planned:
+            return None
+        workshop = self.workshop()
+        targets = {t.ref: workshop.catalogue.parent(t) for t in workshop.catalogue.targets()}
+        expected: dict[str, Took | None] = {}
+        for image in self.planned:
+            took = took_before(workshop.store, image.ref)
+            if image.action is Action.RELEASE and took is not None:
+                took = Took(0.0, took.release)
+            due = image.action in (Action.BUILD, Action.RELEASE)
+            expected[image.ref] = took if due else Took()
+        parents = {ref: parent.ref if parent else None for ref, parent in targets.items() if ref in expected}
+        return Progress(parents, expected, self.jobs, Silent()).left() if parents else None
 
     def run(self) -> str:
         """Take what is not held to the registry."""
@@ -111,7 +156,9 @@ class Doing:
                 )
                 jobs = max(jobs, width)
             stack.enter_context(tools.workshop.store.exclusive("goldsmith nightly"))
-            self.ends = runner(tools, self.engines, self.reporter, jobs, hands).run_all([], held)
+            self.ends = runner(tools, self.engines, self.reporter, jobs, hands, self.rescanned).run_all(
+                [], held
+            )
         if any(e.outcome is not None and e.outcome.outcome != "unchanged" for e in self.ends):
             note_publication(tools.workshop.store)
         self._keep_reasons(tools.workshop.store)
@@ -146,6 +193,7 @@ class Doing:
 
     def promote(self) -> str:
         """Promote what was approved and is not in place, if the policy lets it through by itself."""
+        from builder.cli.night_promotion import promote_one
         from builder.cli.office import open_office
 
         with open_office(self.policy) as (workshop, office, who):
@@ -153,7 +201,7 @@ class Doing:
             for end in self.ends:
                 if end.outcome is None or not end.outcome.approved:
                     continue
-                done = _promote(end, office, workshop.catalogue, who.require, history)
+                done = promote_one(end, office, workshop.catalogue, who.require, history)
                 self.promoted += [done] if done is not None else []
         moved = sum(p.state == "promoted" for p in self.promoted)
         refused = sum(p.error is not None for p in self.promoted)
@@ -177,6 +225,23 @@ class Doing:
             raise done.failed[0][1]
         return f"{len(self.replaced)} deprecated" if self.replaced else "unchanged"
 
+    def clock(self) -> str:
+        """Write down how long fixes took, by an index of what was promoted tonight."""
+        from collections import Counter
+
+        from builder.cli.clock import perform
+        from builder.cli.knowledge import bring_up_to_date
+        from registry.clock.remediation import State
+
+        workshop = self.workshop()
+        if self.replaced or any(p.state == "promoted" for p in self.promoted):
+            bring_up_to_date(self.settings, workshop.store)
+        found = perform(workshop, policy=self.policy)
+        self.overdue = found.late
+        states = Counter(one.state for one in found.remediations)
+        mended = sum(one.promoted == self.settings.now for one in found.remediations)
+        return f"{mended} mended tonight, {states[State.RUNNING]} run, {len(found.late)} late"
+
     def ready_to_tell(self) -> None:
         """Where somebody wants to be told and never was: tell what is decided from now on."""
         from builder.cli.audit import ledger_folder
@@ -186,111 +251,31 @@ class Doing:
 
         # What is wrong with it, the step that tells says.
         with contextlib.suppress(GoldsmithError):
-            workshop = self.workshop()
+            workshop = self._workshop_to_tell()
             if rules_of(workshop) is not None:
                 ledger = Ledger(ledger_folder(workshop.store), trusted(workshop.store))
                 outbox_of(workshop).begin(ledger.entries())
 
     def notify(self, blocked: Sequence[Blocked], failed: frozenset[str]) -> str:
         """Tell people what is new; `failed` are the obstacles that are errors."""
+        from builder.cli.night_news import ending_waivers, lateness_of, obstacles_of, rebuilt
         from builder.cli.notify import dispatch, outbox_of, refuse_given_up, rules_of
 
-        workshop = self.workshop()
+        workshop = self._workshop_to_tell()
         rules = rules_of(workshop)
         if rules is None:
             return "nobody wants to be told: there is no notify.yaml"
         outbox = outbox_of(workshop)
-        news = [*self._rebuilt(workshop.store, outbox.marked(_TOLD)), *self._waivers(workshop)]
-        news += _obstacles(blocked, failed, workshop.store, self.settings)
+        reasons = {i.ref: "; ".join(map(str, i.reasons)) for i in self.planned}
+        news = [
+            *rebuilt(self.ends, reasons, workshop.store, outbox.marked(_TOLD)),
+            *ending_waivers(workshop),
+            *obstacles_of(blocked, failed),
+            *lateness_of(blocked, self.overdue, self.settings.now),
+        ]
         made, done = dispatch(workshop, rules, news)
         outbox.mark(_TOLD, int(self.settings.now.timestamp()))
         refuse_given_up(workshop, done)
         if not made and not done.sent and not done.failed:
             return "unchanged"
         return f"{made} new, {done.sent} sent, {done.failed} to be tried again"
-
-    def _rebuilt(self, store: Store, told: int | None) -> list[Event]:
-        """What was built since the last night that told of it, this night included."""
-        from builder.pipeline.history import history_of
-        from registry.notify.events import of_rebuild
-
-        found = []
-        reasons = {i.ref: "; ".join(map(str, i.reasons)) for i in self.planned}
-        for end in self.ends:
-            if end.outcome is None or not end.outcome.approved:
-                continue
-            built = history_of(store, end.ref).built_at
-            anew = told is not None and built is not None and built.timestamp() > told
-            if anew or end.outcome.outcome != "unchanged":
-                found.append(of_rebuild(end.ref, end.outcome.digest, reasons.get(end.ref, "")))
-        return found
-
-    def _waivers(self, workshop: Workshop) -> list[Event]:
-        from builder.model.waiver import Waiver
-        from builder.stages.judge import imported_waivers
-        from registry.notify.events import of_waiver
-
-        accepted = {**imported_waivers(self.settings.catalogue), **workshop.catalogue.waivers}
-        listed = (Waiver(n, e, inherited=False) for n, d in accepted.items() for e in d.waivers)
-        return [found for one in listed if (found := of_waiver(one, self.settings.now)) is not None]
-
-
-def _promote(
-    end: ImageEnd,
-    office: Office,
-    catalogue: Catalogue,
-    require: Callable[[Permission, str], None],
-    history: Sequence[Entry],
-) -> Promoted | None:
-    """Promote one image; None when it is in place."""
-    from builder.model.digest import Digest
-    from builder.nightly import Promoted
-    from registry.access.roles import Permission
-    from registry.promotion import promote as promotion
-    from registry.promotion.replaced import rolled_back
-
-    if end.outcome is None:
-        return None
-    digest, target = Digest(end.outcome.digest), catalogue.find(end.ref)
-    name = target.definition.name
-    try:
-        there = office.client.head_manifest(office.client.reference(name, target.tag))
-        if there is not None and there.digest == digest and "publish" not in end.outcome.stages:
-            return None
-        if taken := rolled_back(history, end.ref, digest):
-            raise PolicyDenied(
-                f"{end.ref} was rolled back by {taken.fact.who}",
-                context=f"from {digest} at {taken.at:%Y-%m-%d %H:%M} UTC: {taken.fact.why or 'no reason'}",
-                hint=f"mend its definition, or: goldsmith promote {name}@{digest}",
-                reference="rolled-back",
-            )
-        require(Permission.PROMOTE, name)
-        where = office.client.reference(f"candidate/{name}", digest=digest)
-        done = promotion.promote(office, where, target, WHY)
-        return Promoted(end.ref, "promoted" if done.changed else "in place", str(done.reference))
-    except GoldsmithError as error:
-        return Promoted(end.ref, "refused", error.message, error)
-
-
-def _obstacles(
-    blocked: Sequence[Blocked], failed: frozenset[str], store: Store, settings: Settings
-) -> list[Event]:
-    """What is blocked, and what is late by now."""
-    import datetime as dt
-
-    from builder.cli.releasing import find_policy_of
-    from builder.cli.watchdog import HOURS
-    from builder.rebuilds import waiting_rebuilds
-    from builder.watchdog import late
-    from registry.notify.events import of_lateness, of_obstacle
-
-    found = [of_obstacle(b.what, b.by, b.since, b.hint, failed=b.what in failed) for b in blocked]
-    night = {
-        "began": settings.now.isoformat(),
-        "blocked": [
-            {"what": b.what, "by": b.by, "since": b.since.isoformat(), "hint": b.hint} for b in blocked
-        ],
-    }
-    deadlines = find_policy_of(settings, settings.policy).data.deadlines
-    overdue = late(night, waiting_rebuilds(store), settings.now, dt.timedelta(hours=HOURS), deadlines)
-    return found + [of_lateness(one.what, one.by, one.blocked_by, one.hint) for one in overdue]

@@ -100,32 +100,33 @@ def _night(doing: Doing, folder: Path, lock: bool, promote: bool) -> Night:
 
     began, now = time.monotonic(), doing.settings.now
     doing.ready_to_tell()
+    so_far: dict[str, StepEnd] = {}
+
+    def blocked() -> tuple[Blocked, ...]:
+        found = obstacles(so_far.values(), doing.planned, doing.ends, doing.promoted)
+        return since_when(found, folder, now, not_looked_at(so_far.values()))
+
+    def notify() -> str:
+        failed = {f"step {s.name}" for s in so_far.values() if s.error}
+        return doing.notify(blocked(), frozenset(failed | {i.ref for i in doing.ends if i.error}))
+
     steps: list[Step] = [Step("sync", doing.sync)]
     steps += [Step("lock", doing.lock)] if lock else []
-    steps += [Step("plan", doing.plan), Step("run", doing.run, ("plan",)), Step("rescan", doing.rescan)]
+    steps += [Step("plan", doing.plan), Step("run", doing.run, ("plan",), doing.expected)]
+    steps += [Step("rescan", doing.rescan)]
     if promote:
         steps += [Step("promote", doing.promote, ("run",)), Step("deprecate", doing.deprecate, ("promote",))]
-    ends, cut = go_through(steps, folder, doing.reporter)
-
-    def blocked(ends: tuple[StepEnd, ...]) -> tuple[Blocked, ...]:
-        found = obstacles(ends, doing.planned, doing.ends, doing.promoted)
-        return since_when(found, folder, now, not_looked_at(ends))
-
-    waits = blocked(ends)
-    failed = {f"step {s.name}" for s in ends if s.error} | {i.ref for i in doing.ends if i.error}
-    told, cut_there = go_through(
-        [Step("notify", lambda: doing.notify(waits, frozenset(failed)))], folder, doing.reporter
-    )
-    ends = (*ends, *told)
+    steps += [Step("clock", doing.clock, ("rescan",)), Step("notify", notify)]
+    ends, cut = go_through(steps, folder, doing.reporter, so_far)
     return Night(
         now,
         ends,
         doing.ends,
         tuple(doing.promoted),
-        blocked(ends),
-        cut or cut_there,
+        blocked(),
+        cut,
         time.monotonic() - began,
-        tuple(doing.replaced),
+        doing.replaced,
     )
 
 

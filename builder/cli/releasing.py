@@ -269,6 +269,7 @@ def runner(
     reporter: Reporter,
     jobs: int = 1,
     hands: Elsewhere | None = None,
+    rescanned: frozenset[str] = frozenset(),
 ) -> Runner:
     """The runner of the whole pipeline; whoever uses it holds the state directory."""
     workshop = tools.workshop
@@ -282,4 +283,5 @@ def runner(
         reporter,
         jobs,
         hands,
+        rescanned,
     )

@@ -20,7 +20,7 @@ from builder.model.reference import Reference
 from builder.oci.auth import Login
 from builder.oci.faults import RegistryRefused, other_content, unusable
 from builder.oci.layout import replacing
-from builder.oci.listing import list_referrers, list_repositories, list_tags
+from builder.oci.listing import kind_of, list_referrers, list_repositories, list_tags
 from builder.oci.manifest import (
     INDEX_TYPES,
     MANIFEST_MAX,
@@ -29,6 +29,7 @@ from builder.oci.manifest import (
     parse_digest,
     parse_manifest,
 )
+from builder.oci.removing import remove_manifest
 from builder.oci.transport import Body, Limits, Reply, Transport
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
@@ -135,10 +136,9 @@ class RegistryClient:
         return self._transport.retrying(action)
 
     def put_manifest(self, ref: Reference, data: bytes, media_type: str) -> Digest:
-        """Store a manifest under the reference's digest, or else its tag; returns its digest.
+        """Store a manifest's bytes under the reference's digest, or else its tag; returns its digest.
 
-        The bytes are sent as they are. Raises RegistryError also when the reply or the reference
-        names another digest.
+        Raises RegistryError also when the reply or the reference names another digest.
         """
         return self._put_manifest(ref, data, media_type)[0]
 
@@ -149,6 +149,10 @@ class RegistryClient:
         """
         ref = self.reference(repo, digest=Digest.of(data))
         return self._put_manifest(ref, data, media_type)[1]
+
+    def delete_manifest(self, ref: Reference) -> bool:
+        """Take a manifest away by its digest; returns whether the registry does such a thing."""
+        return remove_manifest(self._transport, self._manifest_path(ref), ref.name)
 
     def has_blob(self, repo: str, digest: Digest, size: int | None = None) -> bool:
         """Whether the repository has the blob; with `size`, whether it also has that size."""
@@ -290,9 +294,9 @@ class RegistryClient:
         for _ in range(_MERGE_ATTEMPTS):
             old = self._fallback_index(repo, subject) if listed is None else listed
             listed = None
-            kinds = {_kind(d) for d in descriptors} if replace_same_kind else set()
+            kinds = {kind_of(d) for d in descriptors} if replace_same_kind else set()
             new = {d.digest for d in descriptors}
-            kept = [d for d in old if d.digest not in new and _kind(d) not in kinds]
+            kept = [d for d in old if d.digest not in new and kind_of(d) not in kinds]
             merged = (*kept, *descriptors)
             if merged == old:
                 return
@@ -387,10 +391,6 @@ class RegistryClient:
         if media_type not in INDEX_TYPES:
             raise unusable(f"the referrers tag of {subject.short} in {repo} is not an index")
         return parse_manifest(data, media_type).manifests
-
-
-def _kind(descriptor: Descriptor) -> tuple[str | None, str | None]:
-    return descriptor.artifact_type, descriptor.annotations.get("dev.sigstore.bundle.predicateType")
 
 
 def _media_type(reply: Reply) -> str:

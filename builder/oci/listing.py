@@ -81,6 +81,11 @@ def list_referrers(transport: Transport, repo: str, subject: Digest) -> tuple[De
     raise unusable(f"the referrers of {subject.short} in {repo} do not end")
 
 
+def kind_of(referrer: Descriptor) -> tuple[str | None, str | None]:
+    """What a referrer is: its artifact type, and the type of the predicate that it carries."""
+    return referrer.artifact_type, referrer.annotations.get("dev.sigstore.bundle.predicateType")
+
+
 def _page(
     transport: Transport, path: str, repo: str, accept: str, use: str | None = None
 ) -> tuple[bytes, str | None, str] | None:

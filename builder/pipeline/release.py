@@ -119,13 +119,18 @@ def release_key_of(digest: Digest, target: Target, identity: Mapping[str, Any]) 
 
 def verdict_holds(record: Mapping[str, Any], now: dt.datetime) -> bool:
     """Whether a release's record is whole, and the verdict still good for at least half of its time."""
-    if not record.keys() >= _RECORDED:
+    if not is_whole(record):
         return False
     try:
         issued, expires = (dt.datetime.fromisoformat(str(record[k])) for k in ("issued_at", "expires_at"))
         return issued <= now < issued + (expires - issued) / 2
     except (ValueError, TypeError):
         return False
+
+
+def is_whole(record: Mapping[str, Any]) -> bool:
+    """Whether a release's record has all that is recorded of one."""
+    return record.keys() >= _RECORDED
 
 
 def release(

@@ -21,9 +21,17 @@ from builder.pipeline.history import Components, history_of, keep_history, keep_
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.progress import Progress
 from builder.pipeline.reasons import build_reasons
-from builder.pipeline.release import Release, Tools, release, release_key, verdict_holds
+from builder.pipeline.release import (
+    Release,
+    Tools,
+    is_whole,
+    release,
+    release_key,
+    release_key_of,
+    verdict_holds,
+)
 from builder.pipeline.remote import Elsewhere
-from builder.pipeline.timing import Stages
+from builder.pipeline.timing import Stages, Took, keep_seconds, took_before
 from builder.policy.explain import explain
 from builder.report import Reporter
 from builder.stages.finish import without
@@ -57,7 +65,8 @@ class Runner:
     """Everything a run needs; `still_published` asks the registry for a tag's digest.
 
     `jobs` images are built at once, and twice as many are released meanwhile. With `elsewhere`
-    they are built, checked and scanned there.
+    they are built, checked and scanned there. The verdicts of `rescanned` images are kept fresh by a
+    rescan: for them a new database is no reason for a release.
     """
 
     catalogue: Catalogue
@@ -69,6 +78,7 @@ class Runner:
     reporter: Reporter
     jobs: int = 1
     elsewhere: Elsewhere | None = None
+    rescanned: frozenset[str] = frozenset()
 
     def run(self, refs: Sequence[str]) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
         """Take the named images (all of them when none is named) and their parents to the registry."""
@@ -83,7 +93,7 @@ class Runner:
         """
         chosen = self._chosen(refs)
         prepared, ends = self._prepare(chosen, held or {})
-        progress = Progress([t.ref for t in chosen], self.reporter)
+        progress = self._progress(chosen, prepared)
         for end in ends.values():
             progress.ended(end)
 
@@ -93,7 +103,7 @@ class Runner:
                 ends[ref] = _image_end(ref, ended, ends)
                 progress.ended(ends[ref])
 
-        with _Threads(self, prepared) as threads:
+        with _Threads(self, prepared, progress) as threads:
             run_graph(self._tasks(prepared), threads.submit, watch=watch)
         return tuple(ends[target.ref] for target in chosen)
 
@@ -105,6 +115,32 @@ class Runner:
             before = (f"build {ref}", *((f"build {parent.ref}", f"release {parent.ref}") if parent else ()))
             tasks.append(Task(f"release {ref}", before))
         return tasks
+
+    def _progress(self, chosen: Sequence[Target], prepared: Mapping[str, Prepared]) -> Progress:
+        """With what each image will probably take: nothing for what is finished already."""
+        parents, expected = {}, {}
+        for target in chosen:
+            above = self.catalogue.parent(target)
+            parents[target.ref] = above.ref if above else None
+            item = prepared.get(target.ref)
+            if item is None:
+                continue
+            record = self.store.record("built", item.input_hash) or self.store.record("made", item.input_hash)
+            took = took_before(self.store, target.ref)
+            if record is not None and self._holds(record, target):
+                took = Took()
+            elif record is not None and took is not None:
+                took = Took(0.0, took.release)
+            expected[target.ref] = took
+        return Progress(parents, expected, self.jobs, self.reporter)
+
+    def _holds(self, record: Mapping[str, Any], target: Target) -> bool:
+        try:
+            key = release_key_of(Digest(record["digest"]), target, self.tools.identity)
+        except (KeyError, TypeError, ValueError):
+            return False
+        released = self.store.record("released", key)
+        return released is not None and verdict_holds(released, self.now)
 
     def _chosen(self, refs: Sequence[str]) -> tuple[Target, ...]:
         targets = self.catalogue.targets()
@@ -170,9 +206,14 @@ class Runner:
     def _released(self, image: BuiltImage) -> dict[str, Any] | None:
         """The record of an image's release, if its verdict is good and its tags are in place."""
         record = self.store.record("released", release_key(image, self.tools))
-        if record and verdict_holds(record, self.now) and self.still_published(_judged(image, record)):
-            return record
-        return None
+        if not record or not verdict_holds(record, self.now):
+            record = self._kept_fresh(image)
+        return record if record and self.still_published(_judged(image, record)) else None
+
+    def _kept_fresh(self, image: BuiltImage) -> dict[str, Any] | None:
+        ref = image.target.ref
+        record = approval_of(self.store, ref) if ref in self.rescanned else None
+        return record if record and record.get("digest") == _judged(image, record).digest else None
 
     def _release(
         self, prepared: Prepared, built: _Built, parent: BuiltImage | None, before: ImageOutcome | None
@@ -191,6 +232,7 @@ class Runner:
         if before is not None and parent is not None:
             parent = without(parent, [Platform.parse(p) for p in before.left_out])
         result = release(prepared, image, parent, self.tools, self.store, stages, built.evidence)
+        keep_seconds(self.store, prepared.target.ref, stages.seconds)
         record = _record(result)
         self.store.remember("verdicts", Digest.of(image.target.ref.encode()), record)
         if result.published:
@@ -218,6 +260,13 @@ class Runner:
 def _judged(image: BuiltImage, record: Mapping[str, Any]) -> BuiltImage:
     """The image as it was released: without the platforms that were left out."""
     return without(image, [Platform.parse(str(p)) for p in record.get("left_out", ())])
+
+
+def approval_of(store: Store, ref: str) -> dict[str, Any] | None:
+    """The record of an image's newest verdict here, when it was an approval of all of it, and published."""
+    record = store.record("verdicts", Digest.of(ref.encode())) or {}
+    good = record.get("approved") is True and record.get("reference") and not record.get("left_out")
+    return record if good and is_whole(record) else None
 
 
 def _record(result: Release) -> dict[str, object]:
@@ -268,8 +317,8 @@ def split(ends: Sequence[ImageEnd]) -> tuple[tuple[ImageOutcome, ...], tuple[Fai
 class _Threads:
     """Threads that build, and others that release: a build that waits never holds up a release."""
 
-    def __init__(self, runner: Runner, prepared: Mapping[str, Prepared]) -> None:
-        self._runner, self._prepared = runner, prepared
+    def __init__(self, runner: Runner, prepared: Mapping[str, Prepared], progress: Progress) -> None:
+        self._runner, self._prepared, self._progress = runner, prepared, progress
         self._building = ThreadPoolExecutor(runner.jobs, thread_name_prefix="build")
         self._releasing = ThreadPoolExecutor(2 * runner.jobs, thread_name_prefix="release")
 
@@ -281,6 +330,7 @@ class _Threads:
             self._runner.elsewhere.cancel()
         for pool in (self._building, self._releasing):
             pool.shutdown(cancel_futures=kind is not None)
+        self._progress.close()
 
     def submit(self, task: Task, inputs: Mapping[str, Any]) -> Future[Any]:
         """Start a task of the graph; `inputs` are the results of those before it."""
@@ -291,10 +341,19 @@ class _Threads:
         parent = below.image if below else None
         if kind == "build":
             under = self._prepared[above.ref] if above else None
-            return self._building.submit(self._runner._build, item, parent, under)
+            return self._building.submit(self._told(kind, ref, self._runner._build), item, parent, under)
         before = inputs.get(f"release {above.ref}") if above else None
         built = inputs[f"build {ref}"]
-        return self._releasing.submit(self._runner._release, item, built, parent, before)
+        return self._releasing.submit(
+            self._told(kind, ref, self._runner._release), item, built, parent, before
+        )
+
+    def _told(self, kind: str, ref: str, action: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*arguments: Any) -> Any:
+            with self._progress.working(kind, ref):
+                return action(*arguments)
+
+        return act
 
 
 def _image_end(ref: str, ended: Ended, ends: Mapping[str, ImageEnd]) -> ImageEnd:

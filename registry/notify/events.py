@@ -102,11 +102,11 @@ def of_obstacle(what: str, by: str, since: dt.datetime, hint: str, *, failed: bo
     return event(f"{kind}/{what}/{since.isoformat()}", kind, ref, "", title, body)
 
 
-def of_lateness(what: str, due: dt.datetime, by: str, hint: str) -> Event:
+def of_lateness(what: str, due: dt.datetime, by: str, hint: str, severity: Severity | None = None) -> Event:
     """Something should have moved by now, and has not; told once."""
     ref = what.partition(" (")[0].removeprefix("promotion of ")
     body = f"due: {due:%Y-%m-%d %H:%M} UTC\nblocked by: {by}\nwhat to do: {hint}"
-    return event(f"late/{what}/{due.isoformat()}", Kind.LATE, ref, "", f"{what} is late", body)
+    return event(f"late/{what}/{due.isoformat()}", Kind.LATE, ref, "", f"{what} is late", body, severity)
 
 
 def of_waiver(waiver: Waiver, now: dt.datetime) -> Event | None:

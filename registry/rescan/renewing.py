@@ -8,6 +8,7 @@ The procedure; the numbers stand in the code:
  3. Report and verdict are signed by their roles for platforms and index, and written in the forms that
     the image has: the bundles everywhere, then the tags everywhere, the index last each time.
  4. It is verified with a consumer's eyes, with nothing of what was read before.
+ 5. Older reports and verdicts are taken away where the registry lists referrers by itself (`pruning`).
 
 Whenever a run is cut, one of the two forms is whole: the old one or the new one. The next run reads
 that one and completes the other. What is attached beside report and verdict stays byte for byte.
@@ -52,6 +53,7 @@ from registry.promotion.closure import Closure
 from registry.promotion.office import Office
 from registry.promotion.recheck import NOT_ATTESTED, judge_again
 from registry.promotion.records import listing, put_content
+from registry.rescan.pruning import prune, require_room, superseded
 
 _SECOND = dt.timedelta(seconds=1)
 _THREADS = 8
@@ -139,12 +141,14 @@ def verdict_of_today(office: Office, found: Verification, case: Case) -> Verdict
 
 
 def renew(office: Office, closure: Closure, case: Case, verdict: Verdict) -> None:
-    """3 and 4. Write reports and verdict to the repository of `closure`, and read them back.
+    """3 to 5. Write reports and verdict to the repository of `closure`, and read them back.
 
-    Raises RegistryError when the registry fails, EvidenceRefused when it holds something else after.
+    Raises RegistryError when the registry fails or takes no more referrers, EvidenceRefused when it
+    holds something else after.
     """
     client, repo = office.client, closure.repo
     documents = _documents(closure, case, verdict)
+    require_room(closure, documents)
     subjects = (*closure.subjects[1:], closure.image)  # the index last
     created = timestamp(verdict.issued_at)
     if any(closure.bundles(s) for s in closure.subjects):
@@ -162,6 +166,7 @@ def renew(office: Office, closure: Closure, case: Case, verdict: Verdict) -> Non
     where = client.reference(repo, digest=closure.image)
     after = Closure.read(client, repo, closure.image)
     verify(where, after, office.trust, office.now, accept_sample=office.accept_sample)
+    prune(client, repo, superseded(closure, documents))
 
 
 def _documents(closure: Closure, case: Case, verdict: Verdict) -> dict[Digest, dict[str, bytes]]:

@@ -91,6 +91,22 @@ def test_manifests_are_sent_as_they_are(client: RegistryClient, sim: Simulator) 
     assert client.head_manifest(client.reference(REPO, "3")) is None
 
 
+def test_a_manifest_is_taken_away_where_the_registry_does_that(
+    client: RegistryClient, sim: Simulator
+) -> None:
+    where = client.reference(REPO, digest=Digest.of(MANIFEST))
+    sim.deletes = False
+    assert not client.delete_manifest(where)
+    assert client.head_manifest(where) is not None
+    sim.deletes = True
+    assert client.delete_manifest(where)
+    assert client.head_manifest(where) is None
+    assert client.delete_manifest(where)  # it is gone, whoever took it
+    sim.fault("DELETE", ".*", reg.status(500))
+    with pytest.raises(RegistryError):
+        client.delete_manifest(where)
+
+
 def test_a_blob_is_mounted_from_another_repository(client: RegistryClient, sim: Simulator) -> None:
     assert client.mount_blob("candidate/app", DIGEST, REPO)
     assert client.has_blob("candidate/app", DIGEST)

@@ -1,7 +1,8 @@
-"""`goldsmith nightly` with real parts: a first night, a quiet one, one that is killed, two at once."""
+"""`goldsmith nightly` with real parts: from an advisory to those who pulled; quiet, killed, two at once."""
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import json
 import os
@@ -10,125 +11,222 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from builder.oci.auth import credentials_for
 from builder.oci.client import RegistryClient
+from builder.settings import Settings
 from builder.store import Store
+from registry.pulls import PullJournal
 from tests.integration.conftest import ROOT, Checkout
+from tests.support.closed_loop import CVE, REFS, ClosedLoop
 from tests.support.cluster import wait_until
 from tests.support.ports import free_address
 from tests.support.requires import tool
-from tests.support.vulndb import sample_database
+from tests.support.webhook import Service
 
 pytestmark = pytest.mark.integration
 
+NOTIFY = """schema: 1
+rules: [{events: [rebuilt, promoted, blocked, failed, quarantined], to: [team]}]
+pullers: {"token:web": [web]}
+"""
+
+
+@dataclass
+class Town:
+    """A checkout of the closed loop's catalogue, with keys, a registry, an engine, and a webhook."""
+
+    loop: ClosedLoop
+    checkout: Checkout
+    team: Service
+    web: Service
+
+    def night(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        done = self.checkout.goldsmith("nightly", "--json", *arguments, ok=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.checkout.goldsmith(*arguments, "--json").stdout)
+
+    def tags(self) -> dict[str, str]:
+        """Every tag of the registry with its digest."""
+        address = self.checkout.environment["GOLDSMITH_REGISTRY"]
+        found = {}
+        client = RegistryClient(
+            address, credentials=credentials_for(Store(self.checkout.state).credentials, address)
+        )
+        for name in client.repositories():
+            for tag in client.tags(name):
+                there = client.head_manifest(client.reference(name, tag))
+                found[f"{name}:{tag}"] = str(there.digest) if there else ""
+        return found
+
+    def told(self) -> list[str]:
+        """The titles of what the team was told since this was asked last."""
+        titles = [m["title"] for m in self.team.taken]
+        self.team.taken.clear()
+        return sorted(titles)
+
 
 @pytest.fixture(scope="module")
-def town(today: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A checkout with keys, a registry, an engine and the sample database, after its first night."""
+def town(today: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     tool("docker-registry")
-    address = free_address()
+    folder = tmp_path_factory.mktemp("nightly")
+    settings = Settings.load({**today.environment, "GOLDSMITH_STATE": str(today.state)}, today.catalogue)
+    loop = ClosedLoop(folder, today.catalogue, settings)
+    (loop.catalogue / "notify.yaml").write_text(NOTIFY)
+    team, web = Service(), Service()
     environment = {
         **today.environment,
-        "GOLDSMITH_REGISTRY": address,
-        "GOLDSMITH_TRIVY_DB": str(sample_database(tmp_path_factory.mktemp("database"))),
+        "GOLDSMITH_DEBIAN_MIRROR": loop.archive.address,
+        "GOLDSMITH_DEBIAN_KEYRING": str(loop.archive.keyring),
+        "GOLDSMITH_REGISTRY": free_address(),
+        "GOLDSMITH_TRIVY_DB": str(loop.database),
         "GOLDSMITH_POLICY": "demo",
+        "GOLDSMITH_NOTIFY_TEAM": team.address,
+        "GOLDSMITH_NOTIFY_WEB": web.address,
     }
-    checkout = today.copy(tmp_path_factory.mktemp("nightly"), environment)
+    checkout = Checkout(loop.catalogue, folder / "state", environment)
     checkout.goldsmith("init")
     checkout.goldsmith("up")
-    yield checkout
+    yield Town(loop, checkout, team, web)
     checkout.goldsmith("down")
+    team.stop()
+    web.stop()
 
 
-def night(town: Checkout, *arguments: str, code: int = 0) -> dict:
-    done = town.goldsmith("nightly", "--json", *arguments, ok=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
-
-
-def tags(town: Checkout) -> dict[str, str]:
-    """Every tag of the registry with its digest."""
-    address = town.environment["GOLDSMITH_REGISTRY"]
-    client = RegistryClient(address, credentials=credentials_for(Store(town.state).credentials, address))
-    found = {}
-    for name in client.repositories():
-        for tag in client.tags(name):
-            there = client.head_manifest(client.reference(name, tag))
-            found[f"{name}:{tag}"] = str(there.digest) if there else ""
-    return found
-
-
-def steps(found: dict) -> dict[str, str]:
+def steps(found: dict[str, Any]) -> dict[str, str]:
     return {s["name"]: s["state"] for s in found["steps"]}
 
 
-def test_nights(town: Checkout) -> None:
+def images(found: dict[str, Any], *states: str) -> set[str]:
+    return {i["ref"] for i in found["images"] if i["state"] in states}
+
+
+def names(tags: dict[str, str]) -> dict[str, str]:
+    """The tags that name images, not signatures."""
+    return {name: digest for name, digest in tags.items() if ":sha256-" not in name}
+
+
+def test_nights(town: Town) -> None:
     """One test: each night stands on the one before, and the first takes its time."""
-    first = night(town, "--no-lock")
+    first = town.night()
     assert set(steps(first).values()) == {"done"}
-    assert {i["ref"]: i["state"] for i in first["images"]} == {"base:13": "built", "python:3.13": "built"}
-    assert {p["ref"]: p["state"] for p in first["promotions"]} == {
-        "base:13": "promoted",
-        "python:3.13": "promoted",
-    }
-    assert (first["exit_code"], first["blocked"]) == (0, [])
-    report = town.state / "nightly"
-    assert "2 built; 2 promoted; 0 blocked" in (report / "report.md").read_text()
-    suites = ElementTree.fromstring((report / "report.xml").read_text())
-    assert {s.get("name"): s.get("failures") for s in suites} == {
-        "steps": "0",
-        "images": "0",
-        "promotions": "0",
-    }
-    before = tags(town)
-    assert {"python:3.13", "base:13", "goldsmith/trivy-db:2"} <= set(before)
+    assert images(first, "built") == set(REFS)
+    assert {p["ref"]: p["state"] for p in first["promotions"]} == dict.fromkeys(REFS, "promoted")
+    assert (first["exit_code"], first["blocked"], first["deprecated"]) == (0, [], [])
+    assert town.told() == sorted(f"{ref} was {what}" for ref in REFS for what in ("promoted", "rebuilt"))
+    quiet_night(town)
+    fixed_night(town)
+    quiet_night(town)
+    two_at_once(town)
+    killed_night(town)
+    broken_night(town)
 
-    # Nothing changed: no digest, no tag, no promotion, no entry in the ledger.
-    entries = json.loads(town.goldsmith("audit", "--json").stdout)
-    quiet = night(town)
-    assert {i["state"] for i in quiet["images"]} == {"unchanged"}
-    assert quiet["promotions"] == []
-    assert tags(town) == before
-    assert json.loads(town.goldsmith("audit", "--json").stdout) == entries
 
-    # A second one refuses, or waits.
-    with open(report / "lock") as held:
+def quiet_night(town: Town) -> None:
+    """Nothing changed: no digest, no tag, no promotion, no entry in the ledger, no message."""
+    before, entries = town.tags(), town.json("audit")
+    quiet = town.night()
+    assert images(quiet, "unchanged") == set(REFS)
+    assert (quiet["promotions"], quiet["deprecated"], quiet["blocked"]) == ([], [], [])
+    assert town.tags() == before
+    assert town.json("audit") == entries
+    assert (town.told(), town.web.taken) == ([], [])
+
+
+def fixed_night(town: Town) -> None:
+    """A fix in the archive and an advisory in the database: exactly what is affected moves."""
+    before = names(town.tags())
+    old = before["greetlib:1"]
+    journal = PullJournal(town.checkout.state / "pulls", lambda: f"{dt.datetime.now(dt.UTC):%FT%TZ}")
+    journal.note("token:web", "greetlib", old, "1")
+    journal.close()
+    town.loop.publish_fix()
+    night = town.night()
+    assert (night["exit_code"], night["blocked"], set(steps(night).values())) == (0, [], {"done"})
+    moved = {"greetlib:1", "greeter:1"}
+    assert (images(night, "built"), images(night, "unchanged")) == (moved, set(REFS) - moved)
+    after = names(town.tags())
+    assert {r for r in REFS if before[r] != after[r]} == moved
+    assert {d["ref"]: (d["digest"], d["replacement"]) for d in night["deprecated"]} == {
+        ref: (before[ref], f"{ref}@{after[ref]}") for ref in moved
+    }
+    registry = town.checkout.environment["GOLDSMITH_REGISTRY"]
+    said = town.json("verify", f"{registry}/greetlib@{old}", "--accept-sample")
+    assert said["channel"] == "deprecated"
+    found = town.json("affected", CVE)
+    assert {i["digest"] for i in found["images"]} == {before[r] for r in moved}
+    assert found["fixed_versions"] == ["1.0-2"]
+    clock = {(c["ref"], c["vulnerability"]): c for c in town.json("clock")["remediations"]}
+    assert {ref for ref, vulnerability in clock if vulnerability == CVE} == moved
+    assert {clock[ref, CVE]["state"] for ref in moved} <= {"promoted", "adopted"}
+    assert all(clock[ref, CVE]["promoted"] for ref in moved)
+    assert town.told() == sorted(f"{ref} was {what}" for ref in moved for what in ("promoted", "rebuilt"))
+    (pullers,) = town.web.taken
+    assert f"use instead: greetlib:1@{after['greetlib:1']}" in pullers["message"]
+    town.web.taken.clear()
+
+
+def two_at_once(town: Town) -> None:
+    with open(town.checkout.state / "nightly" / "lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert night(town, "--no-lock", code=1)["error"] == "state-busy"
+        assert town.night("--no-lock", code=1)["error"] == "state-busy"
 
-    # Killed in the middle of the work; the next one goes on and says so.
+
+def killed_night(town: Town) -> None:
+    """Killed in the middle of the work; the next one goes on and says so."""
+    before = names(town.tags())
     for kind in ("built", "released"):
-        shutil.rmtree(town.state / "records" / kind)
+        shutil.rmtree(town.checkout.state / "records" / kind)
     child = subprocess.Popen(
         [sys.executable, "-m", "builder", "nightly", "--no-lock"],
-        cwd=town.catalogue,
-        env={**town.environment, "PYTHONPATH": str(ROOT), "GOLDSMITH_STATE": str(town.state)},
+        cwd=town.checkout.catalogue,
+        env={
+            **town.checkout.environment,
+            "PYTHONPATH": str(ROOT),
+            "GOLDSMITH_STATE": str(town.checkout.state),
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    mark = report / "step"
+    mark = town.checkout.state / "nightly" / "step"
     wait_until(lambda: mark.exists() and mark.read_text() == "run", "the step `run`")
     os.killpg(child.pid, signal.SIGKILL)
     child.wait(60)
-    after = night(town, "--no-lock")
+    after = town.night("--no-lock")
     assert after["cut_before"] == "run"
     assert set(steps(after).values()) == {"done"}
-    assert {k: v for k, v in tags(town).items() if ":sha256-" not in k} == {
-        k: v for k, v in before.items() if ":sha256-" not in k
-    }
+    assert names(town.tags()) == before
 
-    # An input that cannot be had blocks what needs it, and says since when.
-    lock = town.catalogue / "images" / "python" / "image.yaml"
-    lock.write_text(lock.read_text().replace("title: ", "titel: ", 1))
-    broken = night(town, "--no-lock", code=1)
+
+def broken_night(town: Town) -> None:
+    """An input that cannot be had blocks what needs it, says since when, and is told once."""
+    town.told()
+    definition = town.checkout.catalogue / "images" / "other" / "image.yaml"
+    definition.write_text(definition.read_text().replace("title: ", "titel: ", 1))
+    broken = town.night("--no-lock", code=1)
     assert steps(broken)["plan"] == "failed"
     since = {b["what"]: b["since"] for b in broken["blocked"]}
-    again = {b["what"]: b["since"] for b in night(town, "--no-lock", code=1)["blocked"]}
+    again = {b["what"]: b["since"] for b in town.night("--no-lock", code=1)["blocked"]}
     assert since and since == again
+    page = (town.checkout.state / "nightly" / "report.md").read_text()
+    assert "## Blocked" in page and "titel" in page
+    assert "step plan failed" in town.told()
+    suites = ElementTree.fromstring((town.checkout.state / "nightly" / "report.xml").read_text())
+    assert {s.get("name"): s.get("failures") for s in suites}["steps"] != "0"
+
+
+def test_the_folder_of_a_report_can_be_chosen(town: Town, tmp_path: Path) -> None:
+    town.night("--no-lock", "--report", str(tmp_path / "here"), code=1)
+    assert {p.name for p in (tmp_path / "here").iterdir()} == {"report.json", "report.md", "report.xml"}

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import email
 import gzip
 import hashlib
 import http.server
 import io
 import lzma
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+from builder.tools.deb import read_control
 from tests.support.openpgp import SigningKey
 
 POCKETS = ("", "updates", "security")
@@ -111,6 +114,15 @@ class Archive:
         path.write_bytes(data)
         self.packages[pocket].append(deb)
         return deb
+
+    def take(self, package: Path, path: str) -> None:
+        """Put a real package into the pool, at a pool path as a lock has it."""
+        pocket = "security" if path.startswith("pool/updates/") else ""
+        control = dict(email.message_from_string(read_control(package).control).items())
+        self.packages[pocket].append(Deb(control, package.read_bytes(), path))
+        there = self.folder(pocket) / path
+        there.parent.mkdir(parents=True, exist_ok=True)
+        os.link(package, there)
 
     def file(self, deb: Deb) -> Path:
         """Where the package lies in the pool."""

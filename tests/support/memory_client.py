@@ -23,6 +23,7 @@ class MemoryClient:
         self.inner = MemoryRegistry()
         self.host = HOST
         self.referrers_api = referrers_api
+        self.deletes = referrers_api
         self.writes = 0
         self.before_write: Callable[[str], None] = lambda what: None
         self._lock = threading.RLock()
@@ -93,6 +94,13 @@ class MemoryClient:
     def put_referrer(self, repo: str, data: bytes, media_type: str) -> bool:
         self.put_manifest(self.reference(repo, digest=Digest.of(data)), data, media_type)
         return self.referrers_api
+
+    def delete_manifest(self, ref: Reference) -> bool:
+        if self.deletes:
+            self._write(f"delete {ref.name}")
+            with self._lock:
+                self.inner.manifests.pop((ref.name, ref.digest or Digest.of(b"")), None)
+        return self.deletes
 
     def put_referrers_fallback(
         self,

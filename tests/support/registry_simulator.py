@@ -75,6 +75,7 @@ class Simulator:
     faults: list[Fault] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     referrers_api: bool = True
+    deletes: bool = True
     page: int = 1000
     basic: tuple[str, str] | None = None
     tokens: bool = False
@@ -248,7 +249,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         digest = sim.tags.get(repo, {}).get(ref, ref)
         found = sim.manifests.get(repo, {}).get(digest)
-        if found is None:
+        if self.command == "DELETE":
+            if sim.deletes:
+                sim.manifests.get(repo, {}).pop(digest, None)
+                self.reply(202 if found else 404)
+            else:
+                self.error(405, "UNSUPPORTED", "The operation is unsupported.")
+        elif found is None:
             self.error(404, "MANIFEST_UNKNOWN", "manifest unknown")
         elif found[1] not in ", ".join(self.headers.get_all("Accept", [])):
             self.error(404, "MANIFEST_UNKNOWN", "not accepted")

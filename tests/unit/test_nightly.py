@@ -9,7 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from builder.errors import GoldsmithError, LockError, PolicyDenied, RegistryError, ToolError
+from builder.errors import (
+    DefinitionError,
+    GoldsmithError,
+    LockError,
+    PolicyDenied,
+    Problem,
+    RegistryError,
+    ToolError,
+)
 from builder.model.outcome import ImageEnd, ImageState
 from builder.model.plan import Action, Cause, PlannedImage, Reason
 from builder.night_report import as_json, as_junit, as_markdown
@@ -25,7 +33,7 @@ from builder.nightly import (
     only_one,
     since_when,
 )
-from builder.report import Silent
+from builder.report import Lines, Silent
 from builder.store import StateBusy
 
 NOW = dt.datetime(2026, 11, 22, 1, tzinfo=dt.UTC)
@@ -54,7 +62,39 @@ def test_a_step_that_fails_lets_those_go_on_that_do_not_need_it(tmp_path: Path) 
         ("rescan", "done", "unchanged"),
     ]
     assert cut == ""
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "step").exists()
+
+
+def test_each_step_begins_with_a_line_and_with_the_time_that_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seconds.json").write_text('{"sync": 30, "run": 999, "gone": 5, "rescan": "x"}')
+    expected: list[float | None] = [None, 120.0]
+
+    def ask() -> float | None:
+        return expected.pop(0) if len(expected) > 1 else expected[0]
+
+    steps = [Step("sync", lambda: "a"), Step("run", lambda: "b", expect=ask), Step("rescan", lambda: "c")]
+    go_through(steps, tmp_path, Lines())
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert said == ["[1/3] sync, about 17 min left", "[2/3] run, about 2 min left", "[3/3] rescan"]
+    kept = json.loads((tmp_path / "seconds.json").read_text())
+    assert kept["sync"] < 30 and kept["gone"] == 5 and kept["rescan"] >= 0
+
+
+def test_an_estimate_that_fails_is_none(tmp_path: Path) -> None:
+    def fail() -> float:
+        raise LockError("no catalogue")
+
+    ends, _ = go_through([Step("run", lambda: "", expect=fail)], tmp_path, Silent())
+    assert ends[0].state == "done"
+
+
+def test_a_step_can_look_at_those_before_it(tmp_path: Path) -> None:
+    so_far: dict[str, StepEnd] = {}
+    steps = [Step("sync", failing(RegistryError("away"))), Step("notify", lambda: so_far["sync"].detail)]
+    ends, _ = go_through(steps, tmp_path, Silent(), so_far)
+    assert ends[1].detail == "away"
 
 
 def test_a_night_that_was_cut_is_told_by_the_next(tmp_path: Path) -> None:
@@ -68,6 +108,12 @@ def test_a_night_that_was_cut_is_told_by_the_next(tmp_path: Path) -> None:
         go_through([Step("sync", lambda: ""), Step("run", die)], tmp_path, Silent())
     assert go_through([Step("sync", lambda: "")], tmp_path, Silent())[1] == "run"
     assert go_through([Step("sync", lambda: "")], tmp_path, Silent())[1] == ""
+
+
+def test_of_mistakes_in_files_the_first_is_told() -> None:
+    error = DefinitionError([Problem("images/a/image.yaml", "titel", "unknown key", "title?")])
+    found = obstacles([StepEnd("plan", "failed", error=error)], (), (), ())
+    assert "titel" in found["step plan"][0]
 
 
 def test_one_night_at_a_time(tmp_path: Path) -> None:
@@ -93,14 +139,20 @@ def test_what_is_blocked_keeps_the_night_in_which_it_began(tmp_path: Path) -> No
 def test_what_a_night_could_not_look_at_keeps_its_beginning(tmp_path: Path) -> None:
     since_when({"a:1": ("x", ""), "promotion of b:1": ("y", ""), "step sync": ("z", "")}, tmp_path, NOW)
     later = NOW + dt.timedelta(days=1)
-    ends = [StepEnd("plan", "failed"), StepEnd("run", "skipped"), StepEnd("promote", "skipped")]
+    ends = [
+        StepEnd("sync", "done"),
+        StepEnd("plan", "failed"),
+        StepEnd("run", "skipped"),
+        StepEnd("promote", "skipped"),
+    ]
     (only,) = since_when({"step plan": ("away", "")}, tmp_path, later, not_looked_at(ends))
     assert (only.what, only.since) == ("step plan", later)
     found = since_when(
         {"a:1": ("x", ""), "promotion of b:1": ("y", ""), "step sync": ("z", "")}, tmp_path, later
     )
     assert {b.what: b.since for b in found} == {"a:1": NOW, "promotion of b:1": NOW, "step sync": later}
-    looked = not_looked_at([StepEnd("run", "done"), StepEnd("promote", "done")])
+    assert not_looked_at([StepEnd("run", "done")])("step notify")  # it has not come to its turn
+    looked = not_looked_at([StepEnd(name, "done") for name in ("run", "promote", "sync")])
     assert not any(map(looked, ("a:1", "promotion of b:1", "step sync")))
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from registry.notify.outbox import ATTEMPTS_MAX, DEAD, SENT, WAITING, Delivered,
 from registry.notify.rules import NotifyFile
 from tests.support.catalogue import image, write
 from tests.support.images import NOW
+from tests.support.webhook import Service
 
 PYTHON = Digest.of(b"python")
 MINUTE = dt.timedelta(minutes=1)
@@ -268,34 +267,11 @@ def test_where_nothing_was_collected_the_beginning_can_be_marked(tmp_path: Path)
     assert box.outbox.marked("night") == 8
 
 
-class Service:
-    """A webhook on loopback; it answers with `code`."""
-
-    def __init__(self) -> None:
-        self.code, self.taken = 200, []  # type: tuple[int, list[dict[str, Any]]]
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["Content-Length"]))
-                service.taken.append(json.loads(data))
-                self.send_response(service.code)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"json://127.0.0.1:{self.server.server_port}/hook?+X-Secret=s3cr3t-value"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-
 @pytest.fixture
 def service() -> Iterator[Service]:
     made = Service()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.stop()
 
 
 def test_a_webhook_gets_the_message(service: Service) -> None:

@@ -35,6 +35,7 @@ class Builds:
         self.folder, self.built, self.broken = folder, [], set()
         self.images: dict[str, BuiltImage] = {}
         self.names = ("direct",)
+        self.flavour = b""
 
     def reuse(self, prepared) -> BuiltImage | None:
         return self.images.get(prepared.target.ref)
@@ -45,7 +46,9 @@ class Builds:
             raise NotReproducible(f"{ref} differs")
         self.built.append(ref)
         name = prepared.target.definition.name
-        image = built_image(self.folder / name, name, files=[{"etc/name": name.encode()}])
+        image = built_image(
+            self.folder / f"{name}{len(self.built)}", name, files=[{"etc/name": name.encode() + self.flavour}]
+        )
         self.images[ref] = replace(image, target=prepared.target)
         return self.images[ref]
 
@@ -63,6 +66,7 @@ class World:
         self.scan: Callable[[Target, PlatformImage, Path], tuple] = lambda *_: ("report", "sboms")
         self.identity = {"database": "one"}
         self.in_registry = True
+        self.rescanned: frozenset[str] = frozenset()
         self.reporter = _Told()
         monkeypatch.setattr(running, "prepare", lambda c, target, known=None: _Prepared(target))
 
@@ -81,7 +85,14 @@ class World:
     def run(self, *refs: str, now: dt.datetime = NOW):
         tools = self.tools()
         runner = Runner(
-            self.catalogue, self.store, self.builds, tools, lambda image: self.in_registry, now, Silent()
+            self.catalogue,
+            self.store,
+            self.builds,
+            tools,
+            lambda image: self.in_registry,
+            now,
+            Silent(),
+            rescanned=self.rescanned,
         )
         outcomes, failures = runner.run(refs)
         return {o.ref: o for o in outcomes}, {f.ref: f.error for f in failures}
@@ -161,6 +172,32 @@ def test_a_verdict_is_given_again_when(world: World, change: str) -> None:
     outcomes, _ = world.run(now=now)
     assert sorted(world.published) == ["base:1", "other:1", "python:1"]
     assert {o.outcome for o in outcomes.values()} == {"unchanged"}
+
+
+@pytest.mark.parametrize("change", ["database", "half-time", "denied", "registry", "another-image"])
+def test_of_what_is_rescanned_a_new_database_asks_for_no_release(world: World, change: str) -> None:
+    world.denied = {"other:1"} if change == "denied" else set()
+    world.run()
+    world.published.clear()
+    world.denied.clear()
+    world.rescanned = frozenset({"base:1", "other:1"})
+    now = NOW
+    if change == "half-time":
+        now += dt.timedelta(days=4)
+    else:
+        world.identity = {"database": "two"}
+    if change == "registry":
+        world.in_registry = False
+    if change == "another-image":
+        world.builds.images.clear()
+        world.builds.flavour = b"new"
+    world.run(now=now)
+    released = {
+        "registry": {"base:1", "other:1"},
+        "denied": {"other:1"},
+        "another-image": {"base:1", "other:1"},
+    }
+    assert set(world.published) == {"python:1"} | released.get(change, set())
 
 
 def test_a_denied_parent_keeps_its_children_back(world: World) -> None:

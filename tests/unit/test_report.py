@@ -65,6 +65,21 @@ def test_a_log_has_plain_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.split() == ["base:13", "scan", "0.0", "s", "direct"]
 
 
+def test_what_waits_is_shown_on_a_terminal_and_not_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    script = (
+        "from builder.report import Live; live = Live()\n"
+        "live.status('images', '1 of 3 images; waiting: \\x1b[31mnode')\n"
+        "live._progress.refresh(); live.status('images', '2 of 3 images'); live._progress.refresh()\n"
+        "live.status('images', ''); live.status('images', '')"
+    )
+    said = on_a_terminal("xterm", script)
+    assert "1 of 3 images; waiting: " in said and "2 of 3 images" in said
+    assert "\x1b[31mnode" not in said
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+    Lines().status("images", "1 of 3 images")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_cursor_is_back_after_an_interrupt_in_the_middle() -> None:
     script = "from builder.report import Live; live = Live(); live._begin('base:13 unpack')"
     said = on_a_terminal("xterm", script)

@@ -27,7 +27,7 @@ from builder.signing.verify import Verification, verify
 from registry.index.queries import affected
 from registry.promotion import callback
 from registry.promotion.recheck import judge_again
-from registry.rescan import union
+from registry.rescan import pruning, union
 from registry.rescan.inventory import Image, Inventory, Platform
 from registry.rescan.judging import Bench, Outcome, Scanned, judge
 from registry.rescan.run import Rescan
@@ -129,6 +129,40 @@ def test_a_new_image_a_new_database_and_an_old_verdict_are_something_to_do(night
         assert night.rescan().unchanged
     finally:
         Night.database = kept  # type: ignore[method-assign]
+
+
+@BOTH
+def test_after_many_nights_no_more_is_attached_than_after_the_first(night: Night) -> None:
+    here = night.image([LIBSSL, BASH])
+    night.promote(here)
+    attached = []
+    for _ in range(4):
+        night.sleep()
+        assert night.rescan().failed == ()
+        subjects = (here.image.digest, here.image.platforms[0].manifest.digest)
+        attached.append([len(night.client.referrers("python", s)) for s in subjects])
+    assert attached == attached[:1] * 4
+    assert look(night, here, "python").verdict.issued_at == night.house.now
+
+
+@pytest.mark.parametrize("client", [True], indirect=True)
+def test_where_nothing_is_deleted_a_renewal_ends_before_the_image_could_not_be_verified(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = night.image([LIBSSL])
+    night.client.deletes = False
+    night.sleep()
+    assert night.rescan().failed == ()
+    listed = len(night.client.referrers("candidate/python", here.image.digest))
+    monkeypatch.setattr(pruning, "REFERRERS_MAX", listed)
+    night.sleep()
+    (failed,) = night.rescan().failed
+    assert (failed.what, failed.error.reference) == ("renew", "referrers-pile-up")
+    assert look(night, here).digest == here.image.digest
+    night.client.deletes = True
+    monkeypatch.undo()
+    assert night.rescan().failed == ()
+    assert len(night.client.referrers("candidate/python", here.image.digest)) < listed
 
 
 def test_a_fix_asks_for_a_rebuild_once_and_the_old_verdict_runs_out(night: Night) -> None:
