@@ -86,33 +86,40 @@ def verify(
 ) -> None:
     """Check signatures, attestations and verdict of a published image, from the registry alone."""
     from builder.cli.wiring import client_of
-    from builder.report import emit_json
+    from builder.cli.witnessing import as_data, in_words
+    from builder.report import emit, emit_json
+    from builder.signing.rebuilds import witnesses
     from builder.signing.verify import verify as verify_image
 
     settings, store, keys = surroundings(trust)
     reference = reference_of(ref, settings)
+    client = client_of(settings, reference.host, writes=False)
     found = verify_image(
         reference,
-        client_of(settings, reference.host, writes=False),
+        client,
         keys,
         settings.now,
         accept_sample=accept_sample,
         seen=lambda digest: _seen(store, digest),
     )
     _remember(store, found)
+    seen = witnesses(client, reference.with_digest(found.verdict.digest), keys, settings.now)
     if as_json:
-        emit_json(_as_dict(found))
+        emit_json({**_as_dict(found), "witnesses": as_data(seen)})
     else:
         _show(found)
+        emit(in_words(seen))
 
 
 def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
     """Explain why an image was approved or denied: the last run here, or the published verdict."""
     from builder.cli.wiring import client_of
+    from builder.cli.witnessing import as_data, in_words
     from builder.model.digest import Digest
     from builder.policy.explain import explain
     from builder.report import emit, emit_json
     from builder.settings import Settings
+    from builder.signing.rebuilds import witnesses
     from builder.signing.verify import published_verdict
     from builder.store import Store
 
@@ -125,10 +132,13 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
             return
     settings, _, keys = surroundings(trust)
     reference = reference_of(ref, settings)
-    verdict = published_verdict(reference, client_of(settings, reference.host, writes=False), keys)
-    lines = explain(verdict, settings.now)
+    client = client_of(settings, reference.host, writes=False)
+    verdict = published_verdict(reference, client, keys)
+    seen = witnesses(client, reference.with_digest(verdict.digest), keys, settings.now)
+    lines = (*explain(verdict, settings.now), in_words(seen))
     if as_json:
-        emit_json({**_verdict(verdict), "reference": str(reference), "explanation": lines})
+        said = {"reference": str(reference), "explanation": lines, "witnesses": as_data(seen)}
+        emit_json({**_verdict(verdict), **said})
     else:
         emit("\n".join(lines))
 

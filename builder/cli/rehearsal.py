@@ -40,6 +40,7 @@ def rehearse(
     from builder.cli.releasing import ReleaseTools
     from builder.cli.wiring import Workshop
     from builder.report import emit_json
+    from builder.signing.rebuilds import witnesses
     from builder.signing.verify import verify
     from registry.promotion.rehearse import Rehearsal
     from registry.promotion.rehearse import rehearse as apply
@@ -63,6 +64,7 @@ def rehearse(
             then=then,
             now=settings.now,
             pulls=tuple(pulls(pulls_folder(workshop.store), since)),
+            witnesses=lambda where: witnesses(tools.client, where, tools.trust, settings.now),
         ),
     )
     if as_json:

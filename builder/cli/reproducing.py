@@ -53,7 +53,7 @@ def reproduce(
 
     settings, store, keys = surroundings(trust)
     engines = list(dict.fromkeys(engine or ["direct"]))
-    where, client = _where(ref, settings)
+    where, client = _where(ref, settings, sign)
     signer = _witness(settings, store) if sign else None
     inputs = read_inputs(client, where, keys.unrevoked(BUILDER))
     reporter = Silent() if as_json else for_people()
@@ -105,13 +105,13 @@ class _Bench:
         return [workshop.engine(name) for name in self.names]
 
 
-def _where(ref: str, settings: Settings) -> tuple[Reference, RegistryClient]:
+def _where(ref: str, settings: Settings, writes: bool) -> tuple[Reference, RegistryClient]:
     from builder.cli.evidence import reference_of
     from builder.cli.wiring import client_of
     from builder.signing.verify import resolve
 
     reference = reference_of(ref, settings)
-    client = client_of(settings, reference.host)
+    client = client_of(settings, reference.host, writes=writes)
     return reference.with_digest(resolve(reference, client)), client
 
 

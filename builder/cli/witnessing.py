@@ -1,10 +1,14 @@
-"""The command keys witness: a key for a machine that builds images again."""
+"""The command keys witness, a key for a machine that builds images again; and witnesses as they are shown."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from builder.model.witness import Witness
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -28,3 +32,18 @@ def witness(as_json: AsJson = False) -> None:
         f"witness  {'made' if state.created else 'is there'}: key {key.id[:16]}, public key {state.public}\n"
         "Who keeps the trust file adds it: `goldsmith keys rotate witness --public FILE`."
     )
+
+
+def as_data(seen: Sequence[Witness]) -> list[dict[str, str]]:
+    """The witnesses of an image as JSON data."""
+    return [
+        {"key": w.key, "engine": w.rebuild.engine, "at": w.rebuild.at.isoformat(), "kit": w.rebuild.kit}
+        for w in seen
+    ]
+
+
+def in_words(seen: Sequence[Witness]) -> str:
+    """The witnesses of an image on one line."""
+    if not seen:
+        return "rebuilt by: nobody who is trusted has attested it"
+    return "rebuilt by: " + ", ".join(f"witness {w.key[:16]} ({w.rebuild.engine})" for w in seen)

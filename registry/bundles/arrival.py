@@ -41,6 +41,7 @@ from builder.signing.cosign_formats import (
     signature_tag,
 )
 from builder.signing.predicates import ROLE_OF
+from builder.signing.rebuilds import carriers_of
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
 from builder.signing.verify import Verification, named_kits, verify
@@ -150,6 +151,11 @@ def _kits(bundle: Bundle, at: Reference, found: Verification) -> tuple[Digest, .
     return tuple(d.digest for d in listed if d.digest in named_kits(found))
 
 
+def _rebuilds(desk: Desk, bundle: Bundle, at: Reference) -> tuple[Digest, ...]:
+    """What witnesses attested whom we trust here."""
+    return carriers_of(bundle, at, desk.trust, desk.now)
+
+
 def _check(desk: Desk, bundle: Bundle, repo: str, blob: Descriptor) -> None:
     """4. read it, or see that an older bundle brought it."""
     chunks = bundle.chunks(blob)
@@ -199,19 +205,19 @@ def _copy(desk: Desk, bundle: Bundle, at: Reference, found: Verification) -> boo
                 for blob in _parsed(bundle, at, carrier.digest).blobs:
                     changed |= _put_blob(desk, bundle, repo, blob)
                 changed |= _tag(desk, bundle, at.with_digest(carrier.digest), tag)
-        kits = _kits(bundle, at, found) if subject == found.digest else ()
-        changed |= _put_bundles(desk, bundle, at, subject, kits)
+        more = () if subject != found.digest else (*_kits(bundle, at, found), *_rebuilds(desk, bundle, at))
+        changed |= _put_bundles(desk, bundle, at, subject, more)
     return changed
 
 
 def _put_bundles(
-    desk: Desk, bundle: Bundle, at: Reference, subject: Digest, kits: tuple[Digest, ...]
+    desk: Desk, bundle: Bundle, at: Reference, subject: Digest, more: tuple[Digest, ...]
 ) -> bool:
-    """6. the referrers of types that we know, and kits; verification has seen who signed or named them."""
+    """6. the referrers of types that we know, and `more`; verification has seen who signed or named them."""
     changed, unlisted = False, []
     for listed in bundle.referrers(at.name, subject):
         kind = listed.annotations.get(BUNDLE_PREDICATE_ANNOTATION)
-        if listed.digest not in kits and (listed.artifact_type != BUNDLE_TYPE or kind not in ROLE_OF):
+        if listed.digest not in more and (listed.artifact_type != BUNDLE_TYPE or kind not in ROLE_OF):
             continue
         for blob in _parsed(bundle, at, listed.digest).blobs:
             changed |= _put_blob(desk, bundle, at.name, blob)

@@ -13,8 +13,8 @@ The procedure; the numbers stand in the code:
     storage is not asked for them again.
  5. Of what is attached, only that belongs to the image which was believed: the signature tag,
     the attestation tag and the bundles whose every layer has a type that we know (step 2 has
-    checked by whom those are signed), and the rebuild kit that the provenance names. Carriers with
-    a stranger's configuration are left out.
+    checked by whom those are signed), the rebuild kit that the provenance names, and what trusted
+    witnesses say of rebuilds. Carriers with a stranger's configuration are left out.
  6. The blobs are those that the kept manifests name, with their sizes, and no others.
  7. The signed verdict is kept, so that it can be proved again without the storage.
  8. The end of life is read from the configuration's label, a deprecation from the record.
@@ -52,7 +52,8 @@ from builder.signing.cosign_formats import (
     signature_tag,
 )
 from builder.signing.keys import VERDICT
-from builder.signing.predicates import ROLE_OF, VERDICT_TYPE, timestamp
+from builder.signing.predicates import REBUILD_TYPE, ROLE_OF, VERDICT_TYPE, timestamp
+from builder.signing.rebuilds import carriers_of
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
 from builder.signing.trust import OUT_OF_PERIOD, REVOKED, Trust, Use
@@ -103,7 +104,7 @@ def admit(
         record = proof.channel
         if promoted and (record is None or record.channel not in SERVED):
             refuse("not-promoted", "the image was not promoted", context=str(record and record.channel))
-        return _closure(reference, proof, witness, trust, mark)
+        return _closure(reference, proof, witness, trust, now, mark)
     except EvidenceRefused as error:
         reason = _REASONS.get(error.reference, Reason.NOT_CURATED)
         return _denied(reason, error, now, reference, witness, trust)
@@ -119,7 +120,12 @@ def admit(
 
 
 def _closure(
-    reference: Reference, proof: Verification, witness: Witness, trust: Trust, mark: str
+    reference: Reference,
+    proof: Verification,
+    witness: Witness,
+    trust: Trust,
+    now: dt.datetime,
+    mark: str,
 ) -> Approved:
     # 4. the image's own manifests
     manifests = {m.digest: _held(m.digest, witness) for m in proof.manifests}
@@ -135,7 +141,10 @@ def _closure(
                 tags[tag] = witness.tags[tag]
         listed = tuple(_believed_bundles(subject, witness))
         if subject == proof.digest:
-            listed += tuple(_named_kits(reference, proof, witness))
+            listed += (
+                *_named_kits(reference, proof, witness),
+                *_rebuilds(reference, proof, witness, trust, now),
+            )
         referrers[subject] = listed
         # 6. their blobs come with them
         for digest in (*(tags[t] for t in tags), *(d.digest for d in listed)):
@@ -265,6 +274,21 @@ def _named_kits(reference: Reference, proof: Verification, witness: Witness) -> 
             continue
         manifest = parse_manifest(data, media_type)
         yield Descriptor(media_type, digest, len(data), manifest.annotations, manifest.artifact_type)
+
+
+def _rebuilds(
+    reference: Reference, proof: Verification, witness: Witness, trust: Trust, now: dt.datetime
+) -> Iterator[Descriptor]:
+    """5. the rebuild attestations by keys of witnesses that held."""
+    listed = [d.digest for d in witness.listed.get(proof.digest, ()) if d.artifact_type == BUNDLE_TYPE]
+    found = ((digest, _parsed(digest, witness)) for digest in listed)
+    if not any(m and m.annotations.get(BUNDLE_PREDICATE_ANNOTATION) == REBUILD_TYPE for _, m in found):
+        return
+    for digest in carriers_of(witness, reference.with_digest(proof.digest), trust, now):
+        manifest = _parsed(digest, witness)
+        if manifest is not None:
+            data, kind = witness.manifests[digest]
+            yield Descriptor(kind, digest, len(data), manifest.annotations, manifest.artifact_type)
 
 
 def _envelope(

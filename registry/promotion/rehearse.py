@@ -10,13 +10,15 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.errors import GoldsmithError
 from builder.model.digest import Digest
 from builder.model.image import Target
 from builder.model.reference import Reference
+from builder.model.witness import Witness
 from builder.policy.engine import announce, evaluate
+from builder.policy.rules import PROMOTION_RULES
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
 from builder.signing.verify import Verification
@@ -61,6 +63,7 @@ class Rehearsal:
     then: Policy
     now: dt.datetime
     pulls: Sequence[Pull] = ()
+    witnesses: Callable[[Reference], tuple[Witness, ...]] = lambda reference: ()
 
 
 def rehearse(targets: Iterable[Target], with_: Rehearsal) -> tuple[Rehearsed, ...]:
@@ -84,17 +87,20 @@ def _one(target: Target, with_: Rehearsal) -> Rehearsed | None:
             if there is not None:
                 where, digest = str(reference), there.digest
                 found = with_.verify(reference.with_digest(there.digest))
-                return _judged(found, target, where, with_)
+                return _judged(found, target, reference, with_)
     except GoldsmithError as error:
         return Rehearsed(target.ref, digest, where, {}, {}, unreadable=error.message)
     return None
 
 
-def _judged(found: Verification, target: Target, where: str, with_: Rehearsal) -> Rehearsed:
-    cases = [attested_case(found, target, policy, with_.now) for policy in (with_.today, with_.then)]
-    today, then = (
-        {r.id: r.failures for r in evaluate(case, ATTESTED_RULES) if not r.passed} for case in cases
-    )
+def _judged(found: Verification, target: Target, where: Reference, with_: Rehearsal) -> Rehearsed:
+    seen = with_.witnesses(where.with_digest(found.digest))
+    rules = (*ATTESTED_RULES, *PROMOTION_RULES)
+    cases = [
+        replace(attested_case(found, target, policy, with_.now), witnesses=seen)
+        for policy in (with_.today, with_.then)
+    ]
+    today, then = ({r.id: r.failures for r in evaluate(case, rules) if not r.passed} for case in cases)
     pulled = Counter[str]()
     for pull in with_.pulls:
         if pull.digest == found.digest:
@@ -102,9 +108,9 @@ def _judged(found: Verification, target: Target, where: str, with_: Rehearsal) -
     return Rehearsed(
         target.ref,
         found.digest,
-        where,
+        str(where),
         today,
         then,
-        announce(cases[1], ATTESTED_RULES),
+        announce(cases[1], rules),
         pulled_by=tuple(pulled.most_common()),
     )
