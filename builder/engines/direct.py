@@ -25,8 +25,8 @@ _KINDS = {"file": "0", "directory": "5", "link": "2"}
 class Pool(Protocol):
     """Where verified packages are."""
 
-    def path(self, package: LockedPackage) -> Path:
-        """The file of a package, its size and SHA-256 just checked."""
+    def plain(self, package: LockedPackage) -> Path:
+        """A package as a .deb with plain tar files, made of the locked one."""
 
 
 class DirectEngine:
@@ -43,7 +43,7 @@ class DirectEngine:
         with open(rootfs, "wb") as out:
             writer = _Writer(out, context)
             for package in context.lock.packages:
-                writer.package(package, pool.path(package))
+                writer.package(package, pool.plain(package))
             writer.shared()
             for entry in context.entries:
                 writer.entry(

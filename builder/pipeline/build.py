@@ -35,6 +35,9 @@ class Pool(Protocol):
     def path(self, package: LockedPackage) -> Path:
         """A package's file, checked."""
 
+    def plain(self, package: LockedPackage) -> Path:
+        """The same with its archives unpacked."""
+
 
 class Engine(Protocol):
     """One way from a context to a root file system."""
@@ -125,7 +128,7 @@ class Builder:
         with stages.stage("unpack"):
             database = read_files(below, layering.OWN, is_appended) if below else {}
             variant = context.lock.variant
-            contents = unpack(context.lock.packages, self._pool.path, variant, context.without, database)
+            contents = unpack(context.lock.packages, self._pool.plain, variant, context.without, database)
         context = derive(replace(context, parent=below, epoch=contents.epoch, database=database))
         first: PlatformImage | None = None
         for number, engine in enumerate(self._engines):

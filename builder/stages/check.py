@@ -8,9 +8,10 @@ give results, and everything that needs a container says "not run", which no pol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from builder.checks import probe
@@ -30,6 +31,7 @@ from builder.tools.emulator import NATIVE, Emulator
 
 CHECK_VERSION = 2  # moves when the same candidate could get other results
 _THREADS = 3
+_EMULATED = 8  # how many times longer an emulated command may take
 _SHOWN_MAX = 160  # characters of an output that a result quotes
 
 
@@ -62,8 +64,12 @@ def check(
                 raise emulator
             folder = probe_folder()
             with loaded(image, engine, store, emulator.program) as bench:
-                trial = probe_trial(folder, bench.prefix, not _fits(image, assembler_suite))
-                return where, _dynamic(target.command_checks(image.platform), bench, trial)
+                trials = [probe_trial(folder, bench.prefix, not _fits(image, assembler_suite))]
+                commands = target.command_checks(image.platform)
+                trials += [Trial(c.run, c.timeout_seconds) for c in commands]
+                if emulator.slow:
+                    trials = [replace(t, timeout_seconds=t.timeout_seconds * _EMULATED) for t in trials]
+                return where, _dynamic(commands, bench, trials)
         except ToolError as error:
             return where, _not_run(target.command_checks(image.platform), error)
 
@@ -110,11 +116,12 @@ def _not_run(commands: tuple[CommandCheck, ...], error: ToolError) -> tuple[Chec
     return tuple(CheckResult(i, title, Outcome.NOT_RUN, reason) for i, title in named)
 
 
-def _dynamic(commands: tuple[CommandCheck, ...], bench: Bench, trial: Trial) -> tuple[CheckResult, ...]:
+def _dynamic(
+    commands: tuple[CommandCheck, ...], bench: Bench, trials: Sequence[Trial]
+) -> tuple[CheckResult, ...]:
     """The probe and the image's own commands, a few at a time; in the order of the definition."""
     with _threads(bench) as threads:
-        probed = threads.submit(bench.run, trial)
-        ran = [threads.submit(bench.run, Trial(c.run, c.timeout_seconds)) for c in commands]
+        probed, *ran = [threads.submit(bench.run, trial) for trial in trials]
         results = [*probe.judge_probe(probed.result())]
         for command, future in zip(commands, ran, strict=True):
             results.append(result(_id(command), command.name, _failures(command, future.result())))

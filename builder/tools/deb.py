@@ -21,6 +21,8 @@ from typing import IO, BinaryIO, cast
 from builder.errors import LockError
 
 _AR_MAGIC = b"!<arch>\n"
+_AR_HEADER = 60  # bytes
+_CHUNK = 1 << 20  # bytes
 _CONTROL_MAX = 16 << 20  # bytes, unpacked; the largest md5sums list of Debian 13 is below 2 MiB
 _DATA_MAX = 4 << 30  # bytes of one package, unpacked
 _FILES_MAX = 200_000
@@ -136,13 +138,38 @@ def merged(name: str) -> str:
     return f"usr/{name}" if slash and top in _USR_MERGED else name
 
 
+def write_plain(source: Path, target: Path) -> None:
+    """Write the package `source` to `target` with its archives unpacked; raises LockError."""
+    with open(target, "wb") as out:
+        out.write(_AR_MAGIC)
+        for part, limit in (("control", _CONTROL_MAX), ("data", _DATA_MAX)):
+            at, size = out.tell(), 0
+            out.write(bytes(_AR_HEADER))
+            with _unpacked(source, part) as stream:
+                while chunk := stream.read(_CHUNK):
+                    size += len(chunk)
+                    if size > limit:
+                        raise _refused(source, "it unpacks to more than the limit")
+                    out.write(chunk)
+            out.write(b"\n" * (size % 2))
+            out.seek(at)
+            out.write(b"%-16s%-12d%-6d%-6d%-8s%-10d`\n" % (f"{part}.tar".encode(), 0, 0, 0, b"100644", size))
+            out.seek(0, io.SEEK_END)
+
+
 @contextlib.contextmanager
 def _opened(path: Path, part: str) -> Iterator[tarfile.TarFile]:
+    with _unpacked(path, part) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        yield tar
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path, part: str) -> Iterator[IO[bytes]]:
+    """The tar archive `control` or `data` of a package, as a stream."""
     try:
         with open(path, "rb") as handle:
             name, stream = _member(path, handle, part)
-            with tarfile.open(fileobj=_decompressed(path, name, stream), mode="r|") as tar:
-                yield tar
+            yield _decompressed(path, name, stream)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, UnicodeError) as error:
         raise _refused(path, f"its {part} archive is damaged ({error})") from None
     except OSError as error:
@@ -152,7 +179,7 @@ def _opened(path: Path, part: str) -> Iterator[tarfile.TarFile]:
 def _member(path: Path, handle: BinaryIO, part: str) -> tuple[str, io.RawIOBase]:
     if handle.read(8) != _AR_MAGIC:
         raise _refused(path, "it is not an ar archive")
-    while head := handle.read(60):
+    while head := handle.read(_AR_HEADER):
         try:
             name, size = head[:16].decode("ascii").strip().rstrip("/"), int(head[48:58])
         except ValueError:

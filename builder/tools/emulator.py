@@ -24,9 +24,13 @@ _REGISTERED_MAX = 4096  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """How programs of a platform run here; `program` is to be bound into containers, None is for nothing."""
+    """How programs of a platform run here; `program` is to be bound into containers, None is for nothing.
+
+    `slow` says that they are emulated, by whomever.
+    """
 
     program: Path | None = None
+    slow: bool = False
 
 
 NATIVE = Emulator()
@@ -35,13 +39,15 @@ NATIVE = Emulator()
 def find_emulator(platform: Platform, environment: Mapping[str, str], binfmt: Path = BINFMT) -> Emulator:
     """What is needed to run programs of `platform` on this machine; raises ToolError when they cannot run."""
     machine = _MACHINES[platform.architecture]
-    if host.machine() == machine or _registered(binfmt / f"qemu-{machine}"):
+    if host.machine() == machine:
         return NATIVE
+    if _registered(binfmt / f"qemu-{machine}"):
+        return Emulator(slow=True)
     dynamic = ""
     for name in (f"qemu-{machine}-static", f"qemu-{machine}"):
         found = shutil.which(name, path=environment.get("PATH"))
         if found and _is_static(Path(found)):
-            return Emulator(Path(found).resolve())
+            return Emulator(Path(found).resolve(), slow=True)
         dynamic = dynamic or found or ""
     raise ToolError(
         f"programs of {platform} cannot run on this machine",

@@ -18,6 +18,7 @@ from builder.model.lock import LockedPackage
 from builder.store import Store, file_digest, own_mark
 from builder.tools.mirror import Mirror
 from builder.tools.proxy import with_host_proxy
+from builder.tools.unpacked import UnpackedPackages
 
 if TYPE_CHECKING:
     import requests
@@ -42,6 +43,7 @@ class Pool:
         self._store = store
         self._mirror = mirror
         self._environment = environment or {}
+        self._unpacked = UnpackedPackages(store)
 
     def fetch(self, packages: Iterable[LockedPackage]) -> None:
         """Have every package in the pool; several are downloaded at a time.
@@ -80,6 +82,14 @@ class Pool:
                 hint="run again with the mirror reachable: the package is then fetched anew",
             )
         return self._file(package)
+
+    def plain(self, package: LockedPackage) -> Path:
+        """The same package with its archives unpacked: a .deb that is read many times faster.
+
+        It is made at its first use, from the verified file, and kept for the builds of this process
+        as long as there is room. Raises LockError as `path` does, or when it is malformed.
+        """
+        return self._unpacked.get(package.sha256, lambda: self.path(package))
 
     def _file(self, package: LockedPackage) -> Path:
         return self._store.pool / f"{package.sha256}.deb"

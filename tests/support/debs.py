@@ -82,6 +82,10 @@ class FolderPool:
         """The file of a package."""
         return self._files[package.name]
 
+    def plain(self, package: LockedPackage) -> Path:
+        """The same."""
+        return self.path(package)
+
     def fetch(self, packages: object) -> None:
         """Everything is here."""
 

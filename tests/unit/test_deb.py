@@ -9,7 +9,7 @@ import pytest
 
 from builder.errors import LockError
 from builder.tools import deb
-from builder.tools.deb import read_control, read_data
+from builder.tools.deb import read_control, read_data, write_plain
 from tests.support.debs import directory, link, make_deb, member
 
 
@@ -85,6 +85,28 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
         for entry, _ in read_data(path):
             seen.append(entry.path)
     assert len(seen) <= 2
+
+
+def test_a_package_with_plain_archives_says_the_same(tmp_path: Path) -> None:
+    members = [directory("./usr/"), member("./usr/x", b"odd"), link("./usr/y", "x")]
+    _, path = make_deb(tmp_path, "twice", members, extra={"postinst": b"#!/bin/sh\n"})
+    plain = tmp_path / "plain.deb"
+    write_plain(path, plain)
+    assert b"data.tar " in plain.read_bytes()
+
+    def said(file: Path) -> list:
+        return [(e, c.read() if c else b"") for e, c in read_data(file)]
+
+    assert said(plain) == said(path)
+    assert read_control(plain) == read_control(path)
+
+
+def test_a_bomb_is_not_unpacked_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deb, "_DATA_MAX", 1 << 20)
+    _, path = make_deb(tmp_path, "bomb", [member("./f", bytes(1 << 22))])
+    with pytest.raises(LockError, match="more than the limit"):
+        write_plain(path, tmp_path / "plain.deb")
+    assert (tmp_path / "plain.deb").stat().st_size <= 2 << 20
 
 
 @pytest.mark.parametrize("cut", [4, 100, 500])

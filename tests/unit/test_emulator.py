@@ -49,7 +49,9 @@ def test_the_kernel_starts_foreign_programs_when_it_holds_the_interpreter(
     (tmp_path / "binfmt").mkdir()
     (tmp_path / "binfmt" / "qemu-aarch64").write_text(said)
     expected = program(tmp_path, "qemu-aarch64-static", (1,))
-    assert find(tmp_path).program == (None if native else expected)
+    found = find(tmp_path)
+    assert found.program == (None if native else expected)
+    assert found.slow
 
 
 def test_a_program_that_needs_libraries_cannot_be_bound(tmp_path: Path) -> None:
