@@ -12,7 +12,7 @@ from builder.cli.kits import kit_of, tool_versions
 from builder.cli.trusting import trusted
 from builder.cli.wiring import Workshop, client_of
 from builder.model.digest import Digest
-from builder.model.evidence import Evidence, LintReport, NotDone, Sboms, ScanReport
+from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.outcome import ImageEnd, ImageOutcome
 from builder.model.release import PublishedImage, SignedImage
@@ -118,10 +118,10 @@ class ReleaseTools:
     def tools(self) -> Tools:
         """The tools of a release; raises what stands in the way of all images (keys, database)."""
         return Tools(
-            check=self.workshop.check,
-            scan=self._scan,
-            lint=self._lint,
-            judge=self._judge,
+            check=self.check,
+            scan=self.scan,
+            lint=self.lint,
+            judge=self.judge,
             provenance=self._provenance,
             sign=self._sign,
             publish=self._publish,
@@ -169,15 +169,22 @@ class ReleaseTools:
         stat = path.stat()
         return [str(path), stat.st_size, stat.st_mtime_ns]
 
-    def _scan(self, target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
+    def check(self, target: Target, image: PlatformImage) -> CheckReport:
+        """Check one platform of an image."""
+        return self.workshop.check(target, image)
+
+    def scan(self, target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
+        """Scan one platform of an image."""
         from builder.stages.scan import scan
 
         return scan(image, name=target.ref, database=self.database, trivy=self.trivy, work=work)
 
-    def _lint(self, context: BuildContext) -> LintReport | NotDone:
+    def lint(self, context: BuildContext) -> LintReport | NotDone:
+        """Lint a rendered Dockerfile."""
         return self.hadolint.lint(context.files["Dockerfile"], variant=context.lock.variant)
 
-    def _judge(self, image: BuiltImage, evidence: tuple[Evidence, ...]) -> Verdict:
+    def judge(self, image: BuiltImage, evidence: tuple[Evidence, ...]) -> Verdict:
+        """The policy's verdict as of now."""
         from builder.stages.judge import judge
 
         return judge(image, evidence, self.policy, self.workshop.settings.now)

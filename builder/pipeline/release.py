@@ -52,7 +52,7 @@ class Assayers(Protocol):
         """Checks a platform."""
 
     @property
-    def scan(self) -> Callable[[Target, PlatformImage, Path], tuple[ScanReport, Sboms]]:
+    def scan(self) -> Callable[[Target, PlatformImage, Path], tuple[ScanReport | NotDone, Sboms | NotDone]]:
         """Scans it, in a folder for the files between."""
 
     @property
@@ -196,7 +196,7 @@ def _assay(
     """Check and scan one platform side by side: one waits for containers, the other computes."""
     with disk_faults(), ThreadPoolExecutor(1) as side, store.scratch("scan") as work:
 
-        def scan() -> tuple[ScanReport, Sboms]:
+        def scan() -> tuple[ScanReport | NotDone, Sboms | NotDone]:
             with stages.stage("scan"):
                 return tools.scan(target, image, work)
 

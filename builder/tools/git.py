@@ -107,6 +107,12 @@ class Git:
         said = self._run("diff", *options, since, "--", *paths)
         return said.text[:_DIFF_MAX]
 
+    def user(self) -> str:
+        """Whom git would name as the author of a commit made here; empty when it does not know."""
+        if process.find("git", self.environment) is None:
+            return ""
+        return _plain(self._run("config", "--get", "user.name", ok=(0, 1, 128)).text)
+
     def _run(self, *arguments: str, ok: Sequence[int] = (0,)) -> process.Completed:
         options = [x for setting in _QUIET for x in ("-c", setting)]
         return process.run(

@@ -1,0 +1,182 @@
+"""A trial: every stage is told, a stage that cannot be done denies, and each says how to do it again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder.cli.main import run
+from builder.errors import LockError, ToolError
+from builder.model.digest import Digest
+from builder.model.evidence import CheckReport, CheckResult, LintReport, NotDone, Outcome
+from builder.pipeline import trial
+from builder.pipeline.trial import Tried, Trying
+from builder.policy.engine import evaluate
+from builder.policy.rule import Case
+from builder.policy.rules import evidence_complete
+from builder.stages.judge import load_policy
+from tests.support.evidence import evidence
+from tests.unit.test_pipeline_run import NOW, World
+
+POLICY = load_policy(Path(__file__).parents[2] / "registry" / "policies" / "baseline.yaml")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path, monkeypatch)
+    monkeypatch.setattr(trial, "_prepared", lambda c, target: [_prepared(t) for t in _chain(c, target)])
+    return made
+
+
+def _chain(catalogue, target):
+    return [*reversed(catalogue.ancestors(target)), target]
+
+
+def _prepared(target):
+    from tests.unit.test_pipeline_run import _Prepared
+
+    return _Prepared(target)
+
+
+class Hands:
+    """Tools that find nothing wrong, until the test says so."""
+
+    def __init__(self) -> None:
+        self.broken: dict[str, ToolError] = {}
+        self.results: tuple[CheckResult, ...] = (CheckResult("x", "It works", Outcome.PASSED),)
+        self.asked: list[str] = []
+
+    def check(self, target, image):
+        self._ask("check")
+        return CheckReport(image.manifest.digest, image.platform, "docker", self.results)
+
+    def scan(self, target, image, work):
+        self._ask("scan")
+        proof = evidence(image)
+        return proof.scan, proof.sboms
+
+    def lint(self, context):
+        self._ask("lint")
+        return LintReport("hadolint", "2", ())
+
+    def _ask(self, name: str) -> None:
+        self.asked.append(name)
+        if name in self.broken:
+            raise self.broken[name]
+
+
+def tried(world: World, hands: Hands, ref: str = "python:1", only: frozenset[str] = frozenset()) -> Tried:
+    class Chain(type(world.builds)):  # the fake of the runs, with what a trial asks for
+        def chain(self, prepared, stages):
+            image = None
+            for one in prepared:
+                image = self.build(one, image, stages(one.target.ref))
+            return image, True
+
+    world.builds.__class__ = Chain
+
+    def judge(image, proofs):
+        case = Case(image, proofs, POLICY.data, NOW)
+        rules = evaluate(case, [evidence_complete.RULE])
+        return replace(world._judge(image, proofs), approved=all(r.passed for r in rules), rules=rules)
+
+    target = world.catalogue.find(ref)
+    return Trying(world.builds, hands, judge, world.store, world.reporter, only).image(
+        world.catalogue, target
+    )
+
+
+def outcomes(found: Tried) -> dict[str, str]:
+    return {stage.name: str(stage.outcome) for stage in found.stages}
+
+
+def test_a_good_image_passes_all_stages_and_nothing_is_published(world: World) -> None:
+    found = tried(world, Hands())
+    assert set(outcomes(found).values()) == {"passed"}
+    assert [s.name for s in found.stages] == ["lock", "render", "build", "check", "scan", "lint"]
+    assert found.good and found.verdict and found.verdict.approved
+    assert world.builds.built == ["base:1", "python:1"]
+    assert world.published == []
+
+
+def test_a_failed_check_is_told_with_the_command_that_does_it_again(world: World) -> None:
+    hands = Hands()
+    hands.results = (CheckResult("it", "It computes", Outcome.FAILED, "exit code 127"),)
+    found = tried(world, hands)
+    assert outcomes(found)["check"] == "failed" and not found.good
+    stage = found.stages[3]
+    assert stage.reproduce == "goldsmith try python:1 --only check"
+    assert stage.said == ("linux/amd64: It computes (it): exit code 127",)
+
+
+def test_without_an_engine_the_checks_are_told_as_not_run_and_it_is_not_good(world: World) -> None:
+    hands = Hands()
+    hands.results = (CheckResult("it", "It computes", Outcome.NOT_RUN, "not run: no engine answers"),)
+    found = tried(world, hands)
+    assert outcomes(found)["check"] == "not-run" and not found.good
+    assert "1 checks were not run: no engine answers" in found.stages[3].said[0]
+
+
+def test_a_scan_that_cannot_be_done_denies_and_the_others_go_on(world: World) -> None:
+    hands = Hands()
+    hands.broken["scan"] = ToolError("no vulnerability database can be had", hint="set GOLDSMITH_TRIVY_DB")
+    found = tried(world, hands)
+    assert outcomes(found) == {**dict.fromkeys(outcomes(found), "passed"), "scan": "not-run"}
+    assert found.verdict and not found.verdict.approved and not found.good
+    assert "set GOLDSMITH_TRIVY_DB" in found.stages[4].said[0]
+    assert found.stages[4].reproduce == "goldsmith try python:1 --only scan"
+
+
+def test_a_build_that_fails_ends_the_trial(world: World) -> None:
+    world.builds.broken.add("python:1")
+    found = tried(world, Hands())
+    assert outcomes(found) == {"lock": "passed", "render": "passed", "build": "failed"}
+    assert found.stages[-1].reproduce == "goldsmith build python:1 --engine direct"
+    assert found.verdict is None and not found.good
+
+
+def test_a_stale_lock_names_the_command_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*_: object) -> None:
+        raise LockError("stale", hint="run `goldsmith lock python`")
+
+    monkeypatch.setattr(trial, "_prepared", stale)
+    found = tried(world, Hands())
+    assert outcomes(found) == {"lock": "failed"} and not found.good
+    assert found.stages[0].reproduce == "goldsmith lock --check python"
+    assert "what to do: run `goldsmith lock python`" in found.stages[0].said
+
+
+def test_one_stage_alone_gives_no_verdict(world: World) -> None:
+    hands = Hands()
+    found = tried(world, hands, only=frozenset({"lint"}))
+    assert hands.asked == ["lint"]
+    assert outcomes(found) == dict.fromkeys(("lock", "render", "build", "lint"), "passed")
+    assert found.verdict is None and found.good
+
+
+def test_no_evidence_at_all_is_no_pass() -> None:
+    assert trial._stage("check", (), "again").outcome is Outcome.NOT_RUN
+
+
+def test_what_is_not_done_is_a_type_and_no_report(world: World) -> None:
+    forgiving = trial._Forgiving(Hands(), frozenset({"check"}))
+    assert forgiving.lint("context") == NotDone("lint", "not asked for")
+
+
+def test_an_unknown_stage_is_a_mistake_of_the_command_line(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GOLDSMITH_CATALOGUE", str(world.catalogue.root))
+    monkeypatch.setenv("GOLDSMITH_STATE", str(world.store.root))
+    assert run(["try", "python:1", "--only", "sign"]) == 2
+    assert "check, scan or lint" in capsys.readouterr().err
+    assert run(["try", "pythom"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_the_plain_data_says_what_the_lines_say(world: World) -> None:
+    data = tried(world, Hands()).as_dict()
+    assert data["good"] is True and data["approved"] is True
+    assert Digest(data["digest"]) and data["stages"][0]["name"] == "lock"
