@@ -135,6 +135,7 @@ def _own_problems(
         yield Problem(file, "template", f"there is no {template}", hint)
     if not checks.commands and not checks.files:
         yield Problem(f"images/{folder}/checks.yaml", "", "no check at all", "say what the image has to show")
+    yield from _check_problems(folder, definition, checks)
     for name, stream in definition.streams.items():
         yield from _stream_problems(file, f"streams.{name}", name, stream)
         yield from step_problems(file, f"streams.{name}", stream, definition.parent is not None)
@@ -152,6 +153,20 @@ def _waiver_problems(
                 if name not in known:
                     hint = f"there are: {', '.join(known)}"
                     yield Problem(file, f"waivers.{number}.{field}", f"the image has no {name!r}", hint)
+
+
+def _check_problems(folder: str, definition: ImageDefinition, checks: ChecksDefinition) -> Iterator[Problem]:
+    """Checks of streams and platforms that the image does not have: they would never be made."""
+    for kind, entries in (("commands", checks.commands), ("files", checks.files)):
+        for number, entry in enumerate(entries):
+            for field, known in (("streams", [*definition.streams]), ("platforms", [*definition.platforms])):
+                for name in getattr(entry, field):
+                    if name not in known:
+                        hint = f"there are: {', '.join(known)}"
+                        where = f"{kind}.{number}.{field}"
+                        yield Problem(
+                            f"images/{folder}/checks.yaml", where, f"the image has no {name!r}", hint
+                        )
 
 
 def _stream_problems(file: str, path: str, name: str, stream: Stream) -> Iterator[Problem]:

@@ -12,9 +12,12 @@ import pytest
 from builder.errors import GoldsmithError, LockError, NotReproducible, PolicyDenied, RegistryError, ToolError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
+from builder.model.evidence import CheckReport, CheckResult, Outcome
 from builder.model.image import BuiltImage, PlatformImage, Target
+from builder.model.platform import Platform
 from builder.model.release import PublishedImage
 from builder.model.verdict import RuleResult, Verdict
+from builder.oci.layout import read_manifest
 from builder.pipeline import run as running
 from builder.pipeline.history import history_of
 from builder.pipeline.release import Tools
@@ -23,8 +26,9 @@ from builder.report import Silent
 from builder.stages.define import load_catalogue
 from builder.store import Store
 from tests.support.catalogue import image, write
-from tests.support.images import built_image
+from tests.support.images import AMD64, built_image
 
+ARM64 = Platform("linux", "arm64")
 NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 
 
@@ -36,6 +40,7 @@ class Builds:
         self.images: dict[str, BuiltImage] = {}
         self.names = ("direct",)
         self.flavour = b""
+        self.platforms = (AMD64,)
 
     def reuse(self, prepared) -> BuiltImage | None:
         return self.images.get(prepared.target.ref)
@@ -47,7 +52,10 @@ class Builds:
         self.built.append(ref)
         name = prepared.target.definition.name
         image = built_image(
-            self.folder / f"{name}{len(self.built)}", name, files=[{"etc/name": name.encode() + self.flavour}]
+            self.folder / f"{name}{len(self.built)}",
+            name,
+            files=[{"etc/name": name.encode() + self.flavour}],
+            platforms=self.platforms,
         )
         self.images[ref] = replace(image, target=prepared.target)
         return self.images[ref]
@@ -62,9 +70,12 @@ class World:
         self.catalogue: Catalogue = load_catalogue(write(folder / "catalogue", *documents))
         self.builds = Builds(folder)
         self.published: list[str] = []
+        self.sent: dict[str, BuiltImage] = {}
+        self.parents: dict[str, Digest | None] = {}
         self.denied: set[str] = set()
         self.scan: Callable[[Target, PlatformImage, Path], tuple] = lambda *_: ("report", "sboms")
         self.identity = {"database": "one"}
+        self.outcomes: dict[str, Outcome] = {}
         self.in_registry = True
         self.rescanned: frozenset[str] = frozenset()
         self.reporter = _Told()
@@ -72,11 +83,11 @@ class World:
 
     def tools(self) -> Tools:
         return Tools(
-            check=lambda target, image: "checks",
+            check=lambda target, image: self.checks(image),
             scan=self.scan,
             lint=lambda context: "lint",
             judge=self._judge,
-            provenance=lambda *_: {},
+            provenance=self._provenance,
             sign=lambda image, evidence, verdict, provenance: (image, verdict),
             publish=self._publish,
             identity=self.identity,
@@ -97,6 +108,11 @@ class World:
         outcomes, failures = runner.run(refs)
         return {o.ref: o for o in outcomes}, {f.ref: f.error for f in failures}
 
+    def checks(self, image: PlatformImage) -> CheckReport:
+        outcome = self.outcomes.get(image.platform.architecture, Outcome.PASSED)
+        results = (CheckResult("a", "a", Outcome.PASSED), CheckResult("b", "b", outcome))
+        return CheckReport(image.manifest.digest, image.platform, "docker", results)
+
     def _judge(self, image: BuiltImage, evidence: tuple) -> Verdict:
         bad = image.target.ref in self.denied
         rule = RuleResult("r", "rule", ("no",) if bad else (), "mend it")
@@ -105,8 +121,13 @@ class World:
             image.digest, image.target.ref, not bad, "p", Digest.of(b""), NOW, NOW + days, None, {}, (rule,)
         )
 
+    def _provenance(self, prepared, image: BuiltImage, parent: BuiltImage | None) -> dict:
+        self.parents[image.target.ref] = parent.digest if parent else None
+        return {}
+
     def _publish(self, signed) -> PublishedImage:
         image = signed[0]
+        self.sent[image.target.ref] = image
         self.published.append(image.target.ref)
         return PublishedImage(f"r/{image.target.ref}@{image.digest}", image.digest, (), 0)
 
@@ -311,3 +332,48 @@ def _raise(error: GoldsmithError) -> Callable[..., BuiltImage]:
         raise error
 
     return build
+
+
+def platforms_in(world: World, ref: str) -> list[str]:
+    """The platforms of the index that was published last."""
+    image = world.sent[ref]
+    found = read_manifest(image.layout, image.index).manifests
+    return [str(m.platform) for m in found]
+
+
+def test_a_platform_that_cannot_be_checked_here_is_left_out_and_said(world: World) -> None:
+    world.builds.platforms = (AMD64, ARM64)
+    world.outcomes = {"arm64": Outcome.NOT_RUN}
+    outcomes, _ = world.run()
+    assert {o.left_out for o in outcomes.values()} == {("linux/arm64",)}
+    assert all(o.approved for o in outcomes.values())
+    assert platforms_in(world, "python:1") == ["linux/amd64"]
+    # The child names the parent that was published, not the one that was built.
+    assert world.parents["python:1"] == world.sent["base:1"].digest
+    world.published.clear()
+    again, _ = world.run()
+    assert world.published == []
+    assert {(o.outcome, o.left_out) for o in again.values()} == {("unchanged", ("linux/arm64",))}
+    reduced = world.sent["base:1"]
+    # Somebody can run the programs of arm64 now: all platforms, under another immutable tag.
+    world.outcomes, world.identity = {}, {"database": "one", "runs": "both"}
+    outcomes, _ = world.run()
+    assert {o.left_out for o in outcomes.values()} == {()}
+    assert platforms_in(world, "base:1") == ["linux/amd64", "linux/arm64"]
+    assert world.sent["base:1"].immutable_tag != reduced.immutable_tag
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"arm64": Outcome.FAILED},
+        {"arm64": Outcome.NOT_RUN, "amd64": Outcome.NOT_RUN},
+    ],
+    ids=["failed", "no engine at all"],
+)
+def test_a_failure_is_no_reason_to_leave_a_platform_out(world: World, found: dict[str, Outcome]) -> None:
+    world.builds.platforms = (AMD64, ARM64)
+    world.outcomes = found
+    outcomes, _ = world.run()
+    assert {o.left_out for o in outcomes.values()} == {()}
+    assert platforms_in(world, "python:1") == ["linux/amd64", "linux/arm64"]
