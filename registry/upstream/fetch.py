@@ -6,13 +6,15 @@ manifests of BuildKit. The numbers stand in the code:
 
  1. The root is an image manifest, or an index of image manifests; an index in an index is refused.
  2. Platforms: each at most once; all that we know of, or exactly those that were asked for.
- 3. A platform's manifest has the media types of an image, and 1 to 127 layers within the limits.
- 4. Its configuration is of that platform, and names one diff_id for each layer.
+ 3. A platform's manifest has the media types of an image, 1 to 127 layers within the limits, and no
+    table of contents for any of them.
+ 4. Its configuration is of that platform, names one diff_id for each layer, and its times are times.
  5. Blobs come by digest into the layout; each is there whole or not at all.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,10 @@ _CONFIG_TYPES = (CONFIG_TYPE, "application/vnd.docker.container.image.v1+json")
 _LAYERS_MAX = 127
 _BLOB_MAX, _IMAGE_MAX = 16 << 30, 32 << 30  # bytes, compressed
 _LEFT_OUT_SHOWN = 50
+# A table of contents beside the layer's tar: snapshotters that use one (eStargz, zstd:chunked, nydus)
+# show the files that it names, whatever the layer holds that everybody else unpacks and scanners read.
+_TABLES = ("containerd.io/snapshot/", "io.github.containers.zstd-chunked.")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,7 @@ def _platform(source: Source, platform: Platform, entry: Descriptor, layout: Pat
         refuse("other-platform", f"the configuration is not of {platform}", context=entry.digest)
     diff_ids = _diff_ids(config, len(manifest.layers))  # 4.
     _check_history(config, len(manifest.layers))
+    _check_times(config)
     if manifest.config is None:
         refuse("not-an-image", "the manifest has no configuration")
     # 5. the blobs, before the manifests that name them
@@ -166,6 +173,13 @@ def _sound(manifest: Manifest, digest: Digest) -> Manifest:
                 "a layer is of a type that is not taken",
                 context=f"{layer.digest}: {layer.media_type}",
                 hint="gzip, zstd and plain tar are; skopeo copy --dest-compress-format gzip packs it anew",
+            )
+        if tables := [a for a in sorted(layer.annotations) if a.startswith(_TABLES)]:
+            refuse(
+                "table-of-contents",
+                "a layer comes with a table of contents that some engines believe instead of the layer",
+                context=f"{layer.digest}: {quoted(tables[0])}",
+                hint="skopeo copy --dest-compress-format gzip --dest-force-compress-format leaves it out",
             )
         if not 0 < layer.size <= _BLOB_MAX:
             refuse(
@@ -214,3 +228,14 @@ def _check_history(config: dict[str, Any], count: int) -> None:
     told = sum(h.get("empty_layer") is not True for h in history)
     if told != count:
         refuse("malformed-config", f"the history tells of {told} layers, the manifest of {count}")
+
+
+def _check_times(config: dict[str, Any]) -> None:
+    """Times, where there are any, are times: engines refuse the whole configuration otherwise.
+
+    Which times is no matter: reproducible builds say 1970, and nothing of ours rests on them.
+    """
+    for entry in (config, *(config.get("history") or ())):
+        created = entry.get("created")
+        if created is not None and not (isinstance(created, str) and _TIME.fullmatch(created)):
+            refuse("malformed-config", "the configuration has a time that is none", context=quoted(created))

@@ -50,6 +50,8 @@ class RegistrySource:
             found = client.head_manifest(reference)
             hint = f"goldsmith import {reference.repository}@{found.digest}" if found else "there is none"
             raise UsageError("an import names a digest: tags move", context=str(reference), hint=hint)
+        if reference.tag is not None:
+            _same_image(client, reference, reference.digest)
         self.origin = reference.repository
         self._client, self._repo = client, reference.name
         data, media_type, digest = client.get_manifest(reference.with_digest(reference.digest))
@@ -70,6 +72,18 @@ class RegistrySource:
     def fetch(self, descriptor: Descriptor, layout: Path) -> None:
         """Download a blob."""
         self._client.get_blob(self._repo, descriptor, blob_path(layout, descriptor.digest))
+
+
+def _same_image(client: RegistryClient, reference: Reference, digest: Digest) -> None:
+    """Who names tag and digest means one image: of two, nobody can tell which was meant."""
+    found = client.head_manifest(reference.with_tag(reference.tag or ""))
+    if found is None or found.digest != digest:
+        refuse(
+            "digest-mismatch",
+            f"the tag {reference.tag} is another image than the digest",
+            context=f"the tag is {found.digest if found else 'not there'}, the digest is {digest}",
+            hint=f"goldsmith import {reference.repository}@{digest}, if the digest is meant",
+        )
 
 
 class LayoutSource:

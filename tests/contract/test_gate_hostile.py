@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import CONFIG_TYPE, INDEX_TYPE, LAYER_TYPE, MANIFEST_TYPE
-from builder.oci.client import MANIFEST_MAX
+from builder.oci.client import MANIFEST_MAX, RegistryClient
 from builder.signing import predicates as p
 from builder.signing.cosign_formats import BUNDLE_TYPE
 from builder.signing.statements import simple_signing
@@ -30,6 +32,7 @@ from tests.support.registry_simulator import Simulator
 from tests.support.scenes import REPO, Scene, published
 
 EMPTY, OTHER = Digest.of(b"{}"), Digest.of(b"another image")
+ELSEWHERE = "candidate/elsewhere"
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 
@@ -105,6 +108,10 @@ DOCUMENTS: dict[str, Callable[[Simulator], tuple[bytes, str]]] = {
     "10-schema-1": same(canonical_json({"schemaVersion": 1, "fsLayers": [], "history": []}), SCHEMA_1),
     "10-schema-1-said-to-be-2": same(canonical_json({"schemaVersion": 1, "fsLayers": []})),
     "11-subject-missing": same(manifest(subject=described(b"nowhere", MANIFEST_TYPE))),
+    "11-subject-in-another-repository": lambda sim: (
+        sim.put(ELSEWHERE, GOOD, MANIFEST_TYPE) and manifest(subject=described(GOOD, MANIFEST_TYPE)),
+        MANIFEST_TYPE,
+    ),
     "14-10000-layers": same(manifest(layers=[described(media_type=LAYER_TYPE)] * 10_000)),
 }
 
@@ -278,6 +285,34 @@ def test_a_signature_s_tag_without_an_image_is_nothing(place: Place, tag: str) -
     assert b"layers" not in got.body
 
 
+def test_a_loop_of_referrers_through_tags_ends(tmp_path: Path) -> None:
+    """8 and 11: without the API referrers are tags, which may lead to each other and to themselves."""
+    with published(tmp_path) as scene:
+        sim, here = scene.sim, scene.world
+        image = here.image.digest
+        listed = RegistryClient(sim.address).referrers(REPO, image)
+        sim.referrers_api = False
+        one = sim.put(
+            REPO, manifest(subject=described(digest=image), artifactType=BUNDLE_TYPE), MANIFEST_TYPE
+        )
+        two = sim.put(REPO, manifest(subject=described(digest=one), artifactType="text/x-two"), MANIFEST_TYPE)
+        good = [d.as_dict() for d in listed]
+        for subject, others in ((image, [image, two]), (two, [image, two]), (one, [two, one])):
+            loop = [described(digest=d, media_type=MANIFEST_TYPE, artifactType="text/x") for d in others]
+            data = index(manifests=[*(good if subject == image else ()), *loop])
+            tag = f"sha256-{Digest(subject).hex}"
+            loop.append(described(digest=sim.put(REPO, data, INDEX_TYPE, tag), media_type=INDEX_TYPE))
+        with running_gate(sim.address, here.trust) as gate:
+            path = f"/v2/{REPO}/manifests/3.13"
+            reply, _ = gate.until(path, lambda r: b"being verified" not in r.body, 20)
+            assert reply.status == 200
+            found = json.loads(gate.get(f"/v2/{REPO}/referrers/{image}").body)["manifests"]
+            assert {d["digest"] for d in found} == {d.digest for d in listed}
+            assert gate.get(f"/v2/{REPO}/manifests/{two}").status in (403, 404, 503)
+            for digest in {*sim.manifests[REPO]}:  # each is asked for a few times, and never again and again
+                assert sim.count("GET", digest) <= 12
+
+
 # ------------------------------------------------------------------ 18: evidence
 
 
@@ -325,6 +360,45 @@ def test_a_blob_that_dribbles_in_is_given_up(place: Place) -> None:
         stop.set()
         sim.faults.clear()
     assert place.gate.get(f"/v2/{REPO}/blobs/{layer}").status == 200
+
+
+def whole(handler: reg.Handler) -> None:
+    """All of the blob, whatever part was asked for."""
+    del handler.headers["Range"]
+    handler.serve()
+
+
+def other_part(handler: reg.Handler) -> None:
+    """Other bytes than those that were asked for, said to be them."""
+    asked = handler.headers["Range"]
+    if not asked:
+        handler.serve()
+        return
+    start, end = (int(n) for n in asked.removeprefix("bytes=").split("-"))
+    handler.reply(206, bytes(end - start + 1), Content_Range=f"bytes {start}-{end}/{end + 1}")
+
+
+@pytest.mark.parametrize("act", [whole, other_part])
+def test_a_storage_that_lies_about_parts_serves_none(
+    tmp_path_factory: pytest.TempPathFactory, act: Callable[[reg.Handler], None]
+) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+    with published(folder / "scene", files=({"data": os.urandom(3_000_000)},)) as scene:
+        blob = scene.world.image.platforms[0].layers[0].blob
+        path = f"/v2/{REPO}/blobs/{blob.digest}"
+        with running_gate(scene.sim.address, scene.world.trust) as gate:
+            good = gate.get(path).body
+            assert Digest.of(good) == blob.digest
+            scene.sim.fault("GET", "/blobs/", act)
+            got = gate.raw(
+                f"GET {path} HTTP/1.1\r\nHost: x\r\nRange: bytes=1500000-1500009\r\n"
+                "Connection: close\r\n\r\n".encode()
+            )
+            head, _, body = got.partition(b"\r\n\r\n")
+            assert b" 503 " in head or not body
+            assert gate.events("wrong-bytes") or gate.events("storage-away")
+            scene.sim.faults.clear()
+            assert gate.get(path, Range="bytes=1500000-1500009").body == good[1500000:1500010]
 
 
 # ------------------------------------------------------------------ 19: clients

@@ -16,6 +16,7 @@ from tests.support.gates import RunningGate, running_gate
 from tests.support.registry_simulator import Simulator
 from tests.support.scenes import REPO, Scene, published
 
+DIGEST = Digest.of(b"x")
 TAG = f"/v2/{REPO}/manifests/3.13"
 
 
@@ -112,7 +113,18 @@ def test_referrers_are_filtered_and_never_missing(gate: RunningGate, here: World
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH", "DELETE"])
 @pytest.mark.parametrize(
-    "path", [TAG, TAG + "?tag=3.13&tag=x", f"/v2/{REPO}/blobs/uploads/", "/v2/", "/metrics"]
+    "path",
+    [
+        TAG,
+        TAG + "?tag=3.13&tag=x",
+        f"/v2/{REPO}/manifests/{DIGEST}?" + "&".join(f"tag=t{n}" for n in range(200)),
+        f"/v2/{REPO}/blobs/uploads/",
+        f"/v2/{REPO}/blobs/uploads/?mount={DIGEST}&from=candidate/secret",
+        f"/v2/{REPO}/blobs/uploads/somebody-elses?_state=x&digest={DIGEST}",
+        f"/v2/{REPO}/blobs/{DIGEST}",
+        "/v2/",
+        "/metrics",
+    ],
 )
 def test_nobody_writes(gate: RunningGate, sim: Simulator, method: str, path: str) -> None:
     before = sim.count("PUT|POST|PATCH|DELETE")
@@ -167,6 +179,12 @@ def test_what_is_nowhere_is_not_found_with_a_hint(gate: RunningGate, here: World
         (f"/v2/{REPO}/tags/list?last=%00", 400, "NAME_INVALID"),
         ("/v2/_catalog?n=-1", 400, "PAGINATION_NUMBER_INVALID"),
         (f"/v2/{REPO}/referrers/{'a' * 10}", 400, "DIGEST_INVALID"),
+        ("/v2/_catalog?n=1e18", 400, "PAGINATION_NUMBER_INVALID"),
+        (f"/v2/_catalog?n={'9' * 30}", 400, "PAGINATION_NUMBER_INVALID"),
+        (f"/v2/_catalog?last={'a' * 256}", 400, "NAME_INVALID"),
+        (f"/v2/_catalog?n=1&last={'a' * 2000}", 414, "UNSUPPORTED"),
+        (f"/v2/{REPO}/blobs/uploads/", 404, "UNSUPPORTED"),
+        (f"/v2/{REPO}/blobs/uploads/somebody-elses?_state=x", 404, "UNSUPPORTED"),
         (f"/v2/{REPO}/secret", 404, "NAME_INVALID"),
     ],
 )
@@ -176,6 +194,21 @@ def test_hostile_addresses_are_refused_exactly(gate: RunningGate, path: str, sta
     assert int(head.split()[1]) == status, raw
     assert json.loads(body)["errors"][0]["code"] == code
     assert b"\\x00" not in body and b"\x1b" not in body
+
+
+def test_a_page_is_clamped_and_begins_anywhere(gate: RunningGate) -> None:
+    for query in ("n=1000000000000000000", "n=1&last=", "last=candidate/aaaa"):
+        got = gate.get(f"/v2/_catalog?{query}")
+        assert (got.status, json.loads(got.body)["repositories"]) == (200, [REPO])
+    assert json.loads(gate.get("/v2/_catalog?n=0").body)["repositories"] == []
+    assert json.loads(gate.get(f"/v2/_catalog?last={REPO}").body)["repositories"] == []
+
+
+def test_letters_that_look_alike_are_no_name(gate: RunningGate) -> None:
+    for name in ("candidate/p\u0443thon", "candidate/\uff50ython", "candidate/python\u200b"):
+        raw = gate.raw(f"GET /v2/{name}/manifests/3.13 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert b" 400 " in raw[:20]
+        assert b"sha256:" not in raw
 
 
 def test_bytes_that_are_no_request(gate: RunningGate) -> None:

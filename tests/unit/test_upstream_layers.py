@@ -125,6 +125,16 @@ HOSTILE: dict[str, tuple[Callable[[], list[bytes]], str]] = {
     "sparse": (lambda: [raw(b"x", b"S", 8 << 30) + END], "malformed-tar"),
     "sparse by pax": (lambda: [pax(GNU__sparse__major="1") + entry("x") + END], "malformed-tar"),
     "other size by pax": (lambda: [pax(size="5") + entry("x", data=b"12") + END], "malformed-tar"),
+    "absolute name by pax": (lambda: [pax(path="/etc/passwd") + entry("x") + END], "unsafe-name"),
+    "name that leads out by pax": (lambda: [pax(path="a/../../x") + entry("x") + END], "unsafe-name"),
+    "hard link out of the root by pax": (
+        lambda: [pax(linkpath="../../etc/shadow") + entry("x", "1", link="y") + END],
+        "unsafe-name",
+    ),
+    "two names by pax and GNU": (
+        lambda: [pax(path="a") + raw(b"x", b"L", 2, b"b\0") + entry("x") + END],
+        "malformed-tar",
+    ),
     "global header": (lambda: [raw(b"g", b"g", 12, b"12 path=abc\n") + entry("x") + END], "malformed-tar"),
     "huge extended header": (lambda: [raw(b"x", b"x", 8 << 30)], "malformed-tar"),
     "huge long name": (lambda: [raw(b"x", b"L", 1 << 30)], "malformed-tar"),
