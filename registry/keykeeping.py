@@ -135,7 +135,7 @@ class Keeper:
         done = self._completed()
         if done is not None and (done.plan.what, done.plan.role) == (Action.ROTATE_KEY, role):
             return done
-        old = _newest(self.content(), role)
+        old = _newest(self.content(), role) if role != WITNESS else None
         at = self._time()
         self._ready(role, public)
         new = self._new_key(role, public)
@@ -146,8 +146,8 @@ class Keeper:
     def revoke(self, key: str, at: dt.datetime | None, why: str, public: bytes | None = None) -> Changed:
         """Deny what a key signed from `at` on (by default: from now on); `key` is its id or its beginning.
 
-        The current key of a role gets a successor at once. A revocation of that key that was cut is
-        completed instead. Raises as `rotate` does.
+        The current key of a role gets a successor at once, but for a witness's. A revocation of that
+        key that was cut is completed instead. Raises as `rotate` does.
         """
         if not why.strip():
             raise UsageError("a reason is missing", hint="--why tells those who are denied")
@@ -168,7 +168,7 @@ class Keeper:
             )
         role = found.role
         self._ready(role, public)
-        is_current = load_public(self.folder, role).id == found.id
+        is_current = role != WITNESS and load_public(self.folder, role).id == found.id
         # Without its key no verdict, and no entry of the ledger; the others can wait for theirs.
         can_wait = role != VERDICT and public is None and self._is_elsewhere(role)
         new = self._new_key(role, public) if is_current and not can_wait else None

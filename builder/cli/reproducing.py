@@ -59,7 +59,7 @@ def reproduce(
     reporter = Silent() if as_json else for_people()
     store.create()
     with store.scratch("reproduce") as work:
-        bench = _Bench(settings, store, engines, client)
+        bench = Bench(settings, store, engines, client)
         done = rebuild(client, where, inputs, bench, Store(work / "state"), work, reporter)
     attested = []
     if signer is not None and done.same:
@@ -71,7 +71,7 @@ def reproduce(
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
     """What a rebuild is made with: the engines of this machine, and nothing that other runs left."""
 
     settings: Settings

@@ -22,6 +22,7 @@ from tests.bench import (
     normalising,
     planning,
     promoting,
+    reproducing,
     signing,
     unchanged,
 )
@@ -45,6 +46,7 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "unchanged_run": ("at most 1.5 s", lambda r: r.value <= 1.5),
     "sign_attest": ("ratio at most 0.1", lambda r: r.ratio <= 0.1),
     "promote_one": ("under 0.5 s", lambda r: r.value < 0.5),
+    "reproduce_python": ("ratio at most 1", lambda r: r.ratio <= 1),
     "normalise": ("ratio at least 2", lambda r: r.ratio >= 2),
     "check_1000": ("under 2 s", lambda r: r.value < 2),
     "normalise_memory": ("under 200 MB", lambda r: r.value < 200),
@@ -72,6 +74,7 @@ def main() -> int:
         "unchanged_run": unchanged.measure,
         "sign_attest": signing.measure,
         "promote_one": promoting.measure,
+        "reproduce_python": reproducing.measure,
         "normalise": normalising.measure,
         "check_1000": checking.measure,
         "gate": gate.measure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -104,17 +105,6 @@ class KitWorld:
         """Its kit."""
         return make_kit(self.catalogue, self.image, self.pool, TOOLS, None)
 
-    def origin(self) -> dict[str, Any]:
-        """Its provenance, as a release makes it, but for the kit's name."""
-        root = self.catalogue.root
-        return provenance(
-            self.image,
-            definition=file_digest(self.target.directory / "image.yaml"),
-            templates={str(p.relative_to(root)): file_digest(p) for p in (root / "templates").rglob("*.j2")},
-            tools=TOOLS,
-            parent=("base:1", Digest.of(b"parent")),
-        )
-
     def publish(
         self,
         kit: PackedKit | None = None,
@@ -122,15 +112,43 @@ class KitWorld:
         image: BuiltImage | None = None,
     ) -> Reference:
         """Publish app:1 (or `image`) with a kit that its builder named; `change` spoils the provenance."""
-        image, kit = image or self.image, kit or self.kit
-        proofs = tuple(evidence(p) for p in image.platforms)
-        verdict = approval(image, proofs, NOW)
-        repo = f"candidate/{image.target.definition.name}"
-        origin = with_kit(change(self.origin()), kit.digest)
-        signed = sign(image, proofs, verdict, origin, self.keys, f"{self.client.host}/{repo}")
-        client: RegistryClient = self.client
-        publish(replace(signed, kit=kit), client)
-        return Reference(self.client.host, repo, None, image.digest)
+        origin = with_kit(change(origin_of(self.catalogue, self.image)), (kit or self.kit).digest)
+        return _publish(image or self.image, kit or self.kit, origin, self.client, self.keys, NOW)
+
+
+def publish_kit(
+    catalogue: Catalogue, image: BuiltImage, pool: Any, client: RegistryClient, keys: Keys, now: dt.datetime
+) -> Reference:
+    """Publish an image that was built from a catalogue, with its kit."""
+    kit = make_kit(catalogue, image, pool, TOOLS, None)
+    return _publish(image, kit, with_kit(origin_of(catalogue, image), kit.digest), client, keys, now)
+
+
+def _publish(
+    image: BuiltImage,
+    kit: PackedKit,
+    origin: dict[str, Any],
+    client: RegistryClient,
+    keys: Keys,
+    now: dt.datetime,
+) -> Reference:
+    proofs = tuple(evidence(p) for p in image.platforms)
+    repo = f"candidate/{image.target.definition.name}"
+    signed = sign(image, proofs, approval(image, proofs, now), origin, keys, f"{client.host}/{repo}")
+    publish(replace(signed, kit=kit), client)
+    return Reference(client.host, repo, None, image.digest)
+
+
+def origin_of(catalogue: Catalogue, image: BuiltImage) -> dict[str, Any]:
+    """The provenance of an image, as a release makes it, but for the kit's name."""
+    root = catalogue.root
+    return provenance(
+        image,
+        definition=file_digest(image.target.directory / "image.yaml"),
+        templates={str(p.relative_to(root)): file_digest(p) for p in (root / "templates").rglob("*.j2")},
+        tools=TOOLS,
+        parent=("base:1", Digest.of(b"parent")) if image.target.definition.parent else None,
+    )
 
 
 def _no_mirror() -> Any:

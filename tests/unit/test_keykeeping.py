@@ -13,7 +13,14 @@ import pytest
 
 from builder.errors import PolicyDenied, UsageError
 from builder.model.digest import Digest
-from builder.signing.keys import create_keys, load_keys, load_public, open_signer
+from builder.signing.keys import (
+    WITNESS,
+    create_keys,
+    create_witness,
+    load_keys,
+    load_public,
+    open_signer,
+)
 from builder.signing.trust import FILE, Trust
 from registry import keykeeping
 from registry.audit.facts import Action, Fact
@@ -75,6 +82,23 @@ def test_a_second_rotation_continues_from_the_first(here: Path) -> None:
     assert ends == [NOW + HOUR, NOW + HOUR, None]
     create_keys(here / "keys", {}, PASSPHRASE)  # `init` changes nothing of it
     assert load_public(here / "keys", "verdict").id == second.plan.new
+
+
+def test_witnesses_hold_beside_each_other_and_are_revoked_one_by_one(here: Path, tmp_path: Path) -> None:
+    """Their private keys are elsewhere, and no file of the folder is theirs; our own witness stays."""
+    create_witness(here / "keys", PASSPHRASE)
+    own = load_public(here / "keys", WITNESS)
+    ids = []
+    for name in ("ann", "bob"):
+        create_witness(tmp_path / name, PASSPHRASE)
+        pem = (tmp_path / name / "witness.pub").read_bytes()
+        ids.append(keeper(here).rotate(WITNESS, HOUR, name, pem).plan.new)
+    assert load_public(here / "keys", WITNESS) == own
+    open_signer(here / "keys", WITNESS, {}, PASSPHRASE).sign(b"data")
+    assert not list((here / "keys").glob("*.next"))
+    keeper(here, NOW + HOUR).revoke(ids[0], None, "its machine was lost")
+    held = {k.id: (k.not_after, k.revoked_at) for k in Trust.load(here / "keys").keys if k.role == WITNESS}
+    assert held == {own.id: (None, None), ids[0]: (None, NOW + HOUR), ids[1]: (None, None)}
 
 
 def test_init_makes_no_key_beside_a_trust_file_that_does_not_name_it(here: Path) -> None:
