@@ -1,0 +1,1 @@
+"""The pages of `docs/reference/`, one kind a module; `docs/generate.py` writes them."""
