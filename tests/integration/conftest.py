@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from builder.settings import Settings
 from registry.storage import service
+from tests.support.catalogue import narrow
 
 ROOT = Path(__file__).parents[2]
 _SECONDS_MAX = 600
@@ -93,19 +93,10 @@ def another_checkout(
             checkout.goldsmith("down")
 
 
-def _narrow(definition: Path, stream: str) -> None:
-    """Keep one stream, as runtime image for one platform: the others cost minutes."""
-    document = yaml.safe_load(definition.read_text())
-    document["streams"] = {stream: document["streams"][stream]}
-    document["streams"][stream].pop("dev", None)
-    document |= {"variants": ["runtime"], "platforms": ["linux/amd64"]}
-    definition.write_text(yaml.safe_dump(document, sort_keys=False))
-
-
 def _checkout(folder: Path, source: Path, environment: Mapping[str, str]) -> Checkout:
     catalogue = folder / "catalogue"
     shutil.copytree(source / "templates", catalogue / "templates")
     for image, stream in (("base", "13"), ("python", "3.13")):
         shutil.copytree(source / "images" / image, catalogue / "images" / image)
-        _narrow(catalogue / "images" / image / "image.yaml", stream)
+        narrow(catalogue / "images" / image, stream)
     return Checkout(catalogue, folder / "state", environment)

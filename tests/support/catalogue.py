@@ -46,3 +46,18 @@ def write(root: Path, *images: Document, builder: Document | None = None) -> Pat
     if builder:
         (root / "templates" / "builder.yaml").write_text(yaml.safe_dump(builder))
     return root
+
+
+def narrow(folder: Path, stream: str) -> None:
+    """Keep one stream of an image, as runtime image for linux/amd64: the others cost minutes."""
+    definition, checks = folder / "image.yaml", folder / "checks.yaml"
+    document = yaml.safe_load(definition.read_text())
+    document["streams"] = {stream: document["streams"][stream]}
+    document["streams"][stream].pop("dev", None)
+    document |= {"variants": ["runtime"], "platforms": ["linux/amd64"]}
+    definition.write_text(yaml.safe_dump(document, sort_keys=False))
+    document = yaml.safe_load(checks.read_text())
+    for kind in ("commands", "files"):
+        kept = [c for c in document.get(kind, []) if stream in c.get("streams", [stream])]
+        document[kind] = kept
+    checks.write_text(yaml.safe_dump(document, sort_keys=False))
