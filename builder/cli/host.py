@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _TOOL_MISSING = 5
+_LOOPBACK = "127.0.0.1:"
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +124,8 @@ def _gate(settings: Settings, start: bool) -> RunningGate:
     if not start:
         return daemon.status(settings)
     sample = find_policy_of(settings, settings.policy).data.database.sample == "accept"
-    return daemon.up(settings, accept_sample=sample)
+    ours = settings.mirror.startswith(_LOOPBACK)  # elsewhere a web server stands before it
+    return daemon.up(settings, settings.mirror if ours else daemon.LISTEN, accept_sample=sample)
 
 
 def down(as_json: AsJson = False) -> None:
