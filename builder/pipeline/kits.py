@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from builder.model import layers as layering
-from builder.model.assembly import ASSEMBLY_VERSION
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuiltImage, Descriptor
 from builder.model.kit import KitDocument, PackedKit
 from builder.model.lock import LockedPackage
-from builder.oci.compress import COMPRESSOR
 from builder.oci.kit import document_bytes, pack
-from builder.pipeline.prepare import Prepared, prepare
-from builder.stages.normalise import NORMALISE_VERSION
+from builder.pipeline.prepare import Prepared, prepare, versions
 from builder.stages.pack_kit import document
 from builder.stages.render import used_templates
 
@@ -31,14 +27,9 @@ class Pool(Protocol):
         """A package's file, checked."""
 
 
-def versions() -> tuple[str, ...]:
-    """The versions of the parts that decide an image's bytes, as they are here."""
-    return (
-        f"assembly {ASSEMBLY_VERSION}",
-        f"layers {layering.LAYERING_VERSION}",
-        f"normaliser {NORMALISE_VERSION}",
-        str(COMPRESSOR),
-    )
+def kit_versions() -> tuple[str, ...]:
+    """The versions of the parts that decide an image's bytes, as a kit states them."""
+    return tuple(str(one) for one in versions())
 
 
 def make_kit(
@@ -67,4 +58,4 @@ def make_kit(
         packages.update(p for context in contexts.values() for p in context.lock.packages)
     pool.fetch(tuple(packages))
     files = {package: pool.path(package) for package in packages}
-    return pack(image.index, documents, files, assembler, tools, versions())
+    return pack(image.index, documents, files, assembler, tools, kit_versions())

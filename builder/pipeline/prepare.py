@@ -71,13 +71,7 @@ def prepare(
         packages[platform] = tuple(sorted((*(above.packages[platform] if above else ()), *lock.packages)))
     key: dict[str, Any] = {
         "parent": above.input_hash if above else None,
-        "versions": [
-            ASSEMBLY_VERSION,
-            layering.LAYERING_VERSION,
-            NORMALISE_VERSION,
-            COMPRESSOR,
-            DERIVE_VERSION,
-        ],
+        "versions": versions(),
         "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
     }
     prepared = Prepared(
@@ -85,6 +79,11 @@ def prepare(
     )
     known[target.ref] = prepared
     return prepared
+
+
+def versions() -> list[object]:
+    """The versions of the parts that decide an image's bytes, as they are here."""
+    return [ASSEMBLY_VERSION, layering.LAYERING_VERSION, NORMALISE_VERSION, COMPRESSOR, DERIVE_VERSION]
 
 
 def _context_key(context: BuildContext) -> dict[str, Any]:

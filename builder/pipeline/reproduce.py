@@ -21,7 +21,7 @@ from builder.oci.client import RegistryClient
 from builder.oci.layout import blob_path, create_layout, write_blob, write_layout_index
 from builder.oci.manifest import parse_manifest
 from builder.pipeline.build import Builder, Engine, Pool
-from builder.pipeline.kits import versions
+from builder.pipeline.kits import kit_versions
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.timing import Stages
 from builder.report import Reporter
@@ -124,10 +124,10 @@ def _prepared(catalogue: Catalogue, kit: OpenedKit) -> list[Prepared]:
 
 def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> None:
     """6. the same files, versions and packages give the same input."""
-    if kit.config.versions != versions():
+    if kit.config.versions != kit_versions():
         raise ToolError(
             "this goldsmith builds otherwise than the one that built the image",
-            context=f"here: {', '.join(versions())}\nthere: {', '.join(kit.config.versions)}",
+            context=f"here: {', '.join(kit_versions())}\nthere: {', '.join(kit.config.versions)}",
             hint=f"use goldsmith {inputs.tools.get('goldsmith', 'of that time')}, which built it",
             reference="other-versions",
         )

@@ -281,7 +281,7 @@ def test_a_provenance_that_says_another_input_is_refused(world: KitWorld, tmp_pa
 
 def test_the_kit_is_a_function_of_the_catalogue_alone(world: KitWorld) -> None:
     assert json.loads(world.kit.manifest)["config"]["mediaType"] == CONFIG_TYPE
-    assert kits.versions() == tuple(
+    assert kits.kit_versions() == tuple(
         json.loads(next(b for b in world.kit.blobs.values() if isinstance(b, bytes) and b'"versions"' in b))[
             "versions"
         ]
