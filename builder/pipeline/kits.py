@@ -29,7 +29,7 @@ class Pool(Protocol):
 
 def kit_versions() -> tuple[str, ...]:
     """The versions of the parts that decide an image's bytes, as a kit states them."""
-    return tuple(str(one) for one in versions())
+    return tuple(f"{name}: {value}" for name, value in versions().items())
 
 
 def make_kit(

@@ -71,7 +71,7 @@ def prepare(
         packages[platform] = tuple(sorted((*(above.packages[platform] if above else ()), *lock.packages)))
     key: dict[str, Any] = {
         "parent": above.input_hash if above else None,
-        "versions": versions(),
+        "versions": [*versions().values()],
         "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
     }
     prepared = Prepared(
@@ -81,9 +81,15 @@ def prepare(
     return prepared
 
 
-def versions() -> list[object]:
-    """The versions of the parts that decide an image's bytes, as they are here."""
-    return [ASSEMBLY_VERSION, layering.LAYERING_VERSION, NORMALISE_VERSION, COMPRESSOR, DERIVE_VERSION]
+def versions() -> dict[str, object]:
+    """The versions of the parts that decide an image's bytes, as they are here; the order counts."""
+    return {
+        "assembly": ASSEMBLY_VERSION,
+        "layers": layering.LAYERING_VERSION,
+        "normaliser": NORMALISE_VERSION,
+        "compressor": COMPRESSOR,
+        "derived files": DERIVE_VERSION,
+    }
 
 
 def _context_key(context: BuildContext) -> dict[str, Any]:
