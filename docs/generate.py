@@ -28,6 +28,7 @@ def pages() -> dict[str, str]:
         "definitions.md": schemas.definitions(),
         "policy.md": schemas.policy(),
         "rules.md": rules.rules(),
+        "hardening.md": rules.hardening(),
         "configuration.md": configuration.configuration(),
         "errors.md": errors.errors(),
         "state.md": state.state(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from builder.checks.hardening import result
+from builder.checks.rule import result
 from builder.model.definition import FileCheck
 from builder.model.evidence import CheckResult
 from builder.oci.filesystem import FileSystem

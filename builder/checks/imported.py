@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from builder.checks import hardening
-from builder.checks.hardening import Facts, odd_texts, result
+from builder.checks.rule import Facts, odd_texts, result
 from builder.model.evidence import CheckResult
 from builder.oci.filesystem import FileSystem
 
@@ -114,6 +114,7 @@ _SHARED = (
     "no-world-writable",
     "no-file-capabilities",
     "no-devices",
+    "no-histories",
     "no-shell",
     "no-package-manager",
 )

@@ -111,15 +111,22 @@ def verify(
         emit(in_words(seen))
 
 
-def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
+def why(
+    ref: Ref,
+    trust: TrustFolder = None,
+    checks: Annotated[bool, typer.Option("--checks", help="Tell the result of every check.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Explain why an image was approved or denied: the last run here, or the published verdict."""
     from builder.cli.wiring import client_of
     from builder.cli.witnessing import as_data, in_words
     from builder.model.digest import Digest
-    from builder.policy.explain import explain
+    from builder.policy.explain import explain, explain_checks
     from builder.report import emit, emit_json
     from builder.settings import Settings
+    from builder.signing.predicates import TEST_RESULT_TYPE
     from builder.signing.rebuilds import witnesses
+    from builder.signing.reports import platform_reports
     from builder.signing.verify import published_verdict
     from builder.store import Store
 
@@ -128,19 +135,23 @@ def why(ref: Ref, trust: TrustFolder = None, as_json: AsJson = False) -> None:
         name = _catalogue_name(ref, settings)
         record = Store(settings.state).record("verdicts", Digest.of(name.encode()))
         if record:
-            emit_json(record) if as_json else emit("\n".join(map(str, record.get("explanation", ()))))
+            lines = [*record.get("explanation", ()), *explain_checks(record.get("checks"), checks)]
+            emit_json(record) if as_json else emit("\n".join(map(str, lines)))
             return
     settings, _, keys = surroundings(trust)
     reference = reference_of(ref, settings)
     client = client_of(settings, reference.host, writes=False)
     verdict = published_verdict(reference, client, keys)
-    seen = witnesses(client, reference.with_digest(verdict.digest), keys, settings.now)
-    lines = (*explain(verdict, settings.now), in_words(seen))
+    where = reference.with_digest(verdict.digest)
+    seen = witnesses(client, where, keys, settings.now)
+    reports = platform_reports(where, client, keys, TEST_RESULT_TYPE)
+    results = {platform: report.get("details") for platform, report in reports.items()}
+    told = (*explain(verdict, settings.now), in_words(seen))
     if as_json:
-        said = {"reference": str(reference), "explanation": lines, "witnesses": as_data(seen)}
-        emit_json({**_verdict(verdict), **said})
+        said = {"reference": str(reference), "explanation": told, "witnesses": as_data(seen)}
+        emit_json({**_verdict(verdict), **said, "checks": results})
     else:
-        emit("\n".join(lines))
+        emit("\n".join((*told, *explain_checks(results, checks))))
 
 
 def surroundings(trust: Path | None) -> tuple[Settings, Store, Trust]:

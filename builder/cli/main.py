@@ -39,6 +39,7 @@ _GROUPS = (
     "databases",
     "nightly",
     "evidence",
+    "rules",
     "host",
     "registry",
     "developers",

@@ -20,11 +20,12 @@ class Severity(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of a check; `not-run` is not a pass."""
+    """What became of a check; `not-run` is not a pass, `not-applicable` is a rule for other variants."""
 
     PASSED = "passed"
     FAILED = "failed"
     NOT_RUN = "not-run"
+    NOT_APPLICABLE = "not-applicable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,10 @@ class CheckResult:
     title: str
     outcome: Outcome
     detail: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """The result as plain data."""
+        return {"id": self.id, "title": self.title, "outcome": self.outcome.value, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)

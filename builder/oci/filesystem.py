@@ -11,10 +11,11 @@ import gzip
 import hashlib
 import io
 import posixpath
+import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +26,8 @@ from builder.oci.layout import verified_chunks
 _ENTRIES_MAX = 1_000_000
 _TOTAL_MAX = 16 << 30  # bytes of one image, unpacked
 _RATIO_MAX = 1200  # deflate cannot do better than 1032; 1 MiB is allowed whatever the ratio
-_CONTENT_MAX = 4 << 20  # bytes of one file that is kept
+_CONTENT_MAX = 4 << 20  # bytes of one file that is kept, or searched
+_KEPT_MAX = 128 << 20  # bytes of all files that are kept
 _LINKS_MAX = 40
 _CHUNK = 1 << 18  # bytes
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
@@ -57,10 +59,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """All entries by path without a leading `/`, and the content of the files asked for."""
+    """All entries by path without a leading `/`, and the content of the files asked for.
+
+    `marked` are the regular files in which a pattern was found, each with the patterns' names.
+    """
 
     entries: Mapping[str, Entry]
     contents: Mapping[str, bytes]
+    marked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def resolve(self, path: str) -> str | None:
         """The path of what `path` leads to, links followed inside the image; None when nothing."""
@@ -98,50 +104,81 @@ class FileSystem:
         return self.contents.get(entry.target if entry.kind == "hard link" else found)
 
 
-def read_filesystem(image: PlatformImage, wanted: Iterable[str]) -> FileSystem:
+def read_filesystem(
+    image: PlatformImage,
+    wanted: Iterable[str] | Callable[[str], bool],
+    patterns: Mapping[str, re.Pattern[bytes]] | None = None,
+) -> FileSystem:
     """The merged view of the image's layers; the files `wanted` (below 4 MiB) with content.
 
-    Raises RegistryError when a blob is not what its digest says, ToolError when a layer is
-    damaged, has another diff_id or unpacks beyond the limits.
+    `wanted` are paths, or says of a path whether it is. `patterns` are searched, by name, in the
+    first 4 MiB of every file. Raises RegistryError when a blob is not what its digest says,
+    ToolError when a layer is damaged, has another diff_id or unpacks beyond the limits.
     """
-    entries: dict[str, Entry] = {}
-    contents: dict[str, bytes] = {}
-    keep = frozenset(w.lstrip("/") for w in wanted)
+    keeps = wanted if callable(wanted) else frozenset(w.lstrip("/") for w in wanted).__contains__
+    view = _View({}, {}, {}, keeps, patterns or {})
     total = 0
     for layer in image.layers:
         above: set[str] = set()
         for member, content in _members(image.layout, layer):
             total += member.size
-            if len(entries) >= _ENTRIES_MAX or total > _TOTAL_MAX:
+            if len(view.entries) >= _ENTRIES_MAX or total > _TOTAL_MAX or view.kept > _KEPT_MAX:
                 raise ToolError("the image unpacks to more than the limits", context=image.manifest.digest)
             path = _clean(member.name)
             folder, name = posixpath.split(path)
             if name == _OPAQUE:
-                _remove(entries, contents, folder, above, itself=False)
+                view.remove(folder, above, itself=False)
             elif name.startswith(_WHITEOUT):
-                hidden = posixpath.join(folder, name.removeprefix(_WHITEOUT))
-                _remove(entries, contents, hidden, above, itself=True)
+                view.remove(posixpath.join(folder, name.removeprefix(_WHITEOUT)), above, itself=True)
             elif path:
-                entry = _entry(member)
-                if entry.kind != "directory" and path in entries and entries[path].kind == "directory":
-                    _remove(entries, contents, path, above, itself=True)
-                entries[path] = entry
-                contents.pop(path, None)
-                above.add(path)
-                if path in keep and content is not None and member.size <= _CONTENT_MAX:
-                    contents[path] = content.read()
-    return FileSystem(entries, contents)
+                view.put(path, member, content, above)
+    return FileSystem(view.entries, view.contents, view.marked)
 
 
-def _remove(
-    entries: dict[str, Entry], contents: dict[str, bytes], path: str, above: set[str], *, itself: bool
-) -> None:
-    """Take away what lower layers brought at (or only below) `path`; this layer's own stays."""
-    prefix = f"{path}/" if path else ""
-    for name in [n for n in entries if n.startswith(prefix) or (itself and n == path)]:
-        if name not in above:
-            del entries[name]
-            contents.pop(name, None)
+@dataclass(slots=True)
+class _View:
+    """The merged file system as far as the layers are read."""
+
+    entries: dict[str, Entry]
+    contents: dict[str, bytes]
+    marked: dict[str, tuple[str, ...]]
+    keeps: Callable[[str], bool]
+    patterns: Mapping[str, re.Pattern[bytes]]
+    kept: int = 0  # bytes
+
+    def put(
+        self, path: str, member: tarfile.TarInfo, content: io.BufferedIOBase | None, above: set[str]
+    ) -> None:
+        """Lay an entry over what was there."""
+        entry = _entry(member)
+        if entry.kind != "directory" and path in self.entries and self.entries[path].kind == "directory":
+            self.remove(path, above, itself=True)
+        self.entries[path] = entry
+        self._forget(path)
+        above.add(path)
+        if content is None:
+            return
+        wanted = member.size <= _CONTENT_MAX and self.keeps(path)
+        if not wanted and not self.patterns:
+            return
+        data = content.read(_CONTENT_MAX)
+        if wanted:
+            self.contents[path] = data
+            self.kept += len(data)
+        if found := tuple(name for name, pattern in self.patterns.items() if pattern.search(data)):
+            self.marked[path] = found
+
+    def remove(self, path: str, above: set[str], *, itself: bool) -> None:
+        """Take away what lower layers brought at (or only below) `path`; this layer's own stays."""
+        prefix = f"{path}/" if path else ""
+        for name in [n for n in self.entries if n.startswith(prefix) or (itself and n == path)]:
+            if name not in above:
+                del self.entries[name]
+                self._forget(name)
+
+    def _forget(self, path: str) -> None:
+        self.kept -= len(self.contents.pop(path, b""))
+        self.marked.pop(path, None)
 
 
 def _entry(member: tarfile.TarInfo) -> Entry:

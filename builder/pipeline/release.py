@@ -102,6 +102,15 @@ class Release:
                     counts[finding.severity.value] += 1
         return counts
 
+    @property
+    def checks(self) -> dict[str, list[dict[str, str]]]:
+        """The results of the checks by platform, as they are attested."""
+        return {
+            str(e.platform): [r.as_dict() for r in e.checks.results]
+            for e in self.evidence
+            if isinstance(e.checks, CheckReport)
+        }
+
 
 def release_key(image: BuiltImage, tools: Tools) -> Digest:
     """The content key of a release: the image, its checks, and everything that judges it."""

@@ -283,6 +283,7 @@ def _record(result: Release) -> dict[str, object]:
         "reference": result.published.reference if result.published else "",
         "explanation": list(explain(verdict)),
         "left_out": [str(p) for p in result.left_out],
+        "checks": result.checks,
     }
 
 

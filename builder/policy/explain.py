@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
+from collections.abc import Mapping
 
+from builder.model.evidence import Outcome
 from builder.model.verdict import RuleResult, Verdict
 from builder.policy.rule import NOT_JUDGED
 
 _SHOWN = 8  # failures of one rule
+_WELL = (Outcome.PASSED.value, Outcome.NOT_APPLICABLE.value)
 
 
 def explain(verdict: Verdict, now: dt.datetime | None = None) -> list[str]:
@@ -38,6 +42,23 @@ def explain(verdict: Verdict, now: dt.datetime | None = None) -> list[str]:
         lines += ["", "announced:", *(f"  {text}" for text in verdict.announced)]
     if verdict.waivers:
         lines += [f"waivers used: {', '.join(verdict.waivers)}"]
+    return lines
+
+
+def explain_checks(reports: object, each: bool) -> list[str]:
+    """Lines about the results of the checks by platform, as plain data; with `each`, one a check.
+
+    What has failed or was not run is always told. Anything may be in `reports`.
+    """
+    lines: list[str] = []
+    for platform, report in reports.items() if isinstance(reports, Mapping) else ():
+        results = [r for r in report if isinstance(r, Mapping)] if isinstance(report, list) else []
+        counts = Counter(str(r.get("outcome")) for r in results)
+        lines += ["", f"checks on {platform}: {', '.join(f'{n} {o}' for o, n in counts.items())}"]
+        for result in results:
+            if each or result.get("outcome") not in _WELL:
+                detail = f": {result['detail']}" if result.get("detail") else ""
+                lines.append(f"  {result.get('outcome')} {result.get('id')} ({result.get('title')}){detail}")
     return lines
 
 

@@ -187,7 +187,8 @@ def vulnerabilities(scan: ScanReport, at: dt.datetime) -> bytes:
 def test_result(report: CheckReport, configuration: Digest) -> bytes:
     """The check report of one platform; `configuration` is the digest of the checks asked for.
 
-    A check that was not run is a warning: it has not passed, and the policy decides.
+    A check that was not run is a warning: it has not passed, and the policy decides. One that does
+    not hold for the image's variant is in `details` alone.
     """
     by = {o: [r for r in report.results if r.outcome is o] for o in Outcome}
     failed, not_run = by[Outcome.FAILED], by[Outcome.NOT_RUN]
@@ -200,10 +201,7 @@ def test_result(report: CheckReport, configuration: Digest) -> bytes:
             "failedTests": [r.id for r in failed],
             "engine": report.engine,
             "platform": str(report.platform),
-            "details": [
-                {"id": r.id, "title": r.title, "outcome": r.outcome.value, "detail": r.detail}
-                for r in report.results
-            ],
+            "details": [r.as_dict() for r in report.results],
         }
     )
 

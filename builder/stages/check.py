@@ -16,8 +16,9 @@ from pathlib import Path
 
 from builder.checks import probe
 from builder.checks.files import check_files
-from builder.checks.hardening import WANTED, Facts, harden, result
+from builder.checks.hardening import PATTERNS, WANTED, harden
 from builder.checks.probe import probe_trial
+from builder.checks.rule import Facts, result
 from builder.errors import ToolError
 from builder.model.definition import CommandCheck
 from builder.model.evidence import CheckReport, CheckResult, Outcome
@@ -29,7 +30,7 @@ from builder.tools.container import Bench, Observation, Trial, loaded
 from builder.tools.docker_engine import Engine
 from builder.tools.emulator import NATIVE, Emulator
 
-CHECK_VERSION = 2  # moves when the same candidate could get other results
+CHECK_VERSION = 3  # moves when the same candidate could get other results
 _THREADS = 3
 _EMULATED = 8  # how many times longer an emulated command may take
 _SHOWN_MAX = 160  # characters of an output that a result quotes
@@ -98,9 +99,17 @@ def _same_candidate(image: PlatformImage) -> None:
 
 
 def _static(target: Target, image: PlatformImage) -> tuple[CheckResult, ...]:
-    files = read_filesystem(image, WANTED)
-    config = read_blob_json(image.layout, image.config).get("config")
-    facts = Facts(files, config if isinstance(config, dict) else {}, target.variant, target.stream.suite)
+    files = read_filesystem(image, WANTED, PATTERNS)
+    document = read_blob_json(image.layout, image.config)
+    config, steps = document.get("config"), document.get("history")
+    history = [s for s in steps if isinstance(s, dict)] if isinstance(steps, list) else []
+    facts = Facts(
+        files,
+        config if isinstance(config, dict) else {},
+        target.variant,
+        target.stream.suite,
+        tuple(str(step.get("created_by")) for step in history),
+    )
     return (*harden(facts), *check_files(files, target.file_checks(image.platform)))
 
 
@@ -112,7 +121,7 @@ def _not_run(commands: tuple[CommandCheck, ...], error: ToolError) -> tuple[Chec
     reason = f"not run: {error.message}" + (
         f" ({error.context.replace(chr(10), '; ')[:300]})" if error.context else ""
     )
-    named = [*probe.RULES, *((_id(c), c.name) for c in commands)]
+    named = [*((r.id, r.title) for r in probe.RULES), *((_id(c), c.name) for c in commands)]
     return tuple(CheckResult(i, title, Outcome.NOT_RUN, reason) for i, title in named)
 
 

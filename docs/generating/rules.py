@@ -1,4 +1,4 @@
-"""The policy's rules and the checks."""
+"""The policy's rules, the checks, and why each check is there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from generating.form import cell, page, table
 
 def rules() -> str:
     """The policy's rules and the checks."""
-    from builder.checks import hardening, probe
+    from builder.checks.listing import CHECKS
     from builder.policy.rules import PROMOTION_RULES, RULES
 
     lines = [
@@ -25,12 +25,55 @@ def rules() -> str:
         "## Checks for all images\n",
         "Ids for `checks.required` and `checks.required_runtime` of a policy. Every check that ran must pass, required or not.",
         "An image's own commands have ids like `command:the-interpreter-runs`; they are not required by id.\n",
-        "Without a container, from the files and the configuration (`builder/checks/hardening.py`):\n",
+        "Why each is there, its source, and what the CIS benchmark asks: [hardening](hardening.md).\n",
         table(
-            ("id", "title", "variants"),
-            [(f"`{r.id}`", r.title, ", ".join(r.variants)) for r in hardening.RULES],
+            ("id", "title", "variants", "looks at"),
+            [(f"`{r.id}`", r.title, ", ".join(r.variants), r.looks_at) for r in CHECKS],
         ),
-        "In the locked-down container (`builder/checks/probe.py`):\n",
-        table(("id", "title"), [(f"`{i}`", title) for i, title in probe.RULES]),
+    ]
+    return page(lines)
+
+
+def hardening() -> str:
+    """The checks for all images with reason and source, and what answers the CIS benchmark."""
+    from builder.checks import cis
+    from builder.checks.listing import CHECKS
+
+    lines = [
+        "# Hardening\n",
+        "What every image shows before it is signed. The results are attested with the image (in-toto test result);",
+        "`goldsmith why IMAGE --checks` prints them, `goldsmith rules` lists the rules. `builder/checks/` holds them, a table",
+        "of data and functions a subject; those that need a container are in `builder/checks/probe.py`.",
+        "The level is as in the benchmarks of CIS: 1 costs nobody anything, 2 is defence in depth; all have to pass. A rule",
+        "that does not hold for an image's variant says `not-applicable`. See also [the guide](../guide/hardening.md).\n",
+        table(
+            ("id", "demands", "why", "source", "level", "looks at", "variants"),
+            [
+                (
+                    f"`{r.id}`",
+                    r.title,
+                    cell(r.rationale),
+                    cell(r.source),
+                    str(r.level),
+                    r.looks_at,
+                    ", ".join(r.variants),
+                )
+                for r in CHECKS
+            ],
+        ),
+        f"## {cis.TITLE}\n",
+        table(
+            ("", "recommendation", "checks", "rules of the policy", ""),
+            [
+                (
+                    one.number,
+                    one.title,
+                    ", ".join(f"`{c}`" for c in one.checks) or "-",
+                    ", ".join(f"`{c}`" for c in one.policy) or "-",
+                    cell(one.note),
+                )
+                for one in cis.SECTION_4
+            ],
+        ),
     ]
     return page(lines)

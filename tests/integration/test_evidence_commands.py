@@ -184,7 +184,12 @@ def test_why_explains_a_published_verdict(
     said = capsys.readouterr().out
     assert "approved by the policy baseline" in said
     assert "EXPIRED" in said
-    assert _json(capsys, "why", "explained:3.13", "--trust", keys)["digest"] == here.image.digest
+    assert "checks on linux/amd64: " in said
+    assert run(["why", "explained:3.13", "--trust", keys, "--checks"]) == 0
+    assert "passed user" in capsys.readouterr().out
+    told = _json(capsys, "why", "explained:3.13", "--trust", keys)
+    assert told["digest"] == here.image.digest
+    assert told["checks"]["linux/amd64"][0]["outcome"] == "passed"
 
 
 def test_why_explains_the_last_denial_here(state: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,10 +199,23 @@ def test_why_explains_the_last_denial_here(state: Store, capsys: pytest.CaptureF
         "ref": "denied:1",
         "approved": False,
         "explanation": ["denied", *failed.failures, "\x1b[31mred"],
+        "checks": {
+            "linux/amd64": [
+                {
+                    "id": "no-shell",
+                    "title": "No shell",
+                    "outcome": "failed",
+                    "detail": "/usr/bin/sh is there",
+                },
+                {"id": "no-setuid", "title": "No setuid", "outcome": "passed", "detail": ""},
+            ]
+        },
     }
     state.remember("verdicts", Digest.of(b"denied:1"), record)
     assert run(["why", "denied:1"]) == 0
     said = capsys.readouterr().out
     assert "CVE-2026-1 in hello" in said
+    assert "failed no-shell (No shell): /usr/bin/sh is there" in said
+    assert "passed no-setuid" not in said
     assert "\x1b" not in said
     assert _json(capsys, "why", "denied:1")["approved"] is False

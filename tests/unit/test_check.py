@@ -77,7 +77,7 @@ def test_without_an_engine_every_container_check_says_not_run_and_why(
     )
     report = check(replace(target(), checks=checks), image, error, _no_probe, store)
     not_run = {r.id: r.detail for r in report.results if r.outcome is Outcome.NOT_RUN}
-    assert list(not_run) == [*(i for i, _ in RULES), "command:it-runs"]
+    assert list(not_run) == [*(r.id for r in RULES), "command:it-runs"]
     assert all("no rights" in d and "permission denied" in d for d in not_run.values())
     assert report.digest == image.manifest.digest
     failed = {r.id for r in report.results if r.outcome is Outcome.FAILED}
@@ -191,7 +191,7 @@ def test_the_probes_answers_pass() -> None:
         ({"Verified": "error"}, {"ca-bundle-works"}),
         ({"Zurich": "+0000"}, {"time-zones-work"}),
         ({"NewYork": None}, {"time-zones-work"}),
-        ({"End": None}, {i for i, _ in RULES}),
+        ({"End": None}, {r.id for r in RULES}),
     ],
 )
 def test_each_answer_counts(changes: Mapping[str, str | None], failed: set[str]) -> None:

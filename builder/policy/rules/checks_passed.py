@@ -13,7 +13,7 @@ def _check(case: Case) -> Iterator[Seen]:
         if not report.results:
             yield {"platform": report.platform, "id": "checks", "what": "none was run"}
         for result in report.results:
-            if result.outcome is not Outcome.PASSED:
+            if result.outcome not in (Outcome.PASSED, Outcome.NOT_APPLICABLE):
                 detail = f" ({result.detail})" if result.detail else ""
                 yield {
                     "platform": report.platform,

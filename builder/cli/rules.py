@@ -1,0 +1,56 @@
+"""The command that lists what every image has to show: rules of the policy, and checks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from builder.errors import UsageError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the application."""
+    app.command()(rules)
+
+
+def rules(
+    rule: Annotated[
+        str, typer.Argument(metavar="[ID]", help="One rule or check, with its reason. Default: all.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the rules of the policy and the checks for all images, with what they are for."""
+    from builder.checks.listing import CHECKS, as_dict, cis
+    from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
+    from builder.report import emit, emit_json, table
+
+    everything = dict.fromkeys((*RULES, *IMPORT_RULES, *PROMOTION_RULES))
+    policy = [r for r in everything if rule in ("", r.id)]
+    checks = [c for c in CHECKS if rule in ("", c.id)]
+    if not policy and not checks:
+        raise UsageError(f"there is no rule or check {rule[:60]!r}", hint="goldsmith rules lists them")
+    if as_json:
+        listed = [
+            {"id": r.id, "title": r.title, "solution": r.solution, "needs": r.needs or None} for r in policy
+        ]
+        whole = {} if rule else {"cis_docker_section_4": cis()}
+        emit_json({"policy": listed, "checks": [as_dict(c) for c in checks], **whole})
+        return
+    if rule:
+        for p in policy:
+            emit(f"{p.id}: {p.title}\n  a rule of the policy\n  what to do: {p.solution}")
+        for c in checks:
+            emit(
+                f"{c.id}: {c.title}\n  why: {c.rationale}\n  source: {c.source}\n"
+                f"  level {c.level}, looks at {c.looks_at}, for {' and '.join(c.variants)} images"
+            )
+        return
+    table("rules of the policy", ("id", "demands", "needs"), [(r.id, r.title, r.needs or "") for r in policy])
+    table(
+        "checks for all images",
+        ("id", "demands", "level", "looks at", "variants", "source"),
+        [(c.id, c.title, str(c.level), c.looks_at, ", ".join(c.variants), c.source) for c in checks],
+    )
