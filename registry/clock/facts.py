@@ -19,6 +19,7 @@ from registry.clock.remediation import Move, Taken
 from registry.clock.sightings import Said, Spot
 from registry.index import schema as s
 from registry.rescan.inventory import Image, read_inventory
+from registry.sqlite import reader
 
 _FAR = dt.datetime.max.replace(tzinfo=dt.UTC)
 
@@ -66,7 +67,7 @@ def _read(
 ) -> Indexed:
     inventory = read_inventory(path)
     packages = {n: (p.release, p.name, p.version) for n, p in inventory.packages.items()}
-    with s.reader(path).connect() as connection:
+    with reader(path).connect() as connection:
         databases, updates = _databases(connection)
         judged = _judged(inventory.images, databases)
         said = _findings(connection, packages, exploited, asked, judged, now)

@@ -16,6 +16,7 @@ from builder.errors import UsageError
 from builder.model.channel import Channel
 from builder.signing.predicates import timestamp
 from registry.index import schema as s
+from registry.sqlite import reader
 
 PULLED_DAYS = 30
 _VULNERABILITY = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)+")
@@ -89,7 +90,7 @@ class Answer:
 
 def affected(path: Path, asked: str, now: dt.datetime) -> Answer:
     """The images that `asked` concerns, by the index in a file; see `ask`."""
-    with s.reader(path).connect() as connection:
+    with reader(path).connect() as connection:
         return ask(connection, asked, now)
 
 
@@ -103,7 +104,7 @@ def consumers(path: Path, now: dt.datetime) -> dict[str, int]:
         .where(p.day >= since)
         .group_by(i.ref)
     )
-    with s.reader(path).connect() as connection:
+    with reader(path).connect() as connection:
         return {ref: int(count) for ref, count in connection.execute(query)}
 
 

@@ -1,4 +1,4 @@
-"""The index's tables, and how its file is opened.
+"""The index's tables, and where its file is.
 
 Times are RFC 3339 in UTC, to the second: they compare as texts. A package is what the scanner
 tells apart: the same name and version from another source version, of another architecture or
@@ -7,9 +7,7 @@ distribution release, is another package.
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -22,17 +20,15 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
-    create_engine,
-    event,
     select,
 )
 from sqlalchemy.exc import DBAPIError
 
 from builder.errors import ToolError
 from builder.store import write_atomically
+from registry.sqlite import reader, writer
 
 VERSION = "2"  # moves with every change of the tables: an index of another version is made anew
-_BUSY_MS = 10_000
 
 metadata = MetaData()
 
@@ -170,40 +166,10 @@ problems = Table(
 
 
 def engine(path: Path, *, create: bool = False) -> Engine:
-    """The index in a file, for reading and writing; every transaction takes the lock at its start.
-
-    A transaction that reads first and writes later would otherwise fail as locked.
-    """
-    made = create_engine(f"sqlite+pysqlite:///{path}")
-
-    @event.listens_for(made, "connect")
-    def _connect(connection: sqlite3.Connection, _: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy begins and ends
-        for pragma in (
-            f"busy_timeout = {_BUSY_MS}",
-            "journal_mode = WAL",
-            "synchronous = NORMAL",
-            "foreign_keys = ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(made, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
+    """The index in a file, for reading and writing; `create` makes its tables."""
+    made = writer(path)
     if create:
         metadata.create_all(made)
-    return made
-
-
-def reader(path: Path) -> Engine:
-    """The index in a file, for reading only."""
-    made = create_engine(f"sqlite+pysqlite:///file:{path}?mode=ro&uri=true")
-
-    @event.listens_for(made, "connect")
-    def _connect(connection: sqlite3.Connection, _: Any) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-
     return made
 
 

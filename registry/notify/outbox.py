@@ -16,9 +16,9 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Uni
 from sqlalchemy.dialects.sqlite import insert
 
 from registry.audit.ledger import Entry
-from registry.index.schema import engine
 from registry.notify.events import TURNED_BAD, Event, of_entry
 from registry.notify.rules import NotifyFile
+from registry.sqlite import writer
 
 WAITING, SENT, DEAD = "waiting", "sent", "dead"
 ATTEMPTS_MAX = 8
@@ -87,7 +87,7 @@ class Outbox:
 
     def __init__(self, path: Path, now: dt.datetime) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._engine, self._now = engine(path), now
+        self._engine, self._now = writer(path), now
         with self._engine.begin() as connection:
             metadata.create_all(connection)
 

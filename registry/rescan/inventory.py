@@ -19,6 +19,7 @@ from builder.model.digest import Digest
 from registry.index import schema as s
 from registry.index.reading import Package
 from registry.rescan.union import why_not
+from registry.sqlite import reader
 
 _OF_VERDICT = ("issued_at", "expires_at", "database", "policy", "policy_digest")
 _SERVED = frozenset({Channel.STABLE, Channel.DEPRECATED})
@@ -79,7 +80,7 @@ class Inventory:
 
 def read_inventory(path: Path) -> Inventory:
     """Everything that is to be looked at, from an index."""
-    with s.reader(path).connect() as connection:
+    with reader(path).connect() as connection:
         images = _images(connection)
         numbers = {n for i in images for p in i.platforms for n in p.packages}
         columns = [s.packages.c[f] for f in Package.__slots__]

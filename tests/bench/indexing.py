@@ -37,11 +37,12 @@ from builder.tools.trivy_db import open_database
 from builder.tools.trivy_report import read_report
 from registry.index import queries
 from registry.index.rebuild import reindex
-from registry.index.schema import Place, reader
+from registry.index.schema import Place
 from registry.promotion.records import listing, signed_record
 from registry.rescan.inventory import read_inventory
 from registry.rescan.judging import Bench, Scanned, judge
 from registry.rescan.union import match
+from registry.sqlite import reader
 from registry.storage.folder import FolderRegistry
 from tests.bench.scene import Scene, Stopwatch
 from tests.support.aged import aged_sets

@@ -14,6 +14,7 @@ from builder.model.reference import Reference
 from builder.signing.verify import verify
 from registry.index import looking, schema
 from registry.index.rebuild import reindex
+from registry.sqlite import reader
 from registry.storage.folder import FolderRegistry
 from tests.support.images import NOW
 from tests.support.indexes import Fleet, binary
@@ -118,7 +119,7 @@ def test_several_processes_find_what_one_does(
     for many in (1, 1_000):
         monkeypatch.setattr(looking, "_MANY", many)
         done = reindex(night.place, HOST, here, night.house.trust, NOW, afresh=True)
-        with schema.reader(night.place.require()).connect() as connection:
+        with reader(night.place.require()).connect() as connection:
             rows = {
                 table.name: sorted(map(tuple, connection.execute(select(table))))
                 for table in schema.metadata.sorted_tables

@@ -16,6 +16,7 @@ from builder.signing.trust import Trust
 from registry.index import schema
 from registry.index.queries import Answer, affected, consumers
 from registry.pulls import Pull
+from registry.sqlite import reader
 from tests.support.evidence import new_keys
 from tests.support.images import AMD64, NOW
 from tests.support.indexes import Fleet, binary, database, finding
@@ -322,7 +323,7 @@ def test_a_cut_rebuild_leaves_the_index_as_it_was(fleet: Fleet, monkeypatch: pyt
 def test_a_reader_goes_on_while_the_index_is_made_anew(fleet: Fleet) -> None:
     fleet.image([LIBSSL], [finding(CVE, LIBSSL)])
     path = fleet.reindex().path
-    with schema.reader(path).connect() as connection:
+    with reader(path).connect() as connection:
         connection.exec_driver_sql("BEGIN")
         count = "SELECT count(*) FROM images"
         assert connection.exec_driver_sql(count).scalar() == 1
