@@ -14,11 +14,18 @@ from builder.model.kit import KIT_TYPE, PACKAGE_TYPE
 from builder.oci.manifest import parse_manifest
 from builder.pipeline.kits import make_kit
 from builder.signing.verify import named_kits, verify
+from registry.audit.ledger import Ledger
+from registry.bundles.arrival import Desk, take_in
+from registry.bundles.export import export
+from registry.bundles.reader import open_bundle
 from registry.gate.admission import admit
 from registry.gate.decision import Approved
 from registry.promotion.closure import Closure, copy
+from registry.promotion.promote import promote
 from tests.support.images import NOW
 from tests.support.kits import TOOLS, KitWorld
+from tests.support.memory_client import MemoryClient
+from tests.support.promotion import House
 
 REPO = "candidate/app"
 
@@ -106,3 +113,22 @@ def test_the_gate_serves_no_kit_that_nobody_named_and_misses_none(world: KitWorl
     assert isinstance(decision, Approved)
     assert {d.artifact_type for d in decision.referrers[world.image.digest]} != {KIT_TYPE}
     assert not {world.kit.digest, strange.digest} & {h.digest for h in decision.manifests}
+
+
+@pytest.mark.parametrize("kits", [True, False], ids=["with-kits", "without"])
+def test_a_bundle_brings_the_kit_to_a_closed_network_or_leaves_it_out(
+    world: KitWorld, tmp_path: Path, kits: bool
+) -> None:
+    where = world.publish()
+    house = House(tmp_path, world.client)
+    office = house.office(keys=world.keys, trust=world.trust, ledger=Ledger(tmp_path / "book", world.trust))
+    done = promote(office, where, world.target, "it passed")
+    path = export(world.client, [done.reference], world.trust, {}, NOW, tmp_path / "bundle", kits=kits).path
+    there = MemoryClient()
+    (tmp_path / "desk").mkdir()
+    (arrival,) = take_in(Desk(there, world.trust, NOW, tmp_path / "desk"), open_bundle(path))
+    assert arrival.refused is None and verify(arrival.reference, there, world.trust, NOW).verdict.approved
+    assert all(there.has_blob("app", digest) for digest in world.kit.blobs) == kits
+    listed = there.referrers("app", world.image.digest, KIT_TYPE)
+    assert [d.digest for d in listed] == ([world.kit.digest] if kits else [])
+    assert take_in(Desk(there, world.trust, NOW, tmp_path / "desk"), open_bundle(path))[0].changed is False
