@@ -3,10 +3,10 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 GOLDSMITH := .venv/bin/goldsmith
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit lint format bench up down doctor lock docs requirements clean distclean
+.PHONY: help setup demo test test-full unit lint format bench up down doctor lock docs requirements clean distclean
 
 help: ## list every target
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## install what is missing: system packages, virtual environment, command
 	@.ci/bootstrap
@@ -16,6 +16,9 @@ demo: setup ## build, check, scan, sign, publish, promote and pull the two image
 
 test: setup ## run all tests; fails when the fast ones cover too little of the code
 	@.ci/test
+
+test-full: setup ## build all images, variants and platforms on all three engines, and compare
+	@$(PYTHON) -m pytest -m full tests/integration
 
 unit: setup ## run the tests that need no engine, registry or network
 	@$(PYTHON) -m pytest tests/unit tests/contract tests/golden tests/architecture

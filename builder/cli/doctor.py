@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from builder.errors import GoldsmithError
@@ -38,7 +39,7 @@ def examine(settings: Settings) -> tuple[Item, ...]:
     store = Store(settings.state)
     return tuple(
         item
-        for part in (_programs, _mirror, _containers, _scanners, _surroundings)
+        for part in (_programs, _mirror, _containers, _buildah, _scanners, _surroundings)
         for item in part(settings, store)
     )
 
@@ -130,6 +131,18 @@ def _containers(settings: Settings, store: Store) -> Iterator[Item]:
     context = engine.context.replace("\n", "; ")
     hint = engine.hint if startable else INSTALL_HINT
     yield Item("container engine", False, True, f"{engine.message}: {context}", purpose, hint)
+
+
+def _buildah(settings: Settings, _: Store) -> Iterator[Item]:
+    from builder.tools import buildah
+
+    def found() -> str:
+        program = buildah.locate(settings.child_environment)
+        with tempfile.TemporaryDirectory(prefix="goldsmith-buildah-") as place:
+            buildah.prove(program, Path(place))
+        return f"{program} at {program.path}"
+
+    yield replace(_asked("buildah", "builds with --engine buildah, without a daemon", found), needed=False)
 
 
 def _scanners(settings: Settings, store: Store) -> Iterator[Item]:

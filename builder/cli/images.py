@@ -14,7 +14,9 @@ Ref = Annotated[str, typer.Argument(metavar="IMAGE", help="An image of the catal
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Engines = Annotated[
     list[str] | None,
-    typer.Option("--engine", help="direct or docker; several must agree on the digest. Default: direct."),
+    typer.Option(
+        "--engine", help="direct, docker or buildah; several must agree on the digest. Default: direct."
+    ),
 ]
 Jobs = Annotated[
     int, typer.Option("--jobs", min=1, max=256, help="How many images are built at once, by threads.")

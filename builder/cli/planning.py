@@ -22,7 +22,7 @@ _WORKERS_MAX = 100_000
 AsJson = Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")]
 Engines = Annotated[
     list[str] | None,
-    typer.Option("--engine", help="direct or docker; as for `goldsmith run`. Default: direct."),
+    typer.Option("--engine", help="direct, docker or buildah; as for `goldsmith run`. Default: direct."),
 ]
 PolicyName = Annotated[str | None, typer.Option(help="The policy that judges. Default: baseline.")]
 Everything = Annotated[

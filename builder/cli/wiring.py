@@ -90,7 +90,11 @@ class Workshop:
             from builder.engines.docker import DockerEngine
 
             return DockerEngine(self.store, self.settings.child_environment, self.assembler_section())
-        raise UsageError(f"there is no engine {name[:50]!r}", hint="direct or docker")
+        if name == "buildah":
+            from builder.engines.buildah import BuildahEngine
+
+            return BuildahEngine(self.store, self.settings.child_environment, self.assembler_section())
+        raise UsageError(f"there is no engine {name[:50]!r}", hint="direct, docker or buildah")
 
     def assembler_section(self, platform: Platform | None = None) -> LockSection:
         """The assembler's packages, for this machine by default; refused when the lock is stale."""

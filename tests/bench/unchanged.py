@@ -43,14 +43,14 @@ def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
 
 
 def _cached_build(scene: Scene) -> float:
+    from builder.engines.context import materialise
     from builder.pipeline.prepare import prepare
     from builder.tools.docker_client import build_tar
 
     workshop = scene.workshop()
     (context,) = prepare(workshop.catalogue, workshop.catalogue.find("base")).contexts.values()
-    engine = workshop.engine("docker")
     with scene.store.scratch("bench") as work:
-        folder = engine.materialise(context, workshop.pool, work)
+        folder = materialise(context, workshop.pool, workshop.assembler_section(), scene.store, work)
         times = []
         for number in range(_RUNS + 1):
             with Stopwatch() as watch:

@@ -14,6 +14,7 @@ import pytest
 
 from builder.oci.layout import verify_layout
 from tests.integration.conftest import Checkout
+from tests.support import oracles
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
@@ -69,6 +70,18 @@ def test_docker_and_direct_give_the_same_digest(
     built = build(other, image, "docker", umask)
     assert built["digest"] == digests[image]
     verify_layout(Path(built["layout"]))
+
+
+def test_buildah_and_direct_give_the_same_digest(
+    digests: dict[str, str], another_checkout: Callable[..., Checkout]
+) -> None:
+    path = f"{oracles.buildah()}:{os.environ['PATH']}"
+    other = another_checkout("buildah's", TZ="America/Lima", PATH=path)
+    umask = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+    assert build(other, "python:3.13", "buildah", umask)["digest"] == digests["python:3.13"]
+    parent = json.loads(other.goldsmith("build", "base:13", "--engine", "buildah", "--json").stdout)
+    assert (parent["outcome"], parent["digest"]) == ("unchanged", digests["base:13"])
+    assert not list((other.state / "tmp").iterdir())
 
 
 def test_an_unchanged_input_is_not_built_again(today: Checkout, digests: dict[str, str]) -> None:

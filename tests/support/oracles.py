@@ -8,6 +8,7 @@ mirror of this machine, verified against the signed index, into a cache folder (
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -91,7 +92,32 @@ def unpacked(package: str, suite: str) -> Path:
 def foreign(name: str, suite: str) -> tuple[str | Path, ...]:
     """The start of a command line for a program of a newer release, with that release's own libraries."""
     found = program(name, suite)
-    root = found.parents[2]
+    folder = _libraries(name, suite)
+    return folder / "ld-linux-x86-64.so.2", "--library-path", folder, found
+
+
+@cache
+def buildah() -> Path:
+    """A folder for the PATH with `buildah`: this machine's, or that of Debian 12, unpacked.
+
+    It starts itself again, so that it has to run with the loader of this machine: libc stays the host's.
+    """
+    here = shutil.which("buildah")
+    if here:
+        return Path(here).parent
+    found = program("buildah", "bookworm")
+    libraries = _libraries("buildah", "bookworm", but=("libc6", "libgcc-s1", "libcrypt1"))
+    folder = found.parents[2] / "bin"
+    folder.mkdir(exist_ok=True)
+    script = folder / "buildah"
+    script.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH="{libraries}" exec "{found}" "$@"\n')
+    script.chmod(0o755)
+    return folder
+
+
+def _libraries(name: str, suite: str, but: Sequence[str] = ()) -> Path:
+    """The folder of all libraries that a package of a release depends on, unpacked beside it."""
+    root = unpacked(name, suite)
     if not (root / "libraries").is_dir():
         folder = root.parents[1]
         settings = Settings.load(directory=_ROOT, needs_catalogue=False)
@@ -99,11 +125,15 @@ def foreign(name: str, suite: str) -> tuple[str | Path, ...]:
         try:
             mirror = find(settings.debian_mirror)
             apt = _PatientApt(store.apt, mirror, settings.child_environment)
-            libraries = [p for p in apt.resolve(suite, "amd64", [name]) if p.name.startswith("lib")]
+            wanted = [
+                p
+                for p in apt.resolve(suite, "amd64", [name])
+                if p.name.startswith("lib") and p.name not in but
+            ]
             pool = Pool(store, lambda: mirror, settings.child_environment)
-            pool.fetch(libraries)
+            pool.fetch(wanted)
             with store.scratch("libraries") as work:
-                for package in libraries:
+                for package in wanted:
                     process.run(
                         [dpkg, "-x", pool.path(package), work / "libraries"],
                         environment=settings.child_environment,
@@ -114,5 +144,4 @@ def foreign(name: str, suite: str) -> tuple[str | Path, ...]:
             missing(
                 f"the libraries of {name} of {suite} cannot be had: {error.message} ({error.context[:300]})"
             )
-    folder = root / "libraries" / "usr" / "lib" / "x86_64-linux-gnu"
-    return folder / "ld-linux-x86-64.so.2", "--library-path", folder, found
+    return root / "libraries" / "usr" / "lib" / "x86_64-linux-gnu"

@@ -15,6 +15,7 @@ from builder.checks.probe import probe_folder
 from builder.cli.wiring import Workshop
 from builder.engines import assembler
 from builder.engines.assembler import assembler_tar, host_platform
+from builder.engines.context import materialise
 from builder.engines.docker import DockerEngine
 from builder.errors import LockError, ToolError
 from builder.model.digest import Digest
@@ -155,12 +156,12 @@ def engine(shell: tuple[LockSection, FolderPool], store: Store) -> DockerEngine:
 
 
 def test_the_context_holds_files_packages_root_and_parent(
-    engine: DockerEngine, shell: tuple[LockSection, FolderPool], tmp_path: Path
+    store: Store, shell: tuple[LockSection, FolderPool], tmp_path: Path
 ) -> None:
     layout = create_layout(tmp_path / "layout")
     parent = platform_image(layout, [add_layer(layout, {"etc/hello": b"hi"})])
     context = replace(_context(shell), depth=1, parent=parent)
-    folder = engine.materialise(context, shell[1], tmp_path / "work")
+    folder = materialise(context, shell[1], shell[0], store, tmp_path / "work")
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == {"Dockerfile", "assemble/SHA256SUMS", "pool/dash_1.deb", "builder.tar", "parent.tar"}
     assert list(_entries(folder / "parent.tar")) == ["etc/hello"]
@@ -169,11 +170,11 @@ def test_the_context_holds_files_packages_root_and_parent(
 
 @pytest.mark.parametrize("sums", ["", "00  dash_1.deb\n", "HASH  ../escape\n", "HASH  /etc/passwd\n"])
 def test_a_list_of_checksums_that_is_not_the_lock_is_refused(
-    engine: DockerEngine, shell: tuple[LockSection, FolderPool], tmp_path: Path, sums: str
+    store: Store, shell: tuple[LockSection, FolderPool], tmp_path: Path, sums: str
 ) -> None:
     context = _context(shell, sums.replace("HASH", shell[0].packages[0].sha256) or "\n")
     with pytest.raises(LockError):
-        engine.materialise(context, shell[1], tmp_path / "work")
+        materialise(context, shell[1], shell[0], store, tmp_path / "work")
 
 
 def test_without_an_engine_the_build_says_what_to_do(
