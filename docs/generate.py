@@ -1,4 +1,6 @@
-"""Write `docs/reference/` from the code; `--check` changes nothing and ends with 1 when a page is stale.
+"""Write `docs/reference/` from the code, and the tables of the images' READMEs.
+
+`--check` changes nothing and ends with 1 when a page is stale.
 
     python docs/generate.py [--check]
 
@@ -35,21 +37,32 @@ def pages() -> dict[str, str]:
     }
 
 
+def readmes() -> dict[Path, str]:
+    """The README of every image, with its table of facts."""
+    from builder.cli.facts import readme
+    from builder.stages.define import load_catalogue
+
+    catalogue = load_catalogue(ROOT)
+    return {
+        catalogue.directory(name) / "README.md": readme(catalogue, name) for name in catalogue.definitions
+    }
+
+
+def _shown(file: Path) -> Path:
+    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+
+
 def main(arguments: list[str]) -> int:
     """Write the pages, or compare them."""
-    wanted = pages()
-    stale = [
-        name
-        for name, text in wanted.items()
-        if not (REFERENCE / name).is_file() or (REFERENCE / name).read_text() != text
-    ]
+    wanted = {**{REFERENCE / name: text for name, text in pages().items()}, **readmes()}
+    stale = [file for file, text in wanted.items() if not file.is_file() or file.read_text() != text]
     if "--check" in arguments:
-        sys.stderr.write("".join(f"docs/reference/{name} is stale: run `make docs`\n" for name in stale))
+        sys.stderr.write("".join(f"{_shown(file)} is stale: run `make docs`\n" for file in stale))
         return 1 if stale else 0
     REFERENCE.mkdir(exist_ok=True)
-    for name in stale:
-        (REFERENCE / name).write_text(wanted[name])
-        sys.stdout.write(f"docs/reference/{name}\n")
+    for file in stale:
+        file.write_text(wanted[file])
+        sys.stdout.write(f"{_shown(file)}\n")
     return 0
 
 

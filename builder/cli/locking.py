@@ -29,17 +29,17 @@ def relock(
     `NAME` is all of an image, `NAME:TAG` one stream in one variant. Returns the differences, and
     the files that were written, relative to the catalogue.
     """
-    targets = _wanted(catalogue, names)
-    wanted = {t.definition.name for t in targets}
+    targets = wanted(catalogue, names)
+    images = {t.definition.name for t in targets}
     archive = _archive(catalogue, settings, store, targets, builder=not names)
     refs = sorted(t.ref for t in targets)
-    if store.record("resolved", _resolution(catalogue, archive, wanted, refs)):
+    if store.record("resolved", _resolution(catalogue, archive, images, refs)):
         return [], []
     locks: dict[str, ImageLock] = {}
     work = []
     for name in dict.fromkeys(t.definition.name for t in catalogue.targets()):
         path, shown = stage.lock_path(catalogue, name), f"images/{name}/image.lock"
-        if name in wanted:
+        if name in images:
             kept = stage.read_if_any(path, shown)
             mine = [t for t in targets if t.definition.name == name]
             locks[name] = stage.resolve_image(catalogue, name, archive, locks, mine, kept)
@@ -57,11 +57,11 @@ def relock(
         if not check and stage.write(path, new):
             written.append(shown)
     if not check or not differences:
-        store.remember("resolved", _resolution(catalogue, archive, wanted, refs), {"written": written})
+        store.remember("resolved", _resolution(catalogue, archive, images, refs), {"written": written})
     return differences, written
 
 
-def _wanted(catalogue: Catalogue, names: list[str]) -> tuple[Target, ...]:
+def wanted(catalogue: Catalogue, names: list[str]) -> tuple[Target, ...]:
     """The targets that are named: an image's name stands for all of them."""
     refs = {catalogue.find(n).ref for n in names if n not in catalogue.definitions}
     return tuple(t for t in catalogue.targets() if not names or t.definition.name in names or t.ref in refs)

@@ -34,6 +34,7 @@ _PIPE_CLOSED = 141  # as a shell tells a program that SIGPIPE (13) ended
 _GROUPS = (
     "catalogue",
     "images",
+    "facts",
     "onboarding",
     "planning",
     "databases",

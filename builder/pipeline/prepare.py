@@ -10,7 +10,7 @@ from builder.model import layers as layering
 from builder.model.assembly import ASSEMBLY_VERSION
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
-from builder.model.image import BuildContext, Target
+from builder.model.image import BuildContext, ImageConfig, Target
 from builder.model.lock import ImageLock, LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.oci.compress import COMPRESSOR
@@ -61,7 +61,7 @@ def prepare(
     parent = catalogue.parent(target)
     locks = {} if locks is None else locks
     above = prepare(catalogue, parent, known, locks) if parent else None
-    inherited = _environment(catalogue, parent) if parent else {}
+    inherited = _inherited(catalogue, target)
     depth = len(catalogue.ancestors(target))
     contexts: dict[Platform, BuildContext] = {}
     packages: dict[Platform, tuple[LockedPackage, ...]] = {}
@@ -100,9 +100,14 @@ def _context_key(context: BuildContext) -> dict[str, Any]:
     }
 
 
-def _environment(catalogue: Catalogue, target: Target) -> Mapping[str, str]:
+def configuration(catalogue: Catalogue, target: Target) -> ImageConfig:
+    """What a container of the target starts with; its parents' environment included."""
+    return image_config(target, _inherited(catalogue, target))
+
+
+def _inherited(catalogue: Catalogue, target: Target) -> Mapping[str, str]:
     parent = catalogue.parent(target)
-    return image_config(target, _environment(catalogue, parent) if parent else {}).environment
+    return configuration(catalogue, parent).environment if parent else {}
 
 
 def _version(target: Target, packages: Mapping[Platform, tuple[LockedPackage, ...]]) -> str:

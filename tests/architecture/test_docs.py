@@ -81,6 +81,13 @@ def mistake(words: list[str]) -> str:
     return f"no option {unknown[0]}" if unknown else ""
 
 
+def test_the_readme_of_every_image_has_its_facts() -> None:
+    """`make docs` writes the tables anew; `goldsmith facts` measures."""
+    found = generator().readmes()
+    assert found
+    assert [file for file, text in found.items() if not file.is_file() or file.read_text() != text] == []
+
+
 def test_the_reference_is_what_the_code_says() -> None:
     """`make docs` writes it anew."""
     module = generator()
@@ -97,6 +104,7 @@ def test_a_stale_page_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     module = generator()
     monkeypatch.setattr(module, "REFERENCE", tmp_path)
     monkeypatch.setattr(module, "pages", lambda: {"cli.md": "new\n"})
+    monkeypatch.setattr(module, "readmes", dict)
     assert module.main(["--check"]) == 1
     assert module.main([]) == 0
     assert module.main(["--check"]) == 0
