@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON := .venv/bin/python
 GOLDSMITH := .venv/bin/goldsmith
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full unit lint format bench up down doctor lock docs requirements clean distclean
+.PHONY: help setup demo test test-full unit sizes lint format bench up down doctor lock docs requirements clean distclean
 
 help: ## list every target
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -17,8 +17,8 @@ demo: setup ## build, check, scan, sign, publish, promote and pull the two image
 test: setup ## run all tests; fails when the fast ones cover too little of the code
 	@.ci/test
 
-test-full: setup ## build all images, variants and platforms on all three engines, and compare
-	@$(PYTHON) -m pytest -m full tests/integration
+test-full: setup ## build all images, variants and platforms on all three engines, compare; build and run programs
+	@$(PYTHON) -m pytest -m full tests/integration tests/full
 
 unit: setup ## run the tests that need no engine, registry or network
 	@$(PYTHON) -m pytest tests/unit tests/contract tests/golden tests/architecture
@@ -49,6 +49,11 @@ lock: setup ## bring the images' package locks up to date
 
 docs: setup ## write the reference pages anew from the code
 	@$(PYTHON) docs/generate.py
+
+sizes: setup ## build all runtime images and write their sizes into docs/catalogue.md
+	@for image in $$($(GOLDSMITH) images --json | $(PYTHON) -c 'import json, sys; print(*(i["ref"] for i in json.load(sys.stdin)["images"] if not i["ref"].endswith("-dev")))'); do \
+	  $(GOLDSMITH) build $$image --json >/dev/null || exit 1; done
+	@$(PYTHON) docs/sizes.py
 
 # No index address gets into the file: it is asked for by name, wherever it is installed.
 requirements: setup ## write requirements.lock anew from pyproject.toml

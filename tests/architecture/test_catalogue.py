@@ -1,0 +1,44 @@
+"""What every image of this repository's catalogue owes its users."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from builder.model.image import Target
+from builder.stages.define import load_catalogue
+
+ROOT = Path(__file__).parents[2]
+CATALOGUE = load_catalogue(ROOT)
+# The end of Debian's long-term support.
+SUPPORTED = {"bookworm": dt.date(2028, 6, 30), "trixie": dt.date(2030, 6, 30)}
+
+
+RUN = [t for t in CATALOGUE.targets() if t.variant == "runtime" or "runtime" not in t.definition.variants]
+
+
+@pytest.mark.parametrize("target", RUN, ids=lambda t: t.ref)
+def test_every_image_is_checked_for_what_it_does_and_for_what_it_must_not(target: Target) -> None:
+    for platform in target.platforms:
+        files, commands = target.file_checks(platform), target.command_checks(platform)
+        assert any(f.present for f in files) or any(c.exit_code == 0 for c in commands)
+        assert any(not f.present for f in files) or any(c.exit_code for c in commands)
+
+
+@pytest.mark.parametrize("target", CATALOGUE.targets(), ids=lambda t: t.ref)
+def test_no_stream_lives_longer_than_debian_mends_it(target: Target) -> None:
+    assert target.stream.end_of_life <= SUPPORTED[target.stream.suite]
+
+
+@pytest.mark.parametrize("name", CATALOGUE.definitions)
+def test_every_image_says_what_it_is_for(name: str) -> None:
+    text = (ROOT / "images" / name / "README.md").read_text()
+    assert text.startswith(f"# {name}: ")
+
+
+def test_every_runtime_image_is_in_the_table_of_sizes() -> None:
+    page = (ROOT / "docs" / "catalogue.md").read_text()
+    images = [t.ref for t in CATALOGUE.targets() if t.variant == "runtime"]
+    assert [ref for ref in images if f"\n| {ref} |" not in page] == []
