@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from builder.store import Store
 from registry.pulls import PullJournal
 from tests.integration.conftest import ROOT, Checkout
 from tests.support.closed_loop import CVE, REFS, ClosedLoop
-from tests.support.cluster import wait_until
+from tests.support.cluster import processes, wait_until
 from tests.support.ports import free_address
 from tests.support.requires import tool
 from tests.support.webhook import Service
@@ -44,6 +45,7 @@ class Town:
 
     loop: ClosedLoop
     checkout: Checkout
+    engine: str
     team: Service
     web: Service
 
@@ -97,8 +99,9 @@ def town(today: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     }
     checkout = Checkout(loop.catalogue, folder / "state", environment)
     checkout.goldsmith("init")
-    checkout.goldsmith("up")
-    yield Town(loop, checkout, team, web)
+    said = checkout.goldsmith("up").stdout
+    engine = next(word for word in said.split() if word.startswith(("unix://", "tcp://")))
+    yield Town(loop, checkout, engine, team, web)
     checkout.goldsmith("down")
     team.stop()
     web.stop()
@@ -152,7 +155,7 @@ def fixed_night(town: Town) -> None:
     journal.note("token:web", "greetlib", old, "1")
     journal.close()
     town.loop.publish_fix()
-    night = town.night()
+    night = night_with_a_worker_killed(town)
     assert (night["exit_code"], night["blocked"], set(steps(night).values())) == (0, [], {"done"})
     moved = {"greetlib:1", "greeter:1"}
     assert (images(night, "built"), images(night, "unchanged")) == (moved, set(REFS) - moved)
@@ -177,6 +180,37 @@ def fixed_night(town: Town) -> None:
     town.web.taken.clear()
 
 
+def night_with_a_worker_killed(town: Town) -> dict[str, Any]:
+    """The images are made on a cluster; the worker that takes the first one is killed in its middle."""
+    folder = town.loop.folder / "cluster"
+    folder.mkdir()
+    with processes(folder) as cluster:
+        workers = {}
+        for number in (1, 2):
+            state = folder / f"worker-{number}"
+            shutil.copytree(town.checkout.state / "credentials", state / "credentials")
+            environment = {
+                **town.checkout.environment,
+                "GOLDSMITH_STATE": str(state),
+                "DOCKER_HOST": town.engine,
+            }
+            workers[state] = cluster.start_worker(environment=environment)[0]
+        with ThreadPoolExecutor(1) as side:
+            night = side.submit(town.night, "--scheduler", cluster.address)
+            wait_until(lambda: night.done() or any(map(at_work, workers)), "a worker at work")
+            taken = [child for state, child in workers.items() if at_work(state)]
+            assert taken, night.result()
+            taken[0].send_signal(signal.SIGKILL)
+            found = night.result()
+        assert [child.poll() is None for child in workers.values()].count(True) == 1
+        return found
+
+
+def at_work(state: Path) -> bool:
+    """Whether a worker is in the middle of an order."""
+    return any((state / "tmp").glob("*/"))
+
+
 def two_at_once(town: Town) -> None:
     with open(town.checkout.state / "nightly" / "lock") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -187,7 +221,9 @@ def killed_night(town: Town) -> None:
     """Killed in the middle of the work; the next one goes on and says so."""
     before = names(town.tags())
     for kind in ("built", "released"):
-        shutil.rmtree(town.checkout.state / "records" / kind)
+        for record in (town.checkout.state / "records" / kind).iterdir():
+            if b"other:1" in record.read_bytes():
+                record.unlink()
     child = subprocess.Popen(
         [sys.executable, "-m", "builder", "nightly", "--no-lock"],
         cwd=town.checkout.catalogue,

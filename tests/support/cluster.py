@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,7 +93,9 @@ class Processes:
         self.address = said.partition(mark)[2].split()[0]
         return child
 
-    def start_worker(self, *options: str, resources: str = "build=1") -> tuple[subprocess.Popen[bytes], Path]:
+    def start_worker(
+        self, *options: str, resources: str = "build=1", environment: Mapping[str, str] | None = None
+    ) -> tuple[subprocess.Popen[bytes], Path]:
         """Start a worker of one thread; returns it and its log."""
         return self._start(
             "dask_worker",
@@ -104,9 +106,12 @@ class Processes:
             f"--resources={resources}",
             f"--local-directory={self.folder}",
             *options,
+            environment=environment,
         )
 
-    def _start(self, program: str, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
+    def _start(
+        self, program: str, *options: str, environment: Mapping[str, str] | None = None
+    ) -> tuple[subprocess.Popen[bytes], Path]:
         log = self.folder / f"{program}-{len(self.children)}.log"
         with open(log, "wb") as out:
             child = subprocess.Popen(
@@ -115,7 +120,7 @@ class Processes:
                 stderr=out,
                 stdin=subprocess.DEVNULL,
                 cwd=self.folder,
-                env={**os.environ, **_SETTINGS, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **_SETTINGS, "PYTHONPATH": str(ROOT), **(environment or {})},
             )
         self.children.append(child)
         return child, log
