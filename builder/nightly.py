@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from builder.errors import DefinitionError, GoldsmithError
+from builder.errors import DefinitionError, GoldsmithError, ToolError
 from builder.model.digest import Digest
 from builder.model.outcome import ImageEnd
 from builder.model.plan import PlannedImage
@@ -169,7 +169,8 @@ def go_through(
                 detail = step.act()
             ends[step.name] = StepEnd(step.name, "done", detail, time.monotonic() - began)
             measured[step.name] = ends[step.name].seconds
-        except GoldsmithError as error:
+        except (GoldsmithError, OSError) as problem:
+            error = problem if isinstance(problem, GoldsmithError) else _of_the_system(problem)
             took = time.monotonic() - began
             ends[step.name] = StepEnd(step.name, "failed", error.message, took, error)
         reporter.note(f"  {step.name}: {ends[step.name].state}: {ends[step.name].detail}")
@@ -189,6 +190,15 @@ def _tell_begin(
     reporter.note(text + left)
     after = ", ".join(s.name for s in steps[number + 1 :])
     reporter.status("night", text + (f"; then {after}" if after else "") + left)
+
+
+def _of_the_system(error: OSError) -> ToolError:
+    return ToolError(
+        f"this machine refused: {error.strerror or type(error).__name__}",
+        context=str(error),
+        hint="see to the rights, the room on the disk and the limits there",
+        reference="system-refused",
+    )
 
 
 def _expected(step: Step, measured: Mapping[str, float]) -> float | None:

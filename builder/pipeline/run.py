@@ -192,7 +192,7 @@ class Runner:
         below: Prepared | None,
         stages: Stages,
     ) -> _Built:
-        image = elsewhere.known(item, self.builder.names)
+        image = elsewhere.known(item, self.builder.names) or self.builder.reuse(item)
         if image is not None and self._released(image) is not None:
             return _Built(image, False, stages)
         chain = (item,) if below is None else (below, item)

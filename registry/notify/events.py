@@ -77,7 +77,7 @@ def of_entry(entry: Entry) -> Event | None:
     if replacement := fact.after.get("replacement"):
         lines.append(f"use instead: {replacement}")
     return event(
-        f"ledger/{entry.sequence}",
+        f"ledger/{entry.hash}",  # not its number: a ledger that was put back gives that again
         kind,
         fact.ref,
         str(fact.digest),

@@ -8,15 +8,19 @@ marked because the process was killed in between, is sent once more: it is at le
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, UniqueConstraint, select, update
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 
+from builder.errors import ToolError
 from registry.audit.ledger import Entry
-from registry.notify.events import TURNED_BAD, Event, of_entry
+from registry.notify.events import TURNED_BAD, Event, Kind, of_entry
 from registry.notify.rules import NotifyFile
 from registry.sqlite import writer
 
@@ -25,7 +29,8 @@ ATTEMPTS_MAX = 8
 _BACKOFF = dt.timedelta(minutes=1)
 _BACKOFF_MAX = dt.timedelta(hours=6)
 _CURSOR = "ledger"
-_AT_ONCE = 500  # messages of one delivery
+_AT_ONCE = 100  # messages that are claimed at once
+_FAILURES_MAX = 3  # in a row, of one target in one delivery
 _ERROR_MAX = 300  # characters
 
 metadata = MetaData()
@@ -87,9 +92,23 @@ class Outbox:
 
     def __init__(self, path: Path, now: dt.datetime) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._engine, self._now = writer(path), now
-        with self._engine.begin() as connection:
+        self._path, self._engine, self._now = path, writer(path), now
+        with self._begin() as connection:
             metadata.create_all(connection)
+
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        """A transaction; raises ToolError when the file cannot be read or written."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (DBAPIError, sqlite3.Error) as error:
+            raise ToolError(
+                "the outbox cannot be read or written",
+                context=f"{self._path}: {getattr(error, 'orig', error)}",
+                hint="make room on the disk, see to its rights; what was not marked is sent again",
+                reference="outbox",
+            ) from None
 
     def collect(
         self,
@@ -105,7 +124,7 @@ class Outbox:
         """
         listed = list(entries)
         newest = listed[-1].sequence if listed else 0
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             seen = connection.scalar(select(cursors.c.value).where(cursors.c.name == _CURSOR))
             made = 0
             for entry in listed if seen is not None else ():
@@ -116,12 +135,13 @@ class Outbox:
                 if found.kind in TURNED_BAD:
                     identities = pulled_by(found.digest)
                     told = dict.fromkeys(t for who in identities for t in rules.targets_of(who))
-                    # Once for a digest that turned bad, whatever is decided on it afterwards.
-                    made += self._add(connection, found, f"pulled/{found.digest}", tuple(told))
+                    # Once for a digest that is not recommended any more, and once for one that is refused.
+                    part = "/deprecated" if found.kind is Kind.DEPRECATED else ""
+                    made += self._add(connection, found, f"pulled/{found.digest}{part}", tuple(told))
             connection.execute(
                 insert(cursors)
                 .values(name=_CURSOR, value=newest)
-                .on_conflict_do_update(index_elements=["name"], set_={"value": max(newest, seen or 0)})
+                .on_conflict_do_update(index_elements=["name"], set_={"value": newest})
             )
         return made
 
@@ -132,7 +152,7 @@ class Outbox:
 
     def marked(self, name: str) -> int | None:
         """A number that was kept under a name; None when there is none."""
-        with self._engine.connect() as connection:
+        with self._begin() as connection:
             found = connection.scalar(select(cursors.c.value).where(cursors.c.name == name))
             return None if found is None else int(found)
 
@@ -144,38 +164,55 @@ class Outbox:
             if only_first
             else new.on_conflict_do_update(index_elements=["name"], set_={"value": value})
         )
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             connection.execute(kept)
 
     def add(self, event: Event, rules: NotifyFile, owner: str) -> int:
         """Take one event in; returns how many messages that made, 0 when it was there before."""
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             return self._add(connection, event, event.key, rules.targets(event, owner))
 
     def deliver(self, send: Callable[[str, str, str], str]) -> Delivered:
         """Send what is due; `send(target, title, body)` returns what went wrong, empty when nothing did.
 
         A message is tried again after 1, 2, 4 … minutes, at most six hours, and is dead after
-        eight times.
+        eight times. A target that took nothing three times in a row is left alone until the next time.
         """
-        sent = failed = dead = 0
-        for message in self._claim():
-            error = send(message.target, message.title, message.body)[:_ERROR_MAX]
-            if not error:
-                sent += 1
-                self._set(message.id, state=SENT, sent_at=_text(self._now), error="")
-            elif message.attempts + 1 >= ATTEMPTS_MAX:
-                dead += 1
-                self._set(message.id, state=DEAD, error=error)
-            else:
-                failed += 1
-                self._set(message.id, error=error)
-        return Delivered(sent, failed, dead)
+        counts = {SENT: 0, WAITING: 0, DEAD: 0}
+        in_a_row: dict[str, int] = {}
+        away: set[str] = set()
+        while batch := self._claim(away):
+            for message in batch:
+                if message.target in away:
+                    self._give_back(message)
+                    continue
+                error = send(message.target, message.title, message.body)[:_ERROR_MAX]
+                state = self._note(message, error)
+                counts[state] += 1
+                in_a_row[message.target] = 0 if not error else in_a_row.get(message.target, 0) + 1
+                if in_a_row[message.target] >= _FAILURES_MAX:
+                    away.add(message.target)
+        return Delivered(counts[SENT], counts[WAITING], counts[DEAD])
+
+    def _note(self, message: Message, error: str) -> str:
+        """What became of one message."""
+        if not error:
+            self._set(message.id, state=SENT, sent_at=_text(self._now), error="")
+            return SENT
+        state = DEAD if message.attempts + 1 >= ATTEMPTS_MAX else WAITING
+        self._set(message.id, state=state, error=error)
+        return state
+
+    def _give_back(self, message: Message) -> None:
+        """A message that was not tried after all: it is due as before."""
+        with self._begin() as connection:
+            change = update(messages).where(messages.c.id == message.id)
+            connection.execute(change.values(attempts=message.attempts, due_at=message.due_at))
 
     def list(self, state: str = "") -> tuple[Message, ...]:
         """The messages, the newest first; of one state, or all."""
         query = select(messages).order_by(messages.c.id.desc())
-        with self._engine.connect() as connection:
+        with self._begin() as connection:
             rows = connection.execute(query.where(messages.c.state == state) if state else query)
             return tuple(Message(**row._mapping) for row in rows)
 
@@ -185,16 +222,18 @@ class Outbox:
         change = update(messages).where(messages.c.state == DEAD)
         if wanted:
             change = change.where(messages.c.id.in_(wanted))
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             done = connection.execute(change.values(state=WAITING, attempts=0, due_at=_text(self._now)))
             return int(done.rowcount)
 
-    def _claim(self) -> tuple[Message, ...]:
-        """What is due; it is put off at once, so that another sender at the same time leaves it alone."""
-        with self._engine.begin() as connection:
+    def _claim(self, away: Iterable[str]) -> tuple[Message, ...]:
+        """What is due for others than these; it is put off at once, so that another sender at the same
+        time leaves it alone."""
+        with self._begin() as connection:
             rows = connection.execute(
                 select(messages)
                 .where(messages.c.state == WAITING, messages.c.due_at <= _text(self._now))
+                .where(messages.c.target.not_in(sorted(away)))
                 .order_by(messages.c.id)
                 .limit(_AT_ONCE)
             )
@@ -209,7 +248,7 @@ class Outbox:
         return found
 
     def _set(self, number: int, **values: str) -> None:
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             connection.execute(update(messages).where(messages.c.id == number).values(**values))
 
     def _add(self, connection: Connection, event: Event, key: str, targets: tuple[str, ...]) -> int:

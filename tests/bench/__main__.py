@@ -19,6 +19,7 @@ from tests.bench import (
     fleet,
     gate,
     indexing,
+    nights,
     normalising,
     planning,
     promoting,
@@ -62,6 +63,7 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "rescan_10000_memory": ("under 1000 MB", lambda r: r.value < 1000),
     "reindex_10000": ("under 60 s", lambda r: r.value < 60),
     "affected_10000": ("under 50 ms", lambda r: r.value < 50),
+    "nightly_unchanged": ("under 15 s", lambda r: r.value < 15),
     "gate_start_10000": ("under 5 s", lambda r: r.value < 5),
 }
 
@@ -80,6 +82,7 @@ def main() -> int:
         "gate": gate.measure,
         "plan_1000": planning.measure,
         "dag_overhead": fleet.measure,
+        "nightly_unchanged": nights.measure,
         "rescan": indexing.measure,
     }
     results: list[Result] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import pickle
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -190,6 +191,17 @@ def test_a_second_run_orders_nothing_and_a_plan_says_so(site: Site) -> None:
     assert site.orders == []
     found = survey(site.catalogue, site.store, {"database": "one"}, ["direct"], NOW)
     assert {i.action.value for i in decide(found, [], Limits(), NOW)} == {"nothing"}
+
+
+def test_what_was_built_here_before_is_not_ordered_again(site: Site) -> None:
+    site.run()
+    site.orders.clear()
+    for worker in site.workers:
+        for part in ("images", "records/built"):
+            shutil.copytree(worker.store.root / part, site.store.root / part, dirs_exist_ok=True)
+    shutil.rmtree(site.store.records / "made")
+    assert {e.state.value for e in site.run()} == {"unchanged"}
+    assert site.orders == []
 
 
 def test_a_worker_that_does_it_again_changes_nothing(site: Site) -> None:

@@ -82,6 +82,24 @@ def test_each_step_begins_with_a_line_and_with_the_time_that_is_left(
     assert kept["sync"] < 30 and kept["gone"] == 5 and kept["rescan"] >= 0
 
 
+def test_a_machine_that_refuses_fails_one_step(tmp_path: Path) -> None:
+    def full() -> str:
+        raise OSError(28, "No space left on device")
+
+    ends, _ = go_through([Step("sync", full), Step("rescan", lambda: "unchanged")], tmp_path, Silent())
+    assert [(e.state, e.detail) for e in ends] == [
+        ("failed", "this machine refused: No space left on device"),
+        ("done", "unchanged"),
+    ]
+    assert Night(NOW, ends).exit_code == 5
+
+
+def test_a_clock_that_was_set_back_makes_nothing_begin_in_the_future(tmp_path: Path) -> None:
+    since_when({"a:1": ("x", "")}, tmp_path, NOW)
+    (found,) = since_when({"a:1": ("x", "")}, tmp_path, NOW - dt.timedelta(hours=1))
+    assert found.since == NOW - dt.timedelta(hours=1)
+
+
 def test_an_estimate_that_fails_is_none(tmp_path: Path) -> None:
     def fail() -> float:
         raise LockError("no catalogue")

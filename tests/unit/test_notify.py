@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
+import socket
+import sqlite3
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from builder.cli import main as command_line
+from builder.errors import ToolError
 from builder.model.digest import Digest
 from builder.model.evidence import Severity
 from builder.model.waiver import Waiver, WaiverEntry
@@ -30,6 +35,7 @@ from registry.notify.events import (
 from registry.notify.outbox import ATTEMPTS_MAX, DEAD, SENT, WAITING, Delivered, Outbox
 from registry.notify.rules import NotifyFile
 from tests.support.catalogue import image, write
+from tests.support.disk import full_disk
 from tests.support.images import NOW
 from tests.support.webhook import Service
 
@@ -145,11 +151,63 @@ def test_who_pulled_a_digest_that_turned_bad_is_told_once_with_the_replacement(b
     instead = f"python:3.13@{Digest.of(b'better')}"
     withdrawn = entry(2, Action.REVOKE, why="leaks", replacement=instead)
     assert box.collect(withdrawn, by=told) == 2
-    # Another decision on the same digest tells them nothing new.
+    # Another decision of that kind on the same digest tells them nothing new.
     assert box.collect(withdrawn, entry(3, Action.QUARANTINE), by=told) == 0
     box.deliver()
     assert {t for t, _, _ in box.taken} == {"web-team", "everybody"}
     assert all(instead in body for _, _, body in box.taken)
+
+
+def test_who_was_told_of_a_deprecation_is_told_again_when_it_is_refused(box: Box) -> None:
+    told = rules(pullers={"*": ["everybody"]})
+    box.pulled = ["token:web"]
+    entries = [entry(2, Action.DEPRECATE), entry(3, Action.QUARANTINE), entry(4, Action.REVOKE)]
+    assert box.collect(*entries, by=told) == 2
+
+
+def test_a_ledger_that_was_put_back_is_told_of_from_where_it_is(box: Box) -> None:
+    assert box.collect(entry(1), entry(2), entry(3)) == 2
+    assert box.collect(entry(1)) == 0  # that of yesterday
+    again = replace(entry(2), hash=Digest.of(b"another decision"))
+    assert box.collect(entry(1), again) == 1
+
+
+def test_a_target_that_is_away_holds_up_no_other_and_is_not_asked_a_thousand_times(box: Box) -> None:
+    both = rules({"events": ["promoted"], "to": ["away", "chat"]})
+    box.collect(*(entry(n) for n in range(2, 62)), by=both)
+    asked: list[str] = []
+
+    def send(target: str, title: str, body: str) -> str:
+        asked.append(target)
+        return "down" if target == "away" else ""
+
+    assert box.outbox.deliver(send) == Delivered(60, 3, 0)
+    assert (asked.count("away"), asked.count("chat")) == (3, 60)
+    assert {m.attempts for m in box.outbox.list(WAITING)} == {0, 1}
+    box.now += MINUTE
+    assert box.outbox.deliver(lambda *_: "") == Delivered(60, 0, 0)
+
+
+def test_an_outbox_on_a_full_disk_or_of_garbage_is_told_and_loses_nothing(box: Box, tmp_path: Path) -> None:
+    box.collect(entry(2))
+    with full_disk(4096), pytest.raises(ToolError, match="outbox") as full:
+        box.collect(*(entry(n) for n in range(2, 200)))
+    assert full.value.exit_code == 5
+    assert len(box.outbox.list()) == 1
+    assert box.collect(*(entry(n) for n in range(2, 200))) == 197
+    (tmp_path / "bad.db").write_bytes(b"garbage" * 1000)
+    with pytest.raises(ToolError, match="outbox"):
+        Outbox(tmp_path / "bad.db", NOW)
+
+
+def test_an_outbox_that_another_process_holds_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registry.sqlite._BUSY_MS", 20)
+    box.collect(entry(2))
+    with contextlib.closing(sqlite3.connect(box.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ToolError, match="outbox"):
+            box.collect(entry(3))
+    assert box.collect(entry(2), entry(3)) == 1
 
 
 def test_nobody_who_pulled_is_told_of_good_news(box: Box) -> None:
@@ -290,6 +348,17 @@ def test_what_goes_wrong_is_said_without_the_secret(
     assert "GOLDSMITH_NOTIFY_WEB_TEAM" in send("web-team", "t", "b")
     said = capsys.readouterr()
     assert "s3cr3t-value" not in said.out + said.err + caplog.text
+
+
+def test_a_service_that_hangs_or_speaks_no_tls_is_one_that_did_not_take_it(service: Service) -> None:
+    hangs = socket.create_server(("127.0.0.1", 0))
+    port = hangs.getsockname()[1]
+    plain = service.address.replace("json://", "jsons://")
+    send = sender({"hangs": f"json://127.0.0.1:{port}/?rto=60&cto=60", "plain": plain}, seconds=0.3)
+    assert send("hangs", "t", "b") == "the service did not answer within 0.3 s"
+    hangs.close()
+    assert sender({"plain": plain})("plain", "t", "b") == "the service did not take it"
+    assert service.taken == []
 
 
 def test_the_commands_send_and_list(
