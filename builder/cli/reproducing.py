@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from builder.tools.pool import Pool
 
 _NOT_THE_SAME = 7  # as NotReproducible
+_MAY_NOT_WRITE = (401, 403, 405)  # what registries and gates answer
 
 
 def register(app: typer.Typer) -> None:
@@ -139,7 +140,9 @@ def _rebuild(done: Rebuilt, engine: str, tools: dict[str, str], settings: Settin
 
 def _attest(client: RegistryClient, where: Reference, made: Rebuild, signer: RoleSigner) -> dict[str, Any]:
     """Attach the attestation to the index, unless this witness has attested the same before."""
+    from builder.errors import RegistryError
     from builder.model.image import Descriptor
+    from builder.oci.faults import RegistryRefused
     from builder.signing.rebuilds import signed_rebuild, witnesses
     from builder.signing.trust import Trust
     from registry.promotion.records import listing, put_content
@@ -150,9 +153,20 @@ def _attest(client: RegistryClient, where: Reference, made: Rebuild, signer: Rol
         return {**said, "attached": False}
     data, media_type, digest = client.get_manifest(where)
     item = signed_rebuild(made, Descriptor(media_type, digest, len(data)), signer)
-    put_content(client, where.name, item)
-    if not client.put_referrer(where.name, item.manifest, item.media_type):
-        client.put_referrers_fallback(where.name, digest, [listing(item)])
+    try:
+        put_content(client, where.name, item)
+        if not client.put_referrer(where.name, item.manifest, item.media_type):
+            client.put_referrers_fallback(where.name, digest, [listing(item)])
+    except RegistryRefused as error:
+        if error.status not in _MAY_NOT_WRITE:
+            raise
+        raise RegistryError(
+            f"{made.ref} came out the same, but its registry takes no attestation from here",
+            context=f"{error.message}: {where.repository}",
+            hint="a gate is read-only: name the image in the storage (HOST/candidate/NAME:TAG), with a login "
+            "that may write there",
+            reference="cannot-attest",
+        ) from None
     return {**said, "attached": True, "attestation": item.digest}
 
 
