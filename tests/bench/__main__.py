@@ -16,6 +16,7 @@ from builder.store import write_atomically
 from tests.bench import (
     checking,
     cold,
+    engines,
     fleet,
     gate,
     indexing,
@@ -47,6 +48,8 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "unchanged_run": ("at most 1.5 s", lambda r: r.value <= 1.5),
     "sign_attest": ("ratio at most 0.1", lambda r: r.ratio <= 0.1),
     "promote_one": ("under 0.5 s", lambda r: r.value < 0.5),
+    "engine_docker": ("ratio at most 1", lambda r: r.ratio <= 1),
+    "engine_buildah": ("ratio at most 1", lambda r: r.ratio <= 1),
     "reproduce_python": ("ratio at most 1", lambda r: r.ratio <= 1),
     "normalise": ("ratio at least 2", lambda r: r.ratio >= 2),
     "check_1000": ("under 2 s", lambda r: r.value < 2),
@@ -77,6 +80,7 @@ def main() -> int:
         "sign_attest": signing.measure,
         "promote_one": promoting.measure,
         "reproduce_python": reproducing.measure,
+        "engines": engines.measure,
         "normalise": normalising.measure,
         "check_1000": checking.measure,
         "gate": gate.measure,
@@ -106,14 +110,19 @@ def main() -> int:
             f"{r.value:g} {r.unit}",
             f"{r.peer:g} {r.unit}",
             f"{r.ratio:g}",
-            GOALS[r.name][0],
-            "met" if GOALS[r.name][1](r) else "MISSED",
+            GOALS[_kind(r)][0],
+            "met" if GOALS[_kind(r)][1](r) else "MISSED",
         )
         for r in results
     ]
     table("Benchmarks", ("name", "ours", "peer", "ratio", "goal", ""), rows)
     emit(f"{path} holds the same for machines")
     return 0
+
+
+def _kind(result: Result) -> str:
+    """A figure of one image has its name behind its own."""
+    return result.name.partition(" ")[0]
 
 
 if __name__ == "__main__":

@@ -51,3 +51,11 @@ def test_three_engines_give_one_digest(whole: Checkout, ref: str) -> None:
     records = [json.loads(x.read_text()) for x in (whole.state / "records" / "built").iterdir()]
     (engines_of,) = [x["engines"] for x in records if x["digest"] == built["digest"] and x["ref"] == ref]
     assert engines_of == list(ENGINES)
+
+
+def test_recorded_digests_are_given_again(whole: Checkout, clean_environment: dict[str, str]) -> None:
+    """From the locks as they are checked in; their packages have to be in the pool or in the mirror."""
+    recorded = Checkout(ROOT, whole.state, clean_environment)
+    told = json.loads(recorded.goldsmith("facts", "--check", "--json").stdout)
+    assert set(told["images"]) == {target.ref for target in TARGETS}
+    assert told["not_reproduced"] == []
