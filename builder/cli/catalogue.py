@@ -78,8 +78,10 @@ def images(as_json: AsJson = False) -> None:
                 "end_of_life": target.stream.end_of_life.isoformat(),
                 "ended": settings.now.date() > target.stream.end_of_life,
                 "replacement": target.stream.replacement,
+                "runs": [step.reason for step in target.stream.run],
             }
         )
+    runs = [f"  {t.ref}: {step.reason}" for t in catalogue.targets() for step in t.stream.run]
     if as_json:
         emit_json({"images": rows})
         return
@@ -100,6 +102,9 @@ def images(as_json: AsJson = False) -> None:
             for r in rows
         ],
     )
+    if runs:
+        emit(f"{len(runs)} programs are run when images are built:")
+        emit("\n".join(runs))
 
 
 def lint(as_json: AsJson = False) -> None:

@@ -10,7 +10,7 @@ import platform as host
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from builder.errors import LockError
+from builder.errors import DefinitionError, LockError, Problem
 from builder.model import assembly
 from builder.model.image import BuildContext, RawImage
 from builder.model.lock import LockedPackage
@@ -37,8 +37,15 @@ class DirectEngine:
     def build(self, context: BuildContext, pool: Pool, work: Path) -> RawImage:
         """Assemble what `context` describes; the tar is written below `work`.
 
-        Raises LockError when a package is malformed or not the locked one.
+        Raises LockError when a package is malformed or not the locked one, and DefinitionError when
+        a program of the image would have to run.
         """
+        if context.runs:
+            file = f"images/{context.ref.partition(':')[0]}/image.yaml"
+            hint = "build with --engine docker, or do without `run`"
+            raise DefinitionError(
+                [Problem(file, "run", "the engine direct runs no program of an image", hint)]
+            )
         rootfs = work / "rootfs.tar"
         with open(rootfs, "wb") as out:
             writer = _Writer(out, context)

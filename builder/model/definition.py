@@ -65,6 +65,8 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute), Field(max_length=1024)]
 PlainText = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(plain_text)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 EnvironmentValue = Annotated[str, AfterValidator(_environment_value)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+UserName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$", max_length=32)]
 PlatformText = Annotated[str, AfterValidator(_platform)]
 MirrorText = Annotated[str, Field(pattern=_MIRROR, max_length=1000)]
 Variant = Literal["runtime", "dev"]
@@ -77,22 +79,53 @@ def is_name(text: str) -> bool:
     return len(text) <= _NAME_MAX and re.fullmatch(_NAME, text) is not None
 
 
-class FileStep(Strict):
-    """A file that lies beside image.yaml and is put into the image, owned by root."""
+class SourceFile(Strict):
+    """A file that lies beside image.yaml."""
 
     source: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")] = (
         Field(description="Its path inside the image's folder.")
     )
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
-        description="What it has to be: `sha256sum` prints it."
-    )
+    sha256: Sha256 = Field(description="What it has to be: `sha256sum` prints it.")
+
+
+class FileStep(SourceFile):
+    """A file that lies beside image.yaml and is put into the image, owned by root."""
+
     mode: Literal["0644", "0755"] = "0644"
+
+
+class UserStep(Strict):
+    """An account, with a group of its own name and number; nobody can log in with it."""
+
+    id: Annotated[int, Field(ge=1000, le=2_000_000_000)]
+    home: AbsolutePath = Field("/nonexistent", description="Its home; `directories` makes one.")
+
+
+class MadeFile(Strict):
+    """What a program has to write, so that a build gives the same bytes everywhere."""
+
+    sha256: Sha256 = Field(description="What the file has to be.")
+    mode: Literal["0644", "0755"] = "0644"
+
+
+class RunStep(Strict):
+    """A program of the image that is run when it is built, as root, without a network or a shell."""
+
+    command: Annotated[tuple[PlainText, ...], Field(min_length=1)] = Field(
+        description="An absolute path, and its arguments."
+    )
+    reason: Annotated[str, Field(min_length=10, max_length=300), AfterValidator(plain_text)] = Field(
+        description="Why none of the other steps will do; it is shown wherever the image is."
+    )
+    makes: Annotated[dict[AbsolutePath, MadeFile], Field(min_length=1)] = Field(
+        description="The files that it writes, with what they have to be. It may change nothing else."
+    )
 
 
 class DirectoryStep(Strict):
     """A directory that no package brings."""
 
-    owner: Literal["root", "nonroot"] = "root"
+    owner: UserName = Field("root", description="root, nonroot, or one of `users`.")
     mode: Literal["0755", "0750", "0700"] = "0755"
 
 
@@ -135,6 +168,15 @@ class Stream(Strict):
     )
     directories: dict[AbsolutePath, DirectoryStep] = Field(
         default_factory=dict, description="Directories that no package brings."
+    )
+    users: dict[UserName, UserStep] = Field(
+        default_factory=dict, description="Accounts beside root, nobody and nonroot."
+    )
+    certificates: tuple[SourceFile, ...] = Field(
+        (), description="Certificate authorities (PEM) that are trusted beside those of the image below."
+    )
+    run: tuple[RunStep, ...] = Field(
+        (), description="The last resort, for the engine docker only: programs that are run at the end."
     )
     without: tuple[AbsolutePath, ...] = Field(
         (),

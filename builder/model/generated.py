@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from builder.model.assembly import usr_aliases
-from builder.model.image import JAVA_TRUST_STORE, GeneratedEntry, Target
+from builder.model.assembly import CA_BUNDLE, usr_aliases
+from builder.model.image import APPENDED, JAVA_TRUST_STORE, GeneratedEntry, Target
 from builder.model.platform import Platform
 
 NONROOT = 65532
@@ -27,13 +27,13 @@ _NOLOGIN = "/usr/sbin/nologin"
 
 def generated(target: Target, platform: Platform, is_root: bool) -> tuple[GeneratedEntry, ...]:
     """What the definition adds to the packages, by path; `is_root` says that no image is below."""
-    entries = {e.path: e for e in _steps(target, platform)}
+    entries = {e.path: e for e in (*_steps(target, platform), *_users(target, is_root))}
     if target.variant == "dev":
         links = {**(_DEV_LINKS if is_root else {}), **target.stream.dev.links}
         for path, to in links.items():
             entries[path] = _link(for_platform(platform, path), for_platform(platform, to))
     if is_root:
-        entries |= {e.path: e for e in _foundation(target.variant, platform)}
+        entries |= {e.path: e for e in _foundation(target, platform)}
     if target.variant == "dev":
         entries |= {e.path: e for e in _apt(target, is_root)}
     return tuple(sorted(entries.values(), key=lambda e: e.path))
@@ -52,18 +52,40 @@ def _steps(target: Target, platform: Platform) -> Iterator[GeneratedEntry]:
     for path, file in stream.files.items():
         yield GeneratedEntry(path, "file", int(file.mode, 8), content=target.files[file.source])
     for path, directory in stream.directories.items():
-        owner = NONROOT if directory.owner == "nonroot" else 0
-        yield GeneratedEntry(path, "directory", int(directory.mode, 8), owner=owner)
+        yield GeneratedEntry(path, "directory", int(directory.mode, 8), owner=_owner(target, directory.owner))
+    if stream.certificates:
+        added = b"".join(target.files[c.source].rstrip(b"\n") + b"\n" for c in stream.certificates)
+        yield GeneratedEntry(f"/{CA_BUNDLE}", "file", 0o644, content=added, derived=APPENDED)
     if stream.java_trust_store:
         yield GeneratedEntry(stream.java_trust_store, "file", 0o644, derived=JAVA_TRUST_STORE)
 
 
-def _foundation(variant: str, platform: Platform) -> list[GeneratedEntry]:
-    passwd, group = (_passwd(_DEV), _group(_DEV)) if variant == "dev" else (_PASSWD, _GROUP)
+def _owner(target: Target, name: str) -> int:
+    known = {"root": 0, "nonroot": NONROOT}
+    return known[name] if name in known else target.stream.users[name].id
+
+
+def _users(target: Target, is_root: bool) -> Iterator[GeneratedEntry]:
+    """The accounts of the definition, after those of the image below."""
+    passwd, group = _account_lines(target)
+    if passwd and not is_root:
+        yield GeneratedEntry("/etc/passwd", "file", 0o644, content=passwd.encode(), derived=APPENDED)
+        yield GeneratedEntry("/etc/group", "file", 0o644, content=group.encode(), derived=APPENDED)
+
+
+def _account_lines(target: Target) -> tuple[str, str]:
+    users = sorted(target.stream.users.items(), key=lambda item: item[1].id)
+    passwd = "".join(f"{name}:x:{u.id}:{u.id}:{name}:{u.home}:{_NOLOGIN}\n" for name, u in users)
+    return passwd, "".join(f"{name}:x:{u.id}:\n" for name, u in users)
+
+
+def _foundation(target: Target, platform: Platform) -> list[GeneratedEntry]:
+    passwd, group = (_passwd(_DEV), _group(_DEV)) if target.variant == "dev" else (_PASSWD, _GROUP)
+    users, groups = _account_lines(target)
     return [
         *(_link(f"/{alias}", f"usr/{alias}") for alias in usr_aliases(platform.architecture)),
-        _file("/etc/passwd", passwd),
-        _file("/etc/group", group),
+        _file("/etc/passwd", passwd + users),
+        _file("/etc/group", group + groups),
         _file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
         GeneratedEntry("/home/nonroot", "directory", 0o700, owner=NONROOT),
         GeneratedEntry("/root", "directory", 0o700),
@@ -197,3 +219,8 @@ def _file(path: str, text: str) -> GeneratedEntry:
 
 def _link(path: str, target: str) -> GeneratedEntry:
     return GeneratedEntry(path, "link", 0o777, target=target)
+
+
+# What no definition may take: accounts and groups that images have, or that packages count on.
+RESERVED_NAMES = frozenset({*_DEV, *_GROUPS})
+RESERVED_IDS = frozenset({NONROOT, 65533, 65534, 65535})

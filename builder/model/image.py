@@ -12,6 +12,7 @@ from builder.model.definition import (
     CommandCheck,
     FileCheck,
     ImageDefinition,
+    RunStep,
     Stream,
 )
 from builder.model.digest import Digest
@@ -24,6 +25,7 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
+APPENDED = "appended"  # to the same file of the image below
 JAVA_TRUST_STORE = "java-trust-store"  # how a generated file is derived: `stages/derive.py`
 
 
@@ -119,7 +121,8 @@ class GeneratedEntry:
     """A file, directory or link that no package brings, at an absolute `path`.
 
     `kind` is "file", "directory" or "link"; `content` is the file's bytes, `target` the link's.
-    A file that is `derived` is made of the parent when the image is built; its name says how.
+    A file that is `derived` is made of the parent when the image is built; its name says how. Of an
+    appended one, `content` is what comes after the parent's.
     """
 
     path: str
@@ -141,7 +144,7 @@ class BuildContext:
     SOURCE_DATE_EPOCH: the newest file time inside the locked packages, in seconds. `depth` is
     the number of images below this one. `without` are the paths (no leading `/`) of packages'
     files that are left out. `database` holds the files of the parent that its packages share, by
-    path; this image's packages continue them.
+    path; this image's packages continue them. `runs` are the programs that are run at the end.
     """
 
     ref: str
@@ -155,6 +158,7 @@ class BuildContext:
     epoch: int = 0
     without: tuple[str, ...] = ()
     database: Mapping[str, bytes] = field(default_factory=dict)
+    runs: tuple[RunStep, ...] = ()
 
     @property
     def has_parent(self) -> bool:

@@ -23,7 +23,7 @@ from builder.model.definition import (
 from builder.model.image import Target
 from builder.model.layers import BUDGETS
 from builder.model.waiver import WaiversDefinition
-from builder.tools.steps import read_sources, step_problems
+from builder.tools.steps import inherited_problems, read_sources, step_problems
 from builder.tools.strict_model import is_within, read_model
 
 __all__ = ["Catalogue", "end_of_life_problem", "json_schemas", "load_catalogue"]
@@ -211,6 +211,9 @@ def _cross_problems(
             )
             hint = f"did you mean {near[0]!r}?" if near else "`goldsmith images` lists the catalogue"
             yield Problem(file, "from", f"stream {stream_name}: {error}", hint)
+        else:
+            below = _streams_below(definitions, reference, stream.suite)
+            yield from inherited_problems(file, f"streams.{stream_name}", stream, below)
     if parent_name in definitions:
         parent = definitions[parent_name]
         lacking = sorted(set(definition.platforms) - set(parent.platforms))
@@ -219,6 +222,21 @@ def _cross_problems(
         for variant in sorted(set(definition.variants) - set(parent.variants)):
             why = f"{parent_name} has no variant {variant} to build on"
             yield Problem(file, "variants", why, f"add {variant} to the variants of {parent_name}")
+
+
+def _streams_below(
+    definitions: Mapping[str, ImageDefinition], reference: str | None, suite: str
+) -> list[tuple[str, Stream]]:
+    """The streams that one is built on, as far as they can be found; a chain that is too long is cut."""
+    found: list[tuple[str, Stream]] = []
+    while reference and len(found) <= _CHAIN_MAX:
+        try:
+            name, stream = parent_stream(definitions, reference, suite)
+        except ValueError:  # which is a mistake of that image
+            break
+        found.append((f"{name}:{stream}", definitions[name].streams[stream]))
+        reference = definitions[name].parent
+    return found
 
 
 def _chain(name: str, definitions: Mapping[str, ImageDefinition]) -> list[str]:

@@ -165,7 +165,7 @@ def _check(
     own: Mapping[str, Node], tree: Mapping[str, Node], context: BuildContext, contents: Contents
 ) -> None:
     """Every file is a package's or a generated one, and none of them is missing."""
-    known = {e.path.lstrip("/") for e in context.entries} | set(contents.files)
+    known = {e.path.lstrip("/") for e in context.entries} | set(contents.files) | set(_made(context))
     foreign = sorted(p for p, n in own.items() if n.kind != "5" and p not in known)
     if foreign:
         raise NotReproducible(
@@ -189,6 +189,7 @@ def _compare(tar: BinaryIO, own: Mapping[str, Node], context: BuildContext, cont
             for e in context.entries
             if e.kind != "directory"
         },
+        **_made(context),
     }
     modes = {**contents.directories, **{e.path.lstrip("/"): e.mode for e in context.entries}}
     for path, node in own.items():
@@ -206,9 +207,19 @@ def _compare(tar: BinaryIO, own: Mapping[str, Node], context: BuildContext, cont
         if changed:
             raise NotReproducible(
                 f"the build changed the {changed} of /{path}",
-                context=f"{(file.package if file else '') or 'the definition'} brings another one",
+                context=f"{(file.package if file else '') or 'the definition'} brings another one"
+                + (f"; this one's sha256 is {content_hash(tar, node)}" if changed == "content" else ""),
                 hint="the engine or the template altered it; build with --engine direct and compare",
             )
+
+
+def _made(context: BuildContext) -> dict[str, PackagedFile]:
+    """What the programs that are run have to write."""
+    return {
+        path.lstrip("/"): PackagedFile("", 0, int(file.mode, 8), file.sha256)
+        for step in context.runs
+        for path, file in step.makes.items()
+    }
 
 
 def _is_left_out(path: str) -> bool:

@@ -58,6 +58,7 @@ def render(
         "config": config,
         "entries": entries,
         "without": without,
+        "runs": target.stream.run,
         "aliases": assembly.usr_aliases(platform.architecture),
         "assembly": assembly,
     }
@@ -71,7 +72,9 @@ def render(
         "assemble/packages": "".join(f"{pool_name(p)} {p.name}\n" for p in lock.packages).encode(),
         **{f"assemble/rootfs{e.path}": e.content for e in entries if e.kind == "file"},
     }
-    return BuildContext(target.ref, platform, lock, files, entries, config, depth, without=without)
+    return BuildContext(
+        target.ref, platform, lock, files, entries, config, depth, without=without, runs=target.stream.run
+    )
 
 
 def used_templates(templates: Path, names: Iterable[str]) -> tuple[str, ...]:

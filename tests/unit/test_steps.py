@@ -6,6 +6,7 @@ import hashlib
 import struct
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,234 @@ def test_a_parent_without_certificates_is_a_mistake_of_the_definition(tmp_path: 
     with pytest.raises(DefinitionError) as caught:
         derive(java(tmp_path, {"etc/hostname": b""}))
     assert caught.value.problems[0].path == "java_trust_store"
+
+
+# --- accounts ----------------------------------------------------------------------------------
+
+
+def parented(root: Path, files: dict[str, bytes], **changes: Any) -> BuildContext:
+    """The context of `web` on a parent with these files."""
+    context = rendered(catalogue(root, **changes), ())
+    layout = root / "parent"
+    create_layout(layout)
+    return replace(context, parent=platform_image(layout, layers=(add_layer(layout, files),)))
+
+
+def test_accounts_come_after_those_of_the_image_below_and_own_directories(tmp_path: Path) -> None:
+    context = derive(
+        parented(
+            tmp_path,
+            {"etc/passwd": b"root:x:0:0:root:/root:/usr/sbin/nologin\n", "etc/group": b"root:x:0:"},
+            users={"app": {"id": 10001, "home": "/srv/app"}},
+            directories={"/srv/app": {"owner": "app", "mode": "0700"}},
+        )
+    )
+    made = {e.path: e for e in context.entries}
+    assert made["/etc/passwd"].content == (
+        b"root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:10001:10001:app:/srv/app:/usr/sbin/nologin\n"
+    )
+    assert made["/etc/group"].content == b"root:x:0:\napp:x:10001:\n"
+    assert made["/srv/app"].owner == 10001
+    assert context.files["assemble/rootfs/etc/passwd"] == made["/etc/passwd"].content
+
+
+def test_accounts_of_an_image_without_a_parent_are_in_its_own_table(tmp_path: Path) -> None:
+    write(tmp_path, image("base", streams={"1": stream(users={"app": {"id": 10001}})}))
+    lock = LockSection("1", "runtime", Platform("linux", "amd64"), "trixie", Digest.of(b""), None, ())
+    target = load_catalogue(tmp_path).find("base")
+    context = render(target, lock.platform, lock, ROOT / "templates", {}, 0)
+    (passwd,) = (e for e in context.entries if e.path == "/etc/passwd")
+    assert passwd.content.endswith(b"app:x:10001:10001:app:/nonexistent:/usr/sbin/nologin\n")
+    assert not passwd.derived
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "said"),
+    [
+        ({"users": {"app": {"id": 65532}}}, "users.app.id", "taken in every image"),
+        ({"users": {"www-data": {"id": 10001}}}, "users.www-data", "of Debian"),
+        ({"users": {"one": {"id": 5000}, "two": {"id": 5000}}}, "users.one.id", "also the id of two"),
+        ({"users": {"app": {"id": 0}}}, "users.app.id", "greater than or equal to 1000"),
+        ({"directories": {"/srv": {"owner": "nonrot"}}}, "directories./srv.owner", "no account"),
+        ({"users": {"app": {"id": 7777}}}, "users.app.id", "7777 is the id of below in base:1"),
+        ({"users": {"below": {"id": 7778}}}, "users.below", "has an account of that name"),
+        ({"users": {"a": {"id": 5000}}, "links": {"/etc/passwd": "/x"}}, "", "made by two steps"),
+    ],
+)
+def test_accounts_that_collide_are_named_with_file_and_path(
+    tmp_path: Path, changes: dict[str, Any], path: str, said: str
+) -> None:
+    base = image("base", streams={"1": stream(users={"below": {"id": 7777}})})
+    write(tmp_path, base, image("web", **{"from": "base", "streams": {"1": stream(**changes)}}))
+    found = problems(tmp_path)
+    assert all(p.file == "images/web/image.yaml" for p in found)
+    assert any(said in p.message and p.path.startswith(f"streams.1.{path}".rstrip(".")) for p in found)
+
+
+# --- certificates ------------------------------------------------------------------------------
+
+
+def authority(ca: bool = True) -> bytes:
+    import datetime as dt
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Example Root")])
+    start = dt.datetime(2026, 1, 1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + dt.timedelta(days=9999))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+def with_certificate(root: Path, content: bytes, **changes: Any) -> Path:
+    given = {"certificates": [{"source": "root.pem", "sha256": sha256(content)}], **changes}
+    catalogue(root, **given)
+    (root / "images/web/root.pem").write_bytes(content)
+    return root
+
+
+def test_an_authority_of_the_company_is_trusted_beside_the_others(tmp_path: Path) -> None:
+    mine = authority()
+    root = with_certificate(tmp_path, mine, java_trust_store="/etc/cacerts")
+    context = rendered(root, ())
+    layout = root / "parent"
+    create_layout(layout)
+    parent = platform_image(layout, layers=(add_layer(layout, {BUNDLE_PATH: pem(ONE, TWO)}),))
+    made = {e.path: e.content for e in derive(replace(context, parent=parent)).entries}
+    assert made[f"/{BUNDLE_PATH}"] == pem(ONE, TWO) + mine
+    assert made["/etc/cacerts"] == java_keystore(pem(ONE, TWO) + mine)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"nothing", "not a file of PEM certificates"),
+        (b"\xff\xfe", "not a file of PEM certificates"),
+        (b"-----BEGIN PRIVATE KEY-----\n", "holds a private key"),
+        (authority(ca=False), "CN=Example Root is no certificate authority"),
+    ],
+    ids=["nothing", "binary", "key", "leaf"],
+)
+def test_what_is_no_authority_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (problem,) = problems(with_certificate(tmp_path, content))
+    assert problem.file == "images/web/root.pem" and said in problem.message
+
+
+def test_a_certificate_is_the_reviewed_one_and_needs_an_image_below(tmp_path: Path) -> None:
+    root = with_certificate(tmp_path, authority())
+    (root / "images/web/root.pem").write_bytes(authority())
+    (problem,) = problems(root)
+    assert problem.path == "streams.1.certificates.0.sha256"
+    other = tmp_path / "other"
+    document = stream(certificates=[{"source": "root.pem", "sha256": sha256(b"")}])
+    write(other, image("base", streams={"1": document}))
+    (other / "images/base/root.pem").write_bytes(b"")
+    assert "streams.1.certificates" in {p.path for p in problems(other)}
+
+
+def test_an_image_below_without_a_bundle_is_a_mistake_of_the_definition(tmp_path: Path) -> None:
+    context = rendered(with_certificate(tmp_path, authority()), ())
+    layout = tmp_path / "parent"
+    create_layout(layout)
+    parent = platform_image(layout, layers=(add_layer(layout, {"etc/hostname": b""}),))
+    with pytest.raises(DefinitionError) as caught:
+        derive(replace(context, parent=parent))
+    assert caught.value.problems[0].path == f"/{BUNDLE_PATH}"
+
+
+# --- programs that are run -----------------------------------------------------------------------
+
+STEP = {
+    "command": ["/usr/bin/web", "--index"],
+    "reason": "the index has no other writer",
+    "makes": {"/var/lib/web/index": {"sha256": sha256(b"index\n")}},
+}
+
+
+def test_a_program_is_run_without_a_shell_and_its_reason_stands_beside_it(tmp_path: Path) -> None:
+    text = rendered(catalogue(tmp_path, run=[STEP]), ()).files["Dockerfile"].decode()
+    assert '# the index has no other writer\nRUN ["/usr/bin/web", "--index"]\n' in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"reason": ""}, "run.0.reason"),
+        ({"reason": "because\nRUN rm -rf /"}, "run.0.reason"),
+        ({"command": ["web"]}, "run.0.command"),
+        ({"makes": {}}, "run.0.makes"),
+    ],
+)
+def test_a_run_says_why_what_and_what_it_makes(tmp_path: Path, changes: dict[str, Any], path: str) -> None:
+    (problem,) = problems(catalogue(tmp_path, run=[{**STEP, **changes}]))
+    assert problem.path == f"streams.1.{path}"
+
+
+def test_the_direct_engine_refuses_to_run_programs(tmp_path: Path) -> None:
+    context = rendered(catalogue(tmp_path, run=[STEP]), ())
+    with pytest.raises(DefinitionError) as caught:
+        DirectEngine().build(context, FolderPool({}), tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.path) == ("images/web/image.yaml", "run")
+    assert "--engine docker" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"var/lib/web/index": b"index\n"}, ""),
+        ({"var/lib/web/index": b"other\n"}, "changed the content of /var/lib/web/index"),
+        ({"var/lib/web/index": b"index\n", "srv/web": b""}, "/srv/web, which belongs to no package"),
+        ({}, "lost /var/lib/web/index"),
+    ],
+    ids=["as said", "other content", "another file", "nothing"],
+)
+def test_what_a_program_makes_has_to_be_what_was_said(
+    tmp_path: Path, files: dict[str, bytes], said: str
+) -> None:
+    import io
+
+    from builder.errors import NotReproducible
+    from builder.model.image import RawImage
+
+    context = parented(tmp_path, {}, run=[STEP])
+    rootfs = tmp_path / "rootfs.tar"
+    with tarfile.open(rootfs, "w") as tar:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    raw = RawImage(context, rootfs, False, "docker", "1")
+    contents = unpack((), FolderPool({}).path, "runtime", ())
+    if said:
+        with pytest.raises(NotReproducible, match=said) as caught:
+            normalise(raw, contents, tmp_path / "layout")
+        assert ("content" in said) == (
+            sha256(b"other\n") in caught.value.context
+        )  # what to review, and write
+    else:
+        made = normalise(raw, contents, tmp_path / "layout")
+        assert dict(_files(made))["var/lib/web/index"] == b"index\n"
+
+
+def test_what_is_run_is_counted_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from builder.cli.main import run
+
+    monkeypatch.setenv("GOLDSMITH_CATALOGUE", str(catalogue(tmp_path, run=[STEP])))
+    assert run(["images"]) == 0
+    assert "1 programs are run" in (said := capsys.readouterr().out)
+    assert "web:1: the index has no other writer" in said
