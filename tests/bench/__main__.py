@@ -14,6 +14,7 @@ from builder.errors import GoldsmithError
 from builder.report import emit, table
 from builder.store import write_atomically
 from tests.bench import (
+    catalogue,
     checking,
     cold,
     engines,
@@ -67,6 +68,8 @@ GOALS: dict[str, tuple[str, Callable[[Result], bool]]] = {
     "reindex_10000": ("under 60 s", lambda r: r.value < 60),
     "affected_10000": ("under 50 ms", lambda r: r.value < 50),
     "nightly_unchanged": ("under 15 s", lambda r: r.value < 15),
+    "catalogue_cold": ("ratio at most 0.6", lambda r: r.ratio <= 0.6),
+    "catalogue_unchanged": ("under 3 s", lambda r: r.value < 3),
     "gate_start_10000": ("under 5 s", lambda r: r.value < 5),
 }
 
@@ -87,6 +90,7 @@ def main() -> int:
         "plan_1000": planning.measure,
         "dag_overhead": fleet.measure,
         "nightly_unchanged": nights.measure,
+        "catalogue": catalogue.measure,
         "rescan": indexing.measure,
     }
     results: list[Result] = []
