@@ -27,8 +27,7 @@ _PREFIX = "buildah-"
 class BuildahEngine:
     """Builds with buildah; it is looked for at the first build.
 
-    `assembler` is the reviewed section of the packages that images are assembled with. The state
-    directory is this process's own, as for every build.
+    `assembler` is the reviewed section of the packages that images are assembled with.
     """
 
     name = "buildah"
@@ -78,7 +77,8 @@ class BuildahEngine:
                 buildah.remove(program, place)
 
     def _sweep(self, program: buildah.Buildah) -> None:
-        """Remove what a killed build of another process left, which as a user only buildah can."""
+        """Remove what killed builds left, which as a user only buildah can; others may be building."""
         for left in self._store.tmp.glob(f"{_PREFIX}*"):
-            if not left.name.startswith(f"{_PREFIX}{os.getpid()}-"):
+            pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+            if pid.isdigit() and not Path("/proc", pid).exists():
                 buildah.remove(program, left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -140,13 +141,15 @@ def test_a_user_without_namespaces_is_told_what_they_take(
     assert "/etc/subuid" in caught.value.hint
 
 
-def test_storage_of_killed_builds_goes_and_that_of_this_process_stays(
+def test_storage_of_killed_builds_goes_and_that_of_living_ones_stays(
     tmp_path: Path, root: None, assembler: LockSection
 ) -> None:
     store = Store(tmp_path / "state").create()
-    left, ours = store.tmp / "buildah-1-abc", store.tmp / f"buildah-{os.getpid()}-abc"
-    for place in (left, ours):
+    with subprocess.Popen(["/bin/true"]) as child:
+        ended = child.pid
+    left, ours, theirs = (store.tmp / f"buildah-{pid}-abc" for pid in (ended, os.getpid(), os.getppid()))
+    for place in (left, ours, theirs):
         (place / "root" / "vfs").mkdir(parents=True)
     engine = BuildahEngine(store, _environment(tmp_path), assembler)
     assert engine.program.version == "1.28.2"
-    assert [x.name for x in store.tmp.iterdir()] == [ours.name]
+    assert {x.name for x in store.tmp.iterdir()} == {ours.name, theirs.name}
