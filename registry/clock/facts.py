@@ -87,14 +87,12 @@ def _read(
 
 def stable_images(entries: Iterable[Entry]) -> dict[str, tuple[Move, ...]]:
     """Which images became the stable one of each line, in the ledger's order."""
-    found: dict[str, tuple[Move, ...]] = {}
+    found: dict[str, list[Move]] = {}
     for entry in entries:
-        fact = entry.fact
-        if digest := fact.after.get(
-            "tagDigest"
-        ):  # promoted, gone back to, or put in the place of a withdrawn one
-            found[fact.ref] = (*found.get(fact.ref, ()), Move(entry.at, digest))
-    return found
+        # promoted, gone back to, or put in the place of a withdrawn one
+        if digest := entry.fact.after.get("tagDigest"):
+            found.setdefault(entry.fact.ref, []).append(Move(entry.at, digest))
+    return {ref: tuple(moves) for ref, moves in found.items()}
 
 
 def first_verdicts(entries: Iterable[Entry]) -> dict[str, dt.datetime]:
@@ -171,10 +169,10 @@ def _records(connection: Connection) -> dict[str, tuple[Move, ...]]:
         .where(c.channel == Channel.STABLE.value)
         .order_by(c.sequence)
     )
-    found: dict[str, tuple[Move, ...]] = {}
+    found: dict[str, list[Move]] = {}
     for ref, digest, at in connection.execute(query):
-        found[ref] = (*found.get(ref, ()), Move(time_of(at), digest))
-    return found
+        found.setdefault(ref, []).append(Move(time_of(at), digest))
+    return {ref: tuple(moves) for ref, moves in found.items()}
 
 
 def _severity(text: str) -> Severity:

@@ -17,7 +17,8 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, partial, reduce
+from operator import or_
 
 from builder.model.evidence import Severity
 from builder.policy.schema import Deadlines
@@ -35,6 +36,8 @@ class State(StrEnum):
     RETRACTED = "retracted"
 
 
+# A set of a stream's images: bit n stands for `builds[n]`. Findings by images are many; a union is one step.
+Images = int
 NO_IMAGE = ""  # the digest of who runs no image of the line any more
 OPEN = frozenset({State.RUNNING, State.NO_FIX, State.WAIVED})
 
@@ -85,13 +88,28 @@ class Stream:
         return {b.digest: b for b in self.builds}
 
     @cached_property
-    def having(self) -> dict[Package, frozenset[str]]:
+    def number(self) -> dict[str, int]:
+        """Each image's place in `builds`, by its digest."""
+        return {b.digest: n for n, b in enumerate(self.builds)}
+
+    @cached_property
+    def having(self) -> dict[Package, Images]:
         """Which images have a package."""
-        found: dict[Package, list[str]] = {}
-        for build in self.builds:
+        found: dict[Package, Images] = {}
+        for number, build in enumerate(self.builds):
+            one = 1 << number
             for package in build.packages:
-                found.setdefault(package, []).append(build.digest)
-        return {package: frozenset(digests) for package, digests in found.items()}
+                found[package] = found.get(package, 0) | one
+        return found
+
+    def those(self, images: Images) -> list[Build]:
+        """The images of a set."""
+        return [b for n, b in enumerate(self.builds) if images >> n & 1]
+
+    def among(self, digest: str, images: Images) -> bool:
+        """Whether the stream has an image, and it is in the set."""
+        number = self.number.get(digest)
+        return number is not None and bool(images >> number & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +168,15 @@ def remediations(
 ) -> tuple[Remediation, ...]:
     """Every finding that is or was in an image of the stream, by what was seen in each package."""
     found: dict[tuple[str, str], list[_Seen]] = {}
-    for package, digests in stream.having.items():
+    for package, images in stream.having.items():
         for sighting in sightings.get(package, ()):
             spot = sighting.spot
-            found.setdefault((spot.vulnerability, spot.package), []).append((sighting, digests))
+            found.setdefault((spot.vulnerability, spot.package), []).append((sighting, images))
     line = _Line(stream)
     return tuple(_one(line, seen, deadlines, waived, now) for _, seen in sorted(found.items()))
 
 
-_Seen = tuple[Sighting, frozenset[str]]  # and the images that have that version of the package
+_Seen = tuple[Sighting, Images]  # and the images that have that version of the package
 
 
 class _Line:
@@ -176,14 +194,13 @@ def _one(
     line: _Line, seen_in: Sequence[_Seen], deadlines: Deadlines, waived: WaivedUntil, now: dt.datetime
 ) -> Remediation:
     stream, builds = line.stream, line.stream.by_digest
-    affected = frozenset[str]().union(*(d for s, d in seen_in if s.retracted is None))
-    concerned = affected or frozenset[str]().union(*(d for _, d in seen_in))
-    newest = line.newest(concerned)
-    there = [s for s, digests in seen_in if newest.digest in digests]
+    affected = reduce(or_, (images for s, images in seen_in if s.retracted is None), 0)
+    ever = reduce(or_, (images for _, images in seen_in), 0)
+    newest = line.newest(affected or ever)
+    there = [s for s, images in seen_in if stream.among(newest.digest, images)]
     said = max(there, key=lambda s: (s.retracted is None, s.last_at))
     told = _Told(now)
-    first = line.first(frozenset[str]().union(*(d for _, d in seen_in)))
-    seen = told.at("seen", max(min(s.seen for s, _ in seen_in), first))
+    seen = told.at("seen", max(min(s.seen for s, _ in seen_in), line.first(ever)))
     if said.fix is not None and said.fix < said.seen:
         told.doubts.append("the fix was known before the finding")
     fix = told.at("fix", max(said.fix, seen)) if said.fix else None
@@ -246,42 +263,45 @@ class _Told:
         return self._last
 
 
-def _newest(stream: Stream, digests: frozenset[str]) -> Build:
-    return max((stream.by_digest[d] for d in digests), key=lambda b: (b.published, b.digest))
+def _newest(stream: Stream, images: Images) -> Build:
+    return max(stream.those(images), key=lambda b: (b.published, b.digest))
 
 
-def _first(stream: Stream, digests: frozenset[str]) -> dt.datetime:
-    return min(stream.by_digest[d].published for d in digests)
+def _first(stream: Stream, images: Images) -> dt.datetime:
+    return min(b.published for b in stream.those(images))
 
 
-def _mended(stream: Stream, affected: frozenset[str]) -> tuple[Build | None, Move | None]:
+def _mended(stream: Stream, affected: Images) -> tuple[Build | None, Move | None]:
     """The first image without it after the last with it: built, and stable. What is unknown has it."""
     builds = stream.by_digest
     trailing: list[Move] = []
     for move in stream.stable:
-        trailing = [*trailing, move] if move.digest in builds and move.digest not in affected else []
+        if move.digest in builds and not stream.among(move.digest, affected):
+            trailing.append(move)
+        else:
+            trailing.clear()
     promoted = trailing[0] if trailing else None
-    last = max(b.published for b in stream.builds if b.digest in affected)
-    clean = [b for b in stream.builds if b.digest not in affected]
-    after = [b for b in clean if b.published > last]
+    having = stream.those(affected)
+    last = max(b.published for b in having)
+    after = [b for b in stream.those(~affected) if b.published > last]
     if promoted is not None:
         stable = builds[trailing[-1].digest]
-        if any(b.current and b.digest in affected and b.published > stable.published for b in stream.builds):
+        if any(b.current and b.published > stable.published for b in having):
             return None, None  # a newer image of the stream has it again
         after.append(builds[promoted.digest])
     return min(after, key=lambda b: (b.published, b.digest), default=None), promoted
 
 
-def _adoption(stream: Stream, affected: frozenset[str]) -> tuple[frozenset[str], dict[str, dt.datetime]]:
+def _adoption(stream: Stream, affected: Images) -> tuple[frozenset[str], dict[str, dt.datetime]]:
     """Who took an affected image, and who of them took one without it afterwards, and when."""
     builds = stream.by_digest
     last: dict[str, dt.datetime] = {}
     for one in stream.taken:
-        if one.digest in affected:
+        if stream.among(one.digest, affected):
             last[one.who] = max(last.get(one.who, one.at), one.at)
     moved: dict[str, dt.datetime] = {}
     for one in stream.taken:
-        clean = one.digest == NO_IMAGE or (one.digest in builds and one.digest not in affected)
+        clean = one.digest == NO_IMAGE or (one.digest in builds and not stream.among(one.digest, affected))
         if clean and one.who in last and one.at > last[one.who]:
             moved[one.who] = min(moved.get(one.who, one.at), one.at)
     return frozenset(last), moved

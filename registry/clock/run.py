@@ -99,7 +99,7 @@ def clock_of(
         if _recent(one, now):
             sightings.setdefault(one.spot.where, []).append(one)
     everything: list[Remediation] = []
-    for stream in _streams(found, memory, sightings, stable_images(decided), looks):
+    for stream in streams_of(found, memory, sightings, stable_images(decided), looks):
         everything += remediations(stream, sightings, rules.policy.data.deadlines, _waived(rules, now), now)
     lines = [line for end in everything for line in ended_lines(end, memory)]
     journal.append(lines)
@@ -141,13 +141,14 @@ def _recent(sighting: Sighting, now: dt.datetime) -> bool:
     return at is None or at >= now - dt.timedelta(days=SHOWN_DAYS)
 
 
-def _streams(
+def streams_of(
     found: Indexed,
     memory: Memory,
     sightings: Mapping[Package, object],
     promoted: Mapping[str, tuple[Move, ...]],
     looks: Iterable[Look],
 ) -> Iterable[Stream]:
+    """What is known of each image line that a tag still points to."""
     seen_in = {n: package for n, package in found.packages.items() if package in sightings}
     # An index of one platform is pulled by either digest.
     image_of = {
@@ -157,7 +158,7 @@ def _streams(
     for one in found.taken:
         if digest := image_of.get(one.digest):
             taken.setdefault(digest, []).append(Taken(one.who, digest, one.at))
-    stable = {**found.stable, **promoted}
+    stable, ran, looked = {**found.stable, **promoted}, _by_ref(found, image_of), tuple(looks)
     builds: dict[str, list[Build]] = {}
     for image in found.images:
         numbers = {n for platform in image.platforms for n in platform.packages}
@@ -173,8 +174,17 @@ def _streams(
     for ref, of_ref in sorted(builds.items()):
         if any(b.current for b in of_ref):  # what no tag points to any more is nobody's to mend
             took = [t for b in of_ref for t in taken.get(b.digest, ())]
-            took += _run(looks, {d: i for d, i in image_of.items() if i in {b.digest for b in of_ref}})
+            took += _run(looked, ran[ref])
             yield Stream(ref, tuple(of_ref), stable.get(ref, ()), tuple(took))
+
+
+def _by_ref(found: Indexed, image_of: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """By what digests the images of each line may run: their own, or those of their platforms."""
+    ref_of = {str(i.digest): i.ref for i in found.images}
+    refs: dict[str, dict[str, str]] = {i.ref: {} for i in found.images}
+    for digest, image in image_of.items():
+        refs[ref_of[image]][digest] = image
+    return refs
 
 
 def _run(looks: Iterable[Look], image_of: Mapping[str, str]) -> Iterator[Taken]:
