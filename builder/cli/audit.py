@@ -11,9 +11,11 @@ from builder.errors import UsageError
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterator
 
     from builder.store import Store
-    from registry.audit.ledger import Fact, Ledger
+    from registry.audit.ledger import Entry, Fact, Ledger
+    from registry.bundles.recorded import Line
 
 _FOLDER = "ledger"
 
@@ -50,7 +52,10 @@ def audit(
     trust: TrustFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who decided what, when and why; the chain of the ledger is checked on the way."""
+    """Show who decided what, when and why; the chain of the ledger is checked on the way.
+
+    What came in bundles where no key is there to sign it is shown as unsigned lines, at the end.
+    """
     if context.invoked_subcommand is not None:
         return
     from builder.report import emit, emit_json, table
@@ -61,16 +66,25 @@ def audit(
     first = _day(since)
     if ledger is None:
         _require_reader()
+
+    def wanted(by: str, did: str, of: str, digest: str, at: dt.datetime) -> bool:
+        return (
+            (not who or _is(by, who))
+            and (not what or did == what)
+            and (not ref or ref in (of, of.partition(":")[0], digest))
+            and (first is None or at >= first)
+        )
+
     found = [
-        e
-        for e in _ledger(ledger, trust).entries()
-        if (not who or _is(e.fact.who, who))
-        and (not what or e.fact.what == what)
-        and (not ref or ref in (e.fact.ref, e.fact.ref.partition(":")[0], e.fact.digest))
-        and (first is None or e.at >= first)
+        e for e in _entries(ledger, trust) if wanted(e.fact.who, e.fact.what, e.fact.ref, e.fact.digest, e.at)
+    ]
+    unsigned = [
+        x
+        for x in (_unsigned() if ledger is None else ())
+        if wanted(x.who, Action.RECEIVE, x.ref, x.digest, x.at)
     ]
     if as_json:
-        emit_json([e.as_dict() for e in found])
+        emit_json([*({**e.as_dict(), "signed": True} for e in found), *(x.as_dict() for x in unsigned)])
         return
     rows = [
         [
@@ -84,6 +98,19 @@ def audit(
             e.fact.why,
         ]
         for e in found
+    ]
+    rows += [
+        [
+            "unsigned" if x.chained else "unsigned; the line before it was changed",
+            x.at.strftime("%Y-%m-%d %H:%M:%SZ"),
+            x.who,
+            Action.RECEIVE.value,
+            x.ref,
+            x.digest.short,
+            x.outcome,
+            x.why,
+        ]
+        for x in unsigned
     ]
     columns = ("entry", "when (UTC)", "who", "what", "of", "digest", "change", "why")
     table("Ledger", columns, rows) if rows else emit("no entries")
@@ -140,6 +167,26 @@ def ledger_folder(store: Store) -> Path:
     return store.root / _FOLDER
 
 
+def _entries(folder: Path | None, trust: Path | None) -> tuple[Entry, ...]:
+    """The entries of a ledger; none where nobody ever decided anything, and maybe no key is."""
+    from builder.settings import Settings
+    from builder.store import Store
+
+    if folder is None and not ledger_folder(Store(Settings.load(needs_catalogue=False).state)).is_dir():
+        return ()
+    return _ledger(folder, trust).entries()
+
+
+def _unsigned() -> Iterator[Line]:
+    """What came in bundles without an entry in the ledger."""
+    from builder.cli.bundles import record_of
+    from builder.settings import Settings
+    from builder.store import Store
+    from registry.bundles.recorded import unsigned_lines
+
+    return unsigned_lines(record_of(Store(Settings.load(needs_catalogue=False).state)))
+
+
 def _require_reader() -> None:
     """Pass, or raise PolicyDenied; a copy of the ledger belongs to whoever has it."""
     from builder.cli.identity import caller
@@ -147,7 +194,7 @@ def _require_reader() -> None:
     from builder.store import Store
     from registry.access.roles import EVERYTHING, Permission
 
-    settings = Settings.load()
+    settings = Settings.load(needs_catalogue=False)
     caller(settings, Store(settings.state)).require(Permission.READ_AUDIT, EVERYTHING)
 
 
@@ -170,7 +217,7 @@ def _ledger(folder: Path | None, trust: Path | None) -> Ledger:
     from builder.store import Store
     from registry.audit.ledger import Ledger
 
-    store = Store(Settings.load(needs_catalogue=folder is None).state)
+    store = Store(Settings.load(needs_catalogue=False).state)
     if folder is not None and not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
     keys = trust or store.keys

@@ -13,16 +13,17 @@ import typer
 from builder.errors import GoldsmithError, UsageError
 
 if TYPE_CHECKING:
+    from builder.model.digest import Digest
     from builder.model.reference import Reference
     from builder.settings import Settings
     from builder.store import Store
     from registry.bundles.arrival import Arrival
     from registry.bundles.export import Exported
+    from registry.bundles.recorded import Register
 
 _DENIED = 4
 _JOURNAL = "imports.jsonl"
 _SEEN = "seen"
-_LINE_MAX = 16 << 10  # bytes
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +84,6 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
     from builder.cli.identity import caller
     from builder.cli.trusting import trusted
     from builder.cli.wiring import client_of
-    from builder.model.digest import Digest
     from builder.report import Silent, complain, for_people
     from builder.settings import Settings
     from builder.store import Store
@@ -109,19 +109,40 @@ def bring(path: Path, trust: Path | None, accept_sample: bool, why: str, as_json
         store.exclusive("goldsmith import"),
     ):
         bundle = open_bundle(path)
+        register = _register(settings, store, who.name, why)
         for wanted in bundle.wanted(settings.registry):
             who.require(Permission.IMPORT, wanted.reference.name)
         with store.scratch("bundle") as work:
-            desk = Desk(client_of(settings), keys, settings.now, work, accept_sample, seen)
+            desk = Desk(client_of(settings), keys, settings.now, work, accept_sample, seen, register)
             arrived = take_in(desk, bundle, reporter.note)
     for one in arrived:
-        _note(store, settings.now, who.name, str(path), one)
-    _tell_arrivals(arrived, as_json)
-    if not as_json:
+        _note(store, settings.now, who.name, str(path), one, bundle.digest, why)
+    _tell_arrivals(arrived, bundle.digest, register is not None, as_json)
+    if register is None and not as_json:
         complain(
-            f"recorded in {store.run / _JOURNAL}, unsigned: what comes in a bundle has no ledger entry here"
+            f"recorded in {record_of(store)}, unsigned: no verdict key is here to sign a ledger entry; "
+            "`goldsmith audit` shows it"
         )
     return _DENIED if any(a.refused for a in arrived) else 0
+
+
+def record_of(store: Store) -> Path:
+    """The unsigned record of attempts to import."""
+    return store.run / _JOURNAL
+
+
+def _register(settings: Settings, store: Store, who: str, why: str) -> Register | None:
+    """The ledger of this side, if there is a verdict key to sign it with; raises when it cannot be opened."""
+    from builder.cli.audit import ledger_folder
+    from builder.cli.trusting import trusted
+    from builder.signing.keys import VERDICT, open_signer
+    from registry.audit.ledger import Ledger
+    from registry.bundles.recorded import Register
+
+    if VERDICT not in settings.key_uris and not (store.keys / f"{VERDICT}.key").exists():
+        return None
+    signer = open_signer(store.keys, VERDICT, settings.key_uris, settings.passphrase)
+    return Register(Ledger(ledger_folder(store), trusted(store)), signer, who, why, settings.now)
 
 
 @contextlib.contextmanager
@@ -141,22 +162,39 @@ def journal(store: Store, now: dt.datetime, who: str, source: str, what: str) ->
         _write(store, {"at": now, "who": who, "as": what, "source": source[:500], **line})
 
 
-def _note(store: Store, now: dt.datetime, who: str, source: str, one: Arrival) -> None:
-    outcome: dict[str, Any] = {"outcome": "imported" if one.changed else "unchanged"}
+def _note(
+    store: Store,
+    now: dt.datetime,
+    who: str,
+    source: str,
+    one: Arrival,
+    bundle: Digest | None,
+    why: str,
+) -> None:
+    line: dict[str, Any] = {"outcome": _outcome(one), "bundle": bundle, "why": why[:500]}
     if one.refused is not None:
-        outcome = {"outcome": "left out", "reason": one.refused.reference, "message": one.refused.message}
-    _write(store, {"at": now, "who": who, "as": one.name, "source": f"{source}@{one.digest}", **outcome})
+        line |= {"reason": one.refused.reference, "message": one.refused.message[:500]}
+    if one.entry is not None:
+        line["entry"] = one.entry.sequence
+    _write(store, {"at": now, "who": who, "as": one.name, "source": f"{source}@{one.digest}", **line})
+
+
+def _outcome(one: Arrival) -> str:
+    from registry.bundles.recorded import IMPORTED, LEFT_OUT, UNCHANGED
+
+    return LEFT_OUT if one.refused else IMPORTED if one.changed else UNCHANGED
 
 
 def _write(store: Store, line: dict[str, Any]) -> None:
     from builder.model.digest import Digest, canonical_json
     from builder.signing.predicates import timestamp
     from registry.audit.redaction import redact
+    from registry.bundles.recorded import LINE_MAX
 
-    told = {k: redact(v) if k in ("as", "source", "message") else v for k, v in line.items()}
-    with contextlib.suppress(OSError), open(store.run / _JOURNAL, "a+b") as out:
+    told = {k: redact(v) if k in ("as", "source", "message", "why") else v for k, v in line.items()}
+    with contextlib.suppress(OSError), open(record_of(store), "a+b") as out:
         # Unsigned, but each line names the one before: what is changed or taken out later shows.
-        out.seek(max(out.seek(0, 2) - _LINE_MAX, 0))
+        out.seek(max(out.seek(0, 2) - LINE_MAX, 0))
         before = Digest.of((out.read().splitlines() or [b""])[-1])
         out.write(canonical_json({**told, "at": timestamp(line["at"]), "previous": before}) + b"\n")
 
@@ -197,29 +235,33 @@ def _tell_export(done: Exported, as_json: bool) -> None:
         emit(f"  {done.left_out} blobs are left out: the other side has them from the older bundle")
 
 
-def _tell_arrivals(arrived: Sequence[Arrival], as_json: bool) -> None:
+def _tell_arrivals(arrived: Sequence[Arrival], bundle: Digest | None, signed: bool, as_json: bool) -> None:
     from builder.report import emit, emit_json
 
     if as_json:
         emit_json(
             {
+                "bundle": bundle,
+                "signed": signed,
                 "images": [
                     {
                         "ref": a.name,
                         "digest": a.digest,
                         "reference": str(a.reference),
                         "tags": list(a.tags),
-                        "outcome": "left out" if a.refused else "imported" if a.changed else "unchanged",
+                        "outcome": _outcome(a),
+                        "entry": a.entry.as_dict() if a.entry else None,
                         "refused": a.refused.as_dict() if a.refused else None,
                     }
                     for a in arrived
-                ]
+                ],
             }
         )
         return
     for one in arrived:
         if one.refused is None:
-            emit(f"{'imported' if one.changed else 'unchanged'}: {one.name} is {one.reference}")
+            entry = f"; ledger entry {one.entry.sequence}" if one.entry else ""
+            emit(f"{_outcome(one)}: {one.name} is {one.reference}{entry}")
             continue
         emit(f"left out: {one.name} {one.digest}: {one.refused.message} ({one.refused.reference})")
         for line in (*one.refused.context.splitlines(), one.refused.hint):

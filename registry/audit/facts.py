@@ -27,6 +27,7 @@ class Action(StrEnum):
     CREATE_TOKEN = "create-token"  # noqa: S105 - an action's name
     REVOKE_TOKEN = "revoke-token"  # noqa: S105
     IMPORT = "import"
+    RECEIVE = "receive"  # in a bundle, from the other side of a closed network
     ROTATE_KEY = "rotate-key"
     REVOKE_KEY = "revoke-key"
     RENEW_TRUST = "renew-trust"

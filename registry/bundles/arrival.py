@@ -12,7 +12,8 @@ The procedure, for each image; the numbers stand in the code:
  6. Blobs, platforms, index; then the evidence that verification believed and the rebuild kit that it
     names, and no stranger's.
  7. It is verified where it arrived.
- 8. The immutable tag, then the floating one.
+ 8. The ledger of this side, where it has one to sign, says who brought it, in which bundle; then
+    the immutable tag, then the floating one.
 
 An image that fails is left out with the reason; the others go on. A run that was cut is completed
 by the next one; before 8 nobody who asks for a name sees anything of it.
@@ -45,14 +46,19 @@ from builder.signing.rebuilds import carriers_of
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
 from builder.signing.verify import Verification, named_kits, verify
+from registry.audit.ledger import Entry
 from registry.bundles.reader import Bundle, Wanted
+from registry.bundles.recorded import Register
 from registry.promotion.channels import SERVED
 from registry.promotion.records import read_record
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What became of one image: where it is, or why it was left out; `changed` when it was news."""
+    """What became of one image: where it is, or why it was left out; `changed` when it was news.
+
+    `entry` is what the ledger of this side says of it; None where it has none.
+    """
 
     name: str
     digest: Digest
@@ -60,13 +66,15 @@ class Arrival:
     reference: Reference
     changed: bool = False
     refused: GoldsmithError | None = None
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True)
 class Desk:
     """Where bundles arrive: the registry, keys of one's own, and the time of the run.
 
-    `seen` tells the newest time of a verdict that was seen on a digest before.
+    `seen` tells the newest time of a verdict that was seen on a digest before; `register` is where
+    arrivals are entered.
     """
 
     client: RegistryClient
@@ -75,6 +83,7 @@ class Desk:
     work: Path
     accept_sample: bool = False
     seen: Callable[[Digest], dt.datetime | None] = lambda digest: None
+    register: Register | None = None
 
 
 def take_in(
@@ -114,8 +123,11 @@ def _arrive(desk: Desk, bundle: Bundle, wanted: Wanted) -> Arrival:
         raise  # the registry here, not the bundle
     except (PolicyDenied, RegistryError) as error:
         return Arrival(name, digest, wanted.tags, at, refused=error)
-    moved = [_tag(desk, bundle, at, tag) for tag in tags]  # 8.
-    return Arrival(name, digest, tags, at, changed or any(moved))
+    entry = (
+        desk.register.enter(name, digest, bundle.digest) if desk.register and bundle.digest else None
+    )  # 8.
+    moved = [_tag(desk, bundle, at, tag) for tag in tags]
+    return Arrival(name, digest, tags, at, changed or any(moved), entry=entry)
 
 
 def _believed(desk: Desk, where: Reference, registry: Bundle | RegistryClient) -> Verification:
