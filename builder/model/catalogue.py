@@ -74,6 +74,14 @@ class Catalogue:
         """The folder of an image's files."""
         return self.root / "images" / name
 
+    def only(self, platform: str) -> Catalogue:
+        """The same catalogue with images of one platform alone; those without it are as they were."""
+        narrowed = {
+            name: d.model_copy(update={"platforms": (platform,)}) if platform in d.platforms else d
+            for name, d in self.definitions.items()
+        }
+        return replace(self, definitions=narrowed)
+
     def _target(self, name: str, stream: str, variant: str) -> Target:
         target = Target(
             self.definitions[name],

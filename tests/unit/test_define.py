@@ -45,6 +45,13 @@ def test_the_catalogue_of_this_repository_loads() -> None:
     assert parent.ref == "base:13"
 
 
+def test_a_catalogue_can_be_narrowed_to_one_platform() -> None:
+    narrowed = load_catalogue(ROOT).only("linux/amd64")
+    assert {t.definition.platforms for t in narrowed.targets()} == {("linux/amd64",)}
+    (arm,) = {t.definition.platforms for t in narrowed.only("linux/arm64").targets()}
+    assert arm == ("linux/amd64",), "an image keeps what it has"
+
+
 def set_in(document: Document, path: str, value: Any) -> Document:
     *above, last = path.split("/")
     place = document
