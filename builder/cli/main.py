@@ -41,6 +41,7 @@ _GROUPS = (
     "nightly",
     "evidence",
     "rules",
+    "licences",
     "host",
     "registry",
     "developers",

@@ -120,6 +120,21 @@ class PackageLicences:
 
 
 @dataclass(frozen=True, slots=True)
+class PackageLicence:
+    """A package's licence by its copyright file: an SPDX expression, and how it was found.
+
+    `how` is `declared` (a machine-readable file), `recognised` (pointers and known texts) or
+    `unknown`, then with the expression NOASSERTION. `copyright` is the digest of the file's text,
+    None where there is none.
+    """
+
+    package: str
+    expression: str
+    how: str
+    copyright: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
 class CanaryResult:
     """The planted known-vulnerable package: what was planted, and what was found of it."""
 
@@ -143,6 +158,7 @@ class ScanReport:
     secrets: tuple[Secret, ...]
     licences: tuple[PackageLicences, ...]
     canary: CanaryResult
+    expressions: tuple[PackageLicence, ...] = ()  # read here, of every package; none for others' images
 
 
 @dataclass(frozen=True, slots=True)

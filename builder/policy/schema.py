@@ -64,9 +64,19 @@ class ScannerLimits(Strict):
 
 
 class LicenceLimits(Strict):
-    """Licences that no package may have, by the names that the scan reports."""
+    """Which licences packages may have: SPDX names, `NAME WITH EXCEPTION`, or categories.
 
-    denied: tuple[PlainText, ...]
+    Categories: public-domain, permissive, weak-copyleft, strong-copyleft, network-copyleft,
+    documentation, unknown (every name that is not in the table). Of a choice (`OR`) one is enough.
+    """
+
+    denied: tuple[PlainText, ...] = Field(description="Also by the names that the scanner reports.")
+    allowed: tuple[PlainText, ...] = Field(
+        description="Empty: all that are not denied. Otherwise only these."
+    )
+    unknown: Literal["report", "refuse"] = Field(
+        description="A package whose copyright file tells no licence that we can read."
+    )
 
 
 class CheckLimits(Strict):

@@ -384,6 +384,7 @@ def _scan_result(scan: ScanReport) -> dict[str, Any]:
         ],
         "secrets": [{"rule": s.rule, "path": s.path, "severity": s.severity.value} for s in scan.secrets],
         "licences": _licences((x.package, x.licences) for x in scan.licences),
+        "expressions": [[x.package, x.expression, x.how, str(x.copyright or "")] for x in scan.expressions],
         "canary": {
             "package": scan.canary.package,
             "version": scan.canary.version,

@@ -20,13 +20,16 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from builder.checks.licences import is_licence_file, read_licences, with_licences
 from builder.errors import ToolError
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import CanaryResult, Sboms, ScanReport
 from builder.model.image import PlatformImage
+from builder.oci.filesystem import read_filesystem
 from builder.oci.layout import single_platform_view, verified_chunks
 from builder.tools.canary import CANARIES, plant
 from builder.tools.strict_json import clean, parse_object
@@ -63,6 +66,7 @@ def scan(
 ) -> tuple[ScanReport, Sboms]:
     """Scan one platform of an image for vulnerabilities, secrets and licences.
 
+    The SPDX document also has each package's licence by its copyright file, and all those files.
     `name` is what the SBOMs call the image, `work` an empty folder for the files between.
     Raises ToolError when any of the conditions above does not hold, RegistryError when the
     image's own blobs are damaged.
@@ -94,10 +98,13 @@ def _scan(
     _verify_findings(report, image)
     sboms = _sboms(report, image, name, trivy, work, seconds_max)
     _verify_packages(cyclonedx_packages(sboms.cyclonedx), expected, "the CycloneDX document")
+    licences = read_licences(read_filesystem(image, is_licence_file), image.packages)
+    sboms = replace(sboms, spdx=with_licences(sboms.spdx, licences))
     _verify_packages(spdx_packages(sboms.spdx), expected, "the SPDX document")
     canary = _plant(major, database, trivy, work, seconds_max)
     database.verify()  # 8
-    return _scan_report(image, report, database, trivy, canary), sboms
+    scanned = _scan_report(image, report, database, trivy, canary)
+    return replace(scanned, expressions=licences.packages), sboms
 
 
 def scan_import(

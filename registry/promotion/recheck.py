@@ -23,6 +23,7 @@ from builder.model.evidence import (
     Finding,
     NotDone,
     Outcome,
+    PackageLicence,
     PackageLicences,
     ScannerIdentity,
     ScanReport,
@@ -176,6 +177,11 @@ def _scan(report: Mapping[str, Any], digest: Digest, platform: Platform) -> Scan
         secrets=tuple(Secret(s["rule"], s["path"], Severity(s["severity"])) for s in result["secrets"]),
         licences=tuple(PackageLicences(p, tuple(names)) for p, names in result["licences"].items()),
         canary=CanaryResult(canary["package"], canary["version"], tuple(canary["found"])),
+        # Reports of before said nothing of it.
+        expressions=tuple(
+            PackageLicence(str(p), str(e), str(how), Digest(d) if d else None)
+            for p, e, how, d in result.get("expressions", ())
+        ),
     )
 
 

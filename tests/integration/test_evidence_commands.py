@@ -192,6 +192,22 @@ def test_why_explains_a_published_verdict(
     assert told["checks"]["linux/amd64"][0]["outcome"] == "passed"
 
 
+def test_licences_come_from_the_attested_document(
+    state: Store, tmp_path: Path, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _published(tmp_path, address, "licensed")
+    options = ("licences", "licensed:3.13", "--trust", str(tmp_path / "keys"))
+    assert run([*options]) == 0
+    said = capsys.readouterr().out
+    assert "hello" in said
+    assert "permissive" in said
+    told = _json(capsys, *options)["platforms"]["linux/amd64"]
+    assert {(p["licence"], p["how"]) for p in told} == {("MIT", "declared")}
+    assert run([*options, "--notice"]) == 0
+    assert "Copyright: somebody" in capsys.readouterr().out
+    assert _json(capsys, *options, "--platform", "linux/s390x", code=2)
+
+
 def test_why_explains_the_last_denial_here(state: Store, capsys: pytest.CaptureFixture[str]) -> None:
     failed = RuleResult("no-critical", "No critical", ("CVE-2026-1 in hello",), "update hello")
     state.create()

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from builder.checks.licences import Licences, with_licences
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import (
     CanaryResult,
@@ -19,6 +20,7 @@ from builder.model.evidence import (
     Finding,
     LintReport,
     Outcome,
+    PackageLicence,
     PackageLicences,
     Sboms,
     ScannerIdentity,
@@ -66,7 +68,16 @@ def sboms(image: PlatformImage) -> Sboms:
             for p in image.packages
         ],
     }
-    return Sboms(image.manifest.digest, canonical_json(cyclonedx), canonical_json(spdx))
+    text = "Copyright: somebody\nLicense: Expat\n"
+    expressions = licensed(image)
+    licences = Licences(expressions, {}, {e.copyright: text for e in expressions if e.copyright}, {})
+    with_texts = with_licences(canonical_json(spdx), licences)
+    return Sboms(image.manifest.digest, canonical_json(cyclonedx), with_texts)
+
+
+def licensed(image: PlatformImage) -> tuple[PackageLicence, ...]:
+    """Every package under the same copyright file."""
+    return tuple(PackageLicence(p.name, "MIT", "declared", Digest.of(b"file")) for p in image.packages)
 
 
 def evidence(image: PlatformImage) -> Evidence:
@@ -90,6 +101,7 @@ def evidence(image: PlatformImage) -> Evidence:
             secrets=(),
             licences=(PackageLicences("hello", ("GPL-3.0-or-later",)),),
             canary=CanaryResult("openssl", "1.0", ("CVE-2014-0160",)),
+            expressions=licensed(image),
         ),
         sboms=sboms(image),
         lint=LintReport("hadolint", "2.15.1", ()),

@@ -23,6 +23,7 @@ from builder.model.evidence import (
     LintReport,
     NotDone,
     Outcome,
+    PackageLicence,
     PackageLicences,
     Sboms,
     ScannerIdentity,
@@ -31,6 +32,7 @@ from builder.model.evidence import (
     Severity,
 )
 from builder.model.image import BuiltImage
+from builder.model.licence import NOASSERTION
 from builder.policy.engine import evaluate
 from builder.policy.rule import Case, Rule
 from builder.policy.rules import RULES
@@ -114,6 +116,12 @@ def test_good_evidence_is_approved(image: BuiltImage, proof: Evidence) -> None:
 
 
 OTHER = Digest.of(b"another image")
+
+
+def licensed(expression: str) -> Change:
+    return scanned(expressions=(PackageLicence("hello", expression, "declared", OTHER),))
+
+
 DENIED = [
     ("evidence-complete", part(digest=OTHER), "the evidence is of sha256"),
     ("evidence-complete", scanned(digest=OTHER), "a ScanReport is of sha256"),
@@ -142,6 +150,9 @@ DENIED = [
     ("vulnerabilities-unfixed", scanned(findings=(finding(Severity.CRITICAL),)), "1 CRITICAL without a fix"),
     ("secrets", scanned(secrets=(Secret("aws", "/k", Severity.HIGH),)), "1 found, 0 allowed: aws in /k"),
     ("licences", scanned(licences=(PackageLicences("x", ("sspl-1.0",)),)), "x has the denied licence sspl"),
+    ("licences", licensed("SSPL-1.0"), "hello has the licence SSPL-1.0 (unknown), which is denied"),
+    ("licences", licensed("MIT AND SSPL-1.0"), "hello has the licence SSPL-1.0"),
+    ("licences", licensed("MIT AND"), "hello has a malformed expression"),
     ("dockerfile-lint", linted("warning"), "line 7: DL3000 a remark"),
     ("dockerfile-lint", linted("error"), "line 7"),
     ("dockerfile-lint", linted("dreadful"), "line 7"),
@@ -160,6 +171,10 @@ PASSED = [
     ("vulnerabilities-unfixed", scanned(findings=(finding(Severity.HIGH),))),
     ("vulnerabilities-fixable", scanned(findings=(finding(Severity.HIGH, "3", "not_affected"),))),
     ("licences", scanned(licences=(PackageLicences("x", ("GPL-3.0-only",)),))),
+    ("licences", licensed("MIT OR SSPL-1.0")),
+    ("licences", licensed("LicenseRef-Odd")),
+    ("licences", licensed(NOASSERTION)),
+    ("checks-passed", checked(CheckResult("no-shell", "no shell", Outcome.NOT_APPLICABLE))),
     ("dockerfile-lint", linted("info")),
 ]
 
@@ -167,6 +182,44 @@ PASSED = [
 @pytest.mark.parametrize(("rule", "change"), PASSED)
 def test_lets_pass(image: BuiltImage, proof: Evidence, rule: str, change: Change) -> None:
     assert rule not in failures(image, (change(proof),))
+
+
+ALLOWED = ("permissive", "GPL-2.0-or-later", "GPL-3.0-or-later with gcc-exception-3.1")
+
+
+@pytest.mark.parametrize(
+    ("limits", "expression", "reason"),
+    [
+        ({"allowed": ALLOWED}, "MIT AND GPL-2.0-or-later", ""),
+        ({"allowed": ALLOWED}, "GPL-3.0-only OR ISC", ""),
+        ({"allowed": ALLOWED}, "GPL-3.0-or-later WITH GCC-exception-3.1", ""),
+        (
+            {"allowed": ALLOWED},
+            "GPL-3.0-or-later",
+            "GPL-3.0-or-later (strong-copyleft), which is not allowed",
+        ),
+        ({"allowed": ALLOWED}, "LicenseRef-Odd AND MIT", "LicenseRef-Odd (unknown), which is not allowed"),
+        ({"allowed": ALLOWED}, None, "a licence that was not read"),
+        ({"allowed": ALLOWED, "denied": ("ISC",)}, "ISC", "ISC (permissive), which is denied"),
+        (
+            {"denied": ("strong-copyleft",)},
+            "GPL-2.0-only AND MIT",
+            "GPL-2.0-only (strong-copyleft), which is denied",
+        ),
+        ({"unknown": "refuse"}, NOASSERTION, "tells no licence"),
+        ({"unknown": "refuse"}, "LicenseRef-Odd", "LicenseRef-Odd (unknown)"),
+        ({"unknown": "refuse"}, None, "a licence that was not read"),
+        ({"unknown": "refuse"}, "LicenseRef-public-domain AND Zlib", ""),
+        ({"unknown": "refuse", "allowed": ("MIT", "LicenseRef-Odd")}, "LicenseRef-Odd", ""),
+    ],
+)
+def test_licences_are_held_to_the_policy(
+    image: BuiltImage, proof: Evidence, limits: dict[str, Any], expression: str | None, reason: str
+) -> None:
+    data = BASELINE.data.model_copy(update={"licences": BASELINE.data.licences.model_copy(update=limits)})
+    changed = proof if expression is None else licensed(expression)(proof)
+    found = failures(image, (changed,), replace(BASELINE, data=data)).get("licences", ())
+    assert reason in found[0] if reason else not found
 
 
 def test_thresholds_are_counts(image: BuiltImage, proof: Evidence) -> None:
