@@ -37,6 +37,25 @@ class ImageDiff:
         return self.before.digest == self.after.digest
 
 
+@dataclass(frozen=True, slots=True)
+class LayerShare:
+    """A layer of one of two images: `shared` by both, `new` in the one after, or `gone`; size in bytes."""
+
+    digest: Digest
+    size: int
+    state: str
+
+
+def layers_of(diff: ImageDiff, platform: str) -> tuple[LayerShare, ...]:
+    """The layers of a platform that both have: those of the image after in order, then what is gone."""
+    old, new = (side.platforms[platform].layers for side in (diff.before, diff.after))
+    had, has = {x.digest for x in old}, {x.digest for x in new}
+    return (
+        *(LayerShare(x.digest, x.size, "shared" if x.digest in had else "new") for x in new),
+        *(LayerShare(x.digest, x.size, "gone") for x in old if x.digest not in has),
+    )
+
+
 def compare(
     before: ImageFacts,
     after: ImageFacts,

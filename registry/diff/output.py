@@ -13,7 +13,7 @@ from typing import Any
 from builder.model.change import ChangeRecord, Moved, PlatformDiff
 from builder.model.evidence import Finding
 from builder.signing.predicates import timestamp
-from registry.diff.compare import ImageDiff
+from registry.diff.compare import ImageDiff, layers_of
 
 _NOT_ATTESTED = "Findings, licences, checks and waivers were not compared: what is built here is not attested"
 _SHOWN = 200  # rows of a table
@@ -28,7 +28,9 @@ def as_dict(diff: ImageDiff) -> dict[str, Any]:
         "after": {"reference": diff.after.where, "ref": diff.after.ref, "digest": diff.after.digest},
         "same": diff.same,
         "attested": diff.attested,
-        "platforms": [asdict(p) for p in diff.platforms],
+        "platforms": [
+            asdict(p) | {"layers": [asdict(x) for x in layers_of(diff, p.platform)]} for p in diff.platforms
+        ],
         "platforms_added": list(diff.added),
         "platforms_removed": list(diff.removed),
         "waived": list(diff.waived),
@@ -48,7 +50,8 @@ def as_text(diff: ImageDiff) -> str:
         return "\n".join([*lines, "the same image"])
     lines += _platforms_moved(diff)
     for one in diff.platforms:
-        lines += ["", *_platform_text(one, diff.attested)]
+        lines += ["", *_platform_text(one, diff.attested), "  layers:"]
+        lines += [f"    {x.state}: {x.digest} ({x.size:,} bytes)" for x in layers_of(diff, one.platform)]
     lines += [] if diff.attested else ["", _NOT_ATTESTED]
     return "\n".join([*lines, *_waivers(diff)])
 
@@ -78,6 +81,9 @@ def as_markdown(diff: ImageDiff, why: str = "") -> str:
     lines += [f"* {line}" for line in _platforms_moved(diff)]
     for one in diff.platforms:
         lines += _platform_markdown(one, diff.attested)
+        lines += ["| layer | bytes | |", "| --- | --- | --- |"]
+        lines += [f"| {_code(x.digest)} | {x.size:,} | {x.state} |" for x in layers_of(diff, one.platform)]
+        lines.append("")
     lines += [] if diff.attested else [f"{_NOT_ATTESTED}.", ""]
     return _within([*lines, *(f"* {line}" for line in _waivers(diff, _code))])
 

@@ -69,6 +69,21 @@ def test_one_changed_layer_is_what_is_pulled(both: tuple[ImageFacts, ImageFacts]
     assert pulled_bytes(new, new, AMD64) == 0
 
 
+def test_layers_are_listed_with_who_has_them(both: tuple[ImageFacts, ImageFacts]) -> None:
+    diff = compare(*both)
+    (platform,) = output.as_dict(diff)["platforms"]
+    old, new = ([x.digest for x in side.platforms[AMD64].layers] for side in both)
+    told = {x["digest"]: (x["state"], x["size"]) for x in platform["layers"]}
+    sizes = {x.digest: x.size for side in both for x in side.platforms[AMD64].layers}
+    assert told == {
+        d: ("gone" if d not in new else "shared" if d in old else "new", sizes[d]) for d in {*old, *new}
+    }
+    assert {"new", "gone"} <= {state for state, _ in told.values()}
+    for digest, (state, size) in told.items():
+        assert f"{state}: {digest} ({size:,} bytes)" in output.as_text(diff)
+        assert f"| `{digest}` | {size:,} | {state} |" in output.as_markdown(diff)
+
+
 def test_files_are_compared_by_content(
     house: House, both: tuple[ImageFacts, ImageFacts], tmp_path: Path
 ) -> None:
