@@ -49,6 +49,14 @@ def _programs(settings: Settings, _: Store) -> Iterator[Item]:
     yield _program(settings, "apt-get", "apt", "resolves packages for a lock")
     yield _program(settings, "docker-registry", "docker-registry", "the storage registry")
 
+    def extensions() -> str:
+        from builder.cli.rules import installed_rules
+
+        found = [f"{e.rule.id} ({e.package} {e.version})" for e in installed_rules()]
+        return ", ".join(found) or "none"
+
+    yield _asked("extensions", "rules of the policy that others brought", extensions)
+
 
 def _python_version() -> tuple[int, int, int]:
     import sys

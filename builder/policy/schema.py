@@ -9,7 +9,7 @@ import datetime as dt
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -19,6 +19,9 @@ from builder.model.digest import Digest
 from builder.model.evidence import Severity
 from builder.model.waiver import Waiver, WaiversDefinition
 from builder.policy.exploited import KnownExploited
+
+if TYPE_CHECKING:
+    from builder.policy.rule import Rule
 
 _WHOLE = "(whole file)"
 _HINT = "registry/policies/baseline.yaml shows every key and what it means"
@@ -199,12 +202,14 @@ class Policy:
     """A policy, the digest of its text, which a verdict names, and the list that lies beside it.
 
     `accepted` are the waivers of imported images by their names; those of our own are the catalogue's.
+    `added` are rules of installed extensions; the digest covers them.
     """
 
     data: PolicyData
     digest: Digest
     exploited: KnownExploited | None = None
     accepted: Mapping[str, WaiversDefinition] = field(default_factory=dict)
+    added: tuple[Rule, ...] = ()
 
     @property
     def name(self) -> str:

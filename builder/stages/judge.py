@@ -16,7 +16,7 @@ from builder.model.waiver import WaiversDefinition
 from builder.policy.engine import announce, evaluate
 from builder.policy.exploited import FILE, KnownExploited, parse_exploited
 from builder.policy.rule import Case
-from builder.policy.rules import IMPORT_RULES, RULES
+from builder.policy.rules import IMPORT_RULES, RULES, rules_for
 from builder.policy.schema import Policy, parse_policy
 from builder.store import read_file
 from builder.tools import strict_yaml
@@ -33,7 +33,8 @@ def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now
     Valid from `now` for the policy's time, but no longer than any waiver that was used.
     """
     case = Case(image, evidence, policy.data, now, policy.exploited)
-    results = evaluate(case)
+    rules = (*rules_for(policy.data), *policy.added)
+    results = evaluate(case, rules)
     scans = [e.scan for e in evidence if isinstance(e.scan, ScanReport)]
     used = {waiver.id: waiver.ends_at for scan in scans for _, waiver in case.waived(scan)}
     expires_at = now + dt.timedelta(days=policy.data.verdict_days_valid)
@@ -51,7 +52,7 @@ def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now
         },
         rules=results,
         waivers=tuple(sorted(used)),
-        announced=announce(case),
+        announced=announce(case, rules),
     )
 
 
