@@ -22,6 +22,7 @@ from typing import cast
 from builder.errors import ToolError
 from builder.model.image import Layer, PlatformImage
 from builder.oci.layout import verified_chunks
+from builder.oci.tarformat import BoundedTarInfo
 
 _ENTRIES_MAX = 1_000_000
 _TOTAL_MAX = 16 << 30  # bytes of one image, unpacked
@@ -200,7 +201,7 @@ def _members(layout: Path, layer: Layer) -> Iterator[tuple[tarfile.TarInfo, io.B
     try:
         with gzip.GzipFile(fileobj=io.BufferedReader(blob, _CHUNK)) as unzipped:
             plain = _Counted(cast(io.BufferedIOBase, unzipped), layer.blob.size * _RATIO_MAX + (1 << 20))
-            with tarfile.open(fileobj=plain, mode="r|", bufsize=_CHUNK) as tar:
+            with tarfile.open(fileobj=plain, mode="r|", bufsize=_CHUNK, tarinfo=BoundedTarInfo) as tar:
                 for member in tar:
                     content = tar.extractfile(member) if member.isreg() else None
                     yield member, cast("io.BufferedIOBase | None", content)

@@ -5,11 +5,21 @@ Source: POSIX.1-2017 pax(1), "ustar Interchange Format" and "pax Header Block".
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 BLOCK = 512  # bytes
 _SIZE_MAX = 8**11 - 1
+HEADER_MAX = 1 << 20  # bytes of one long name or pax header that is read
+_HELD = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _PREFIX_MAX, _NAME_MAX, _LINK_MAX = 155, 100, 100
 
 
@@ -112,3 +122,21 @@ def _split(name: bytes) -> tuple[bytes | None, bytes]:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+class BoundedTarInfo(tarfile.TarInfo):
+    """Headers of hostile archives: what Python would read into memory whole has a limit.
+
+    A long name and a pax header are read at once, however long they say they are, and the map of a
+    sparse file grows without end; give this class as `tarinfo` to `tarfile.open`.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The header in a block; raises tarfile.ReadError for one that would fill the memory."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _HELD and not 0 <= found.size <= HEADER_MAX:
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        if found.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a sparse file")
+        return found

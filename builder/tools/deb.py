@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from builder.errors import LockError
+from builder.oci.tarformat import BoundedTarInfo
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60  # bytes
@@ -159,7 +160,10 @@ def write_plain(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path, part: str) -> Iterator[tarfile.TarFile]:
-    with _unpacked(path, part) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+    with (
+        _unpacked(path, part) as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedTarInfo) as tar,
+    ):
         yield tar
 
 

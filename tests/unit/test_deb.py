@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import lzma
+import resource
 import tarfile
 from pathlib import Path
 
@@ -124,3 +127,65 @@ def test_another_compression_is_refused_in_words(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"data.tar.xz ", b"data.tar.zst"))
     with pytest.raises(LockError, match="zst"):
         list(read_data(path))
+
+
+def _with_data(folder: Path, name: str, data: bytes) -> Path:
+    """A package with this data.tar.xz, whatever it holds."""
+    _, path = make_deb(folder, name, [])
+    whole = path.read_bytes()
+    start = whole.index(b"data.tar.xz")
+    head = whole[start : start + 48] + b"%-10d`\n" % len(data)
+    path.write_bytes(whole[:start] + head + data)
+    return path
+
+
+def _bomb(kind: bytes, size: int, claimed: int) -> bytes:
+    """A tar whose header says `claimed` bytes, with `size` zero bytes after it, compressed."""
+    info = tarfile.TarInfo("./bomb")
+    info.type, info.size = kind, claimed
+    packer, out = lzma.LZMACompressor(preset=0), io.BytesIO()
+    out.write(packer.compress(info.tobuf(tarfile.GNU_FORMAT)))
+    for _ in range(size >> 20):
+        out.write(packer.compress(bytes(1 << 20)))
+    return out.getvalue() + packer.flush()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.GNUTYPE_SPARSE,
+    ],
+    ids=["long-name", "long-link", "pax", "global-pax", "sparse"],
+)
+def test_a_header_that_would_fill_the_memory_is_refused_unread(tmp_path: Path, kind: bytes) -> None:
+    path = _with_data(tmp_path, "header", _bomb(kind, 192 << 20, 192 << 20))
+    assert path.stat().st_size < 1 << 20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(LockError, match=r"header\.deb is refused"):
+        list(read_data(path))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
+    assert grown < 96 << 10
+
+
+def test_a_file_beyond_the_limit_is_refused_at_its_header(tmp_path: Path) -> None:
+    path = _with_data(tmp_path, "large", _bomb(tarfile.REGTYPE, 1 << 20, 5 << 30))
+    with pytest.raises(LockError, match="more than the limit"):
+        list(read_data(path))
+
+
+def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deb, "_FILES_MAX", 10)
+    _, path = make_deb(tmp_path, "many", [directory(f"./d{n}") for n in range(11)])
+    with pytest.raises(LockError, match="more than the limit"):
+        list(read_data(path))
+
+
+def test_a_control_archive_that_is_a_bomb_is_refused(tmp_path: Path) -> None:
+    control = "Package: big\nDescription: " + "x" * (2 * deb._CONTROL_MAX) + "\n"
+    _, path = make_deb(tmp_path, "control", [], control=control)
+    with pytest.raises(LockError, match=r"control\.deb is refused"):
+        read_control(path)
