@@ -15,7 +15,7 @@ from builder.model.lock import LockedPackage
 from builder.oci.filesystem import Entry, FileSystem
 from tests.support.debs import locked
 
-FORMAT = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n"
+FORMAT = "Format: https://example.org/doc/copyright-format/1.0/\n\n"
 MIT = (
     "Permission is hereby granted, free of charge, to any person obtaining a\ncopy of this software and associated "
     'documentation files (the "Software") ... The above copyright notice and this permission notice shall be included '
