@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from registry.bundles.recorded import Line
 
 _FOLDER = "ledger"
+_WHEN = "%Y-%m-%d %H:%M:%SZ"
 
 LedgerFolder = Annotated[
     Path | None,
@@ -86,34 +87,21 @@ def audit(
     if as_json:
         emit_json([*({**e.as_dict(), "signed": True} for e in found), *(x.as_dict() for x in unsigned)])
         return
-    rows = [
-        [
-            str(e.sequence),
-            e.at.strftime("%Y-%m-%d %H:%M:%SZ"),
-            e.fact.who,
-            e.fact.what,
-            e.fact.ref,
-            e.fact.digest.short,
-            _change(e.fact),
-            e.fact.why,
-        ]
-        for e in found
-    ]
-    rows += [
-        [
-            "unsigned" if x.chained else "unsigned; the line before it was changed",
-            x.at.strftime("%Y-%m-%d %H:%M:%SZ"),
-            x.who,
-            Action.RECEIVE.value,
-            x.ref,
-            x.digest.short,
-            x.outcome,
-            x.why,
-        ]
-        for x in unsigned
-    ]
+    rows = [*(_signed_row(e) for e in found), *(_unsigned_row(x) for x in unsigned)]
     columns = ("entry", "when (UTC)", "who", "what", "of", "digest", "change", "why")
     table("Ledger", columns, rows) if rows else emit("no entries")
+
+
+def _signed_row(entry: Entry) -> list[str]:
+    fact = entry.fact
+    what = [fact.who, fact.what, fact.ref, fact.digest.short, _change(fact), fact.why]
+    return [str(entry.sequence), entry.at.strftime(_WHEN), *what]
+
+
+def _unsigned_row(line: Line) -> list[str]:
+    number = "unsigned" if line.chained else "unsigned; the line before it was changed"
+    what = [line.who, "receive", line.ref, line.digest.short, line.outcome, line.why]
+    return [number, line.at.strftime(_WHEN), *what]
 
 
 def verify(
