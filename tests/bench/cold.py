@@ -32,7 +32,7 @@ ENTRYPOINT ["/usr/bin/python3.13"]
 def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
     """Seconds of each, from nothing built; packages, database, engine and registry are at hand."""
     workshop = scene.workshop()
-    targets = [workshop.catalogue.find("base"), workshop.catalogue.find("python")]
+    targets = [workshop.catalogue.find("base:13"), workshop.catalogue.find("python:3.13")]
     for target in targets:
         for context in prepare(workshop.catalogue, target).contexts.values():
             workshop.pool.fetch(context.lock.packages)

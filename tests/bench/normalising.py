@@ -20,8 +20,8 @@ from builder.pipeline.prepare import prepare
 from builder.stages.normalise import normalise
 from builder.stages.unpack import unpack
 workshop, work = Workshop.open(), Path(sys.argv[1])
-prepared = prepare(workshop.catalogue, workshop.catalogue.find("python"))
-base = prepare(workshop.catalogue, workshop.catalogue.find("base"))
+prepared = prepare(workshop.catalogue, workshop.catalogue.find("python:3.13"))
+base = prepare(workshop.catalogue, workshop.catalogue.find("base:13"))
 (context,), (below,) = prepared.contexts.values(), base.contexts.values()
 # One image of all packages, as a root of its own: the largest tar there is.
 packages = tuple(sorted((*below.lock.packages, *context.lock.packages)))

@@ -29,7 +29,7 @@ def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
     scene.run()
     tools, settings = scene.tools(), scene.settings
     catalogue = tools.workshop.catalogue
-    target = catalogue.find("python")
+    target = catalogue.find("python:3.13")
     client = tools.client
     with scene.store.scratch("rebuild") as work, Stopwatch() as ours:
         tagged = client.reference(f"candidate/{target.definition.name}", target.tag)

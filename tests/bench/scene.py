@@ -23,7 +23,7 @@ from builder.tools import process
 from builder.tools.docker_client import Combination, find_combination
 from builder.tools.docker_engine import ensure_engine
 from registry.storage import service
-from tests.support.catalogue import narrow
+from tests.support.catalogue import small_copy
 from tests.support.ports import free_address
 from tests.support.vulndb import sample_database
 
@@ -47,11 +47,7 @@ class Scene:
         here = Settings.load()
         state = here.state / "bench"
         shutil.rmtree(state, ignore_errors=True)
-        catalogue = state / "catalogue"
-        shutil.copytree(here.catalogue / "templates", catalogue / "templates")
-        for name, stream in (("base", "13"), ("python", "3.13")):
-            shutil.copytree(here.catalogue / "images" / name, catalogue / "images" / name)
-            narrow(catalogue / "images" / name, stream)
+        catalogue = small_copy(here.catalogue, state / "catalogue")
         emit("preparing: packages, engine, registry, database")
         engine = ensure_engine(Store(here.state).create(), here.child_environment)
         environment = {

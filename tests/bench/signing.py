@@ -43,7 +43,7 @@ def measure(scene: Scene) -> Iterator[tuple[str, float, str, float]]:
 
 def _released(scene: Scene, tools: ReleaseTools) -> tuple[BuiltImage, Release, Any]:
     workshop = tools.workshop
-    target = workshop.catalogue.find("base")
+    target = workshop.catalogue.find("base:13")
     prepared = prepare(workshop.catalogue, target)
     image = workshop.builder(["direct"]).reuse(prepared)
     if image is None:

@@ -48,7 +48,7 @@ def _cached_build(scene: Scene) -> float:
     from builder.tools.docker_client import build_tar
 
     workshop = scene.workshop()
-    (context,) = prepare(workshop.catalogue, workshop.catalogue.find("base")).contexts.values()
+    (context,) = prepare(workshop.catalogue, workshop.catalogue.find("base:13")).contexts.values()
     with scene.store.scratch("bench") as work:
         folder = materialise(context, workshop.pool, workshop.assembler_section(), scene.store, work)
         times = []

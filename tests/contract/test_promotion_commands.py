@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from builder.oci.client import RegistryClient
+from tests.support.catalogue import small_copy
 from tests.support.evidence import PASSPHRASE
 from tests.support.promotion import REPO, House
 from tests.support.registry_simulator import Simulator, simulator
@@ -34,8 +35,7 @@ class Town:
         self.environment: dict[str, str] = {}
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         self.house = House(self.state, RegistryClient(sim.address), now=now)
-        for name in ("images", "templates"):
-            shutil.copytree(ROOT / name, self.catalogue / name)
+        small_copy(ROOT, self.catalogue)
         policy = yaml.safe_load((ROOT / "registry" / "policies" / "baseline.yaml").read_text())
         policy["name"] = "here"
         policy["checks"] = {"required": ["user"], "required_runtime": []}

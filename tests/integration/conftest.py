@@ -14,7 +14,7 @@ import pytest
 
 from builder.settings import Settings
 from registry.storage import service
-from tests.support.catalogue import narrow
+from tests.support.catalogue import small_copy
 
 ROOT = Path(__file__).parents[2]
 _SECONDS_MAX = 600
@@ -94,9 +94,5 @@ def another_checkout(
 
 
 def _checkout(folder: Path, source: Path, environment: Mapping[str, str]) -> Checkout:
-    catalogue = folder / "catalogue"
-    shutil.copytree(source / "templates", catalogue / "templates")
-    for image, stream in (("base", "13"), ("python", "3.13")):
-        shutil.copytree(source / "images" / image, catalogue / "images" / image)
-        narrow(catalogue / "images" / image, stream)
+    catalogue = small_copy(source, folder / "catalogue")
     return Checkout(catalogue, folder / "state", environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def write(root: Path, *images: Document, builder: Document | None = None) -> Pat
     if builder:
         (root / "templates" / "builder.yaml").write_text(yaml.safe_dump(builder))
     return root
+
+
+def small_copy(source: Path, catalogue: Path) -> Path:
+    """The templates, base and Python of a catalogue, each with one stream alone."""
+    shutil.copytree(source / "templates", catalogue / "templates")
+    for image, stream in (("base", "13"), ("python", "3.13")):
+        shutil.copytree(source / "images" / image, catalogue / "images" / image)
+        narrow(catalogue / "images" / image, stream)
+    return catalogue
 
 
 def narrow(folder: Path, stream: str) -> None:
