@@ -171,6 +171,13 @@ def fixed_night(town: Town) -> None:
     found = town.json("affected", CVE)
     assert {i["digest"] for i in found["images"]} == {before[r] for r in moved}
     assert found["fixed_versions"] == ["1.0-2"]
+    told, first = town.json("changes", "greetlib:1")
+    assert (told["digest"], told["previous"], first["digest"]) == (after["greetlib:1"], old, old)
+    (platform,) = told["platforms"]
+    assert platform["packages"] == [{"name": "greetlib-app", "before": "1.0-1", "after": "1.0-2"}]
+    assert [f["id"] for f in platform["fixed"]] == [CVE]
+    assert platform["new"] == []
+    assert any("greetlib-app" in reason for reason in told["reasons"]), told["reasons"]
     clock = {(c["ref"], c["vulnerability"]): c for c in town.json("clock")["remediations"]}
     assert {ref for ref, vulnerability in clock if vulnerability == CVE} == moved
     assert {clock[ref, CVE]["state"] for ref in moved} <= {"promoted", "adopted"}

@@ -31,6 +31,7 @@ def digest_of(folder: Path, *documents: dict[str, Any], ref: str, checks: str | 
     return definition_digest((target, *catalogue.ancestors(target)))
 
 
+BOTH = {"variants": ["runtime", "dev"]}
 BASE, APP = files.image("base"), {"from": "base", "streams": {"1": files.stream(), "2": files.stream()}}
 
 
@@ -39,7 +40,7 @@ BASE, APP = files.image("base"), {"from": "base", "streams": {"1": files.stream(
     [
         ({}, {}, None, True),
         ({}, {"streams": {"1": files.stream(), "2": files.stream("other")}}, None, True),
-        ({}, {"streams": {"1": files.stream(dev={"packages": ["xz-utils"]})}, "variants": ["runtime", "dev"]}, None, True),
+        (BOTH, {"streams": {"1": files.stream(dev={"packages": ["xz-utils"]})}, **BOTH}, None, True),
         ({}, {"working_directory": "/"}, None, True),
         ({}, {}, "# words\nschema: 1\nfiles: [{path: /etc/os-release}]\n", True),
         ({}, {}, "schema: 1\nfiles: [{path: /etc/os-release}, {path: /x, variants: [dev]}]\n", True),
