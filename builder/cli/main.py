@@ -8,7 +8,8 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,53 +31,42 @@ from builder.version import version
 _BUG, _INTERRUPTED = 3, 130
 _PIPE_CLOSED = 141  # as a shell tells a program that SIGPIPE (13) ended
 
-# Each module adds its commands to the application: who uses them is its name.
-_GROUPS = (
-    "catalogue",
-    "images",
-    "facts",
-    "onboarding",
-    "planning",
-    "databases",
-    "nightly",
-    "evidence",
-    "rules",
-    "licences",
-    "host",
-    "registry",
-    "developers",
-    "serve",
-    "promotion",
-    "importing",
-    "reproducing",
-    "bundles",
-    "approving",
-    "audit",
-    "keyring",
-    "knowledge",
-    "rescanning",
-    "tokens",
-    "waivers",
-    "rehearsal",
-    "inventory",
-    "diff",
-    "notify",
-    "watchdog",
-    "clock",
-)
-
-app = typer.Typer(
-    name="goldsmith",
-    help="Golden base images: built reproducibly, scanned, judged, signed and published.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"max_content_width": 110},
-)
+# Which module has which commands: of a command line only the one that it names is loaded.
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "catalogue": ("schema", "images", "lint", "lock"),
+    "images": ("render", "build", "run"),
+    "facts": ("facts",),
+    "onboarding": ("new", "try"),
+    "planning": ("plan", "simulate"),
+    "databases": ("db",),
+    "nightly": ("nightly",),
+    "evidence": ("init", "verify", "why"),
+    "rules": ("rules",),
+    "licences": ("licences",),
+    "host": ("doctor", "up", "down"),
+    "registry": ("registry",),
+    "developers": ("check", "client-config", "catalogue"),
+    "serve": ("serve",),
+    "promotion": ("promote", "rollback", "revoke"),
+    "importing": ("import",),
+    "reproducing": ("reproduce",),
+    "bundles": ("export",),
+    "approving": ("approve", "approvals"),
+    "audit": ("audit",),
+    "keyring": ("keys",),
+    "knowledge": ("reindex", "affected"),
+    "rescanning": ("rescan",),
+    "tokens": ("token",),
+    "waivers": ("waive", "waivers", "vex"),
+    "rehearsal": ("rehearse",),
+    "inventory": ("inventory",),
+    "diff": ("diff", "delta", "changes"),
+    "notify": ("notify",),
+    "watchdog": ("watchdog",),
+    "clock": ("clock",),
+}
 
 
-@app.callback()
 def _root(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
@@ -126,10 +116,8 @@ def _command(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         emit(f"goldsmith {version()}")
         return 0
-    if not app.registered_commands:  # else this process has done it before
-        for group in _GROUPS:
-            importlib.import_module(f"builder.cli.{group}").register(app)
-    command = typer.main.get_command(app)
+    named = [m for m, names in COMMANDS.items() if arguments and arguments[0] in names]
+    command = application(tuple(named or COMMANDS))
     try:
         result = command.main(args=arguments, prog_name="goldsmith", standalone_mode=False)
     except SystemExit:  # click ends by itself in one case only: when who reads us has gone
@@ -137,6 +125,24 @@ def _command(arguments: list[str]) -> int:
     if result == _INTERRUPTED:  # typer turns an interruption into this, and says nothing
         raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
+
+
+@lru_cache(maxsize=len(COMMANDS) + 1)
+def application(modules: tuple[str, ...]) -> Any:
+    """The command line with the commands of these modules."""
+    app = typer.Typer(
+        name="goldsmith",
+        help="Golden base images: built reproducibly, scanned, judged, signed and published.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"max_content_width": 110},
+    )
+    app.callback()(_root)
+    for module in modules:
+        importlib.import_module(f"builder.cli.{module}").register(app)
+    return typer.main.get_command(app)
 
 
 def _fail(error: GoldsmithError, as_json: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from builder.cli.identity import Caller
     from builder.cli.wiring import Workshop
+    from builder.model.digest import Digest
+    from builder.model.evidence import Finding
     from builder.model.reference import Reference
+    from builder.store import Store
     from registry.promotion.office import Office
 
 IMPORT_POLICY = "import"  # what images that others made are judged by
@@ -54,9 +57,22 @@ def open_office(policy: str | None = None) -> Iterator[tuple[Workshop, Office, C
                 approvers=approvers(who, store),
                 near=folder_of(settings),
                 reasons=lambda digest: reasons_of(store, digest),
+                known=lambda digest: _known(store, digest),
             ),
             who,
         )
+
+
+def _known(store: Store, image: Digest) -> Mapping[str, tuple[Finding, ...]] | None:
+    """What the index knows of an image; the database's library is only loaded where there is one."""
+    from builder.cli.knowledge import index_place
+
+    if not (store.root / "index").is_dir():
+        return None
+    from registry.index.queries import findings_of
+
+    path = index_place(store).current()
+    return findings_of(path, image) if path else None
 
 
 @contextlib.contextmanager

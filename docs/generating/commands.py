@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,15 +23,10 @@ EXIT_CODES = {
 
 
 def command_tree() -> Any:
-    """The command line as typer builds it, on an application of its own."""
-    import typer
+    """The command line as typer builds it."""
+    from builder.cli.main import COMMANDS, application
 
-    from builder.cli import main
-
-    app = typer.Typer(name="goldsmith", help=main.app.info.help, add_completion=False)
-    for group in main._GROUPS:
-        importlib.import_module(f"builder.cli.{group}").register(app)
-    return typer.main.get_command(app)
+    return application(tuple(COMMANDS))
 
 
 def cli() -> str:

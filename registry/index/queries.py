@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from builder.errors import UsageError
 from builder.model.channel import Channel
+from builder.model.digest import Digest
+from builder.model.evidence import Finding, Severity
 from builder.signing.predicates import timestamp
 from registry.index import schema as s
 from registry.sqlite import reader
@@ -106,6 +108,24 @@ def consumers(path: Path, now: dt.datetime) -> dict[str, int]:
     )
     with reader(path).connect() as connection:
         return {ref: int(count) for ref, count in connection.execute(query)}
+
+
+def findings_of(path: Path, image: Digest) -> dict[str, tuple[Finding, ...]] | None:
+    """What the newest scans say of an image, by platform (`linux/amd64`); None when it is not known."""
+    p, k, f, v = s.platforms.c, s.packages.c, s.findings.c, s.vulnerabilities.c
+    of_image = s.platforms.join(s.images).join(s.contents).join(s.packages)
+    query = (
+        select(p.platform, v.name, k.name, k.version, f.fixed_version, f.severity, f.status, v.title)
+        .select_from(of_image.outerjoin(s.findings).outerjoin(s.vulnerabilities))
+        .where(s.images.c.digest == image)
+        .order_by(v.name, k.name)
+    )
+    found: dict[str, tuple[Finding, ...]] = {}
+    with reader(path).connect() as connection:
+        for platform, name, package, version, fixed, severity, status, title in connection.execute(query):
+            one = () if name is None else (name, package, version, fixed, Severity(severity), status, title)
+            found[platform] = found.get(platform, ()) + ((Finding(*one),) if one else ())
+    return found or None
 
 
 def ask(connection: Connection, asked: str, now: dt.datetime) -> Answer:

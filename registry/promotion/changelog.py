@@ -29,7 +29,7 @@ from registry.approvals.needs import Change
 from registry.approvals.procedure import Matter
 from registry.audit.ledger import Entry
 from registry.diff.compare import ImageDiff, compare
-from registry.diff.facts import nothing_of, read_image, verified_image
+from registry.diff.facts import ImageFacts, nothing_of, read_image, verified_image
 from registry.promotion.closure import Closure
 from registry.promotion.office import Office, State, Subject
 
@@ -81,7 +81,7 @@ def news_of(
         listing_in_folder = not office.client.supports_referrers(subject.repo)
         registry = office.near if office.near is not None and listing_in_folder else office.client
         try:
-            before = read_image(registry, where, office.trust)
+            before = _as_known(office, read_image(registry, where, office.trust))
         except Temporary:
             raise
         except (EvidenceRefused, RegistryError) as error:
@@ -91,6 +91,13 @@ def news_of(
     whole = replace(before, platforms={**nothing_of(after).platforms, **before.platforms})
     added = tuple(p for p in after.platforms if p not in before.platforms) if previous else ()
     return News(previous, replace(compare(whole, after), added=added), unknown, reasons)
+
+
+def _as_known(office: Office, image: ImageFacts) -> ImageFacts:
+    """An image with the findings of today, where they are known."""
+    known = office.known(image.digest) or {}
+    platforms = {n: replace(p, findings=known.get(n, p.findings)) for n, p in image.platforms.items()}
+    return replace(image, platforms=platforms)
 
 
 def signed_news(

@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from builder.errors import PolicyDenied, RegistryError, ToolError
 from builder.model.channel import Channel, ChannelRecord
 from builder.model.digest import Digest
+from builder.model.evidence import Finding
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.model.release import SignedManifest
@@ -45,6 +46,8 @@ class Office:
     `hosts` are the names under which consumers reach the registry: signatures are made for each.
     `near` reads the registry's own folder, where that is on this machine.
     `reasons` are why an image (its index digest) was built, as far as its run kept that.
+    `known` is what the newest scans say of an image, by platform, where that is known here: what was
+    attested of it may be older than the vulnerability that its successor mends.
     """
 
     client: RegistryClient
@@ -59,6 +62,7 @@ class Office:
     approvers: Approvers = field(default_factory=Approvers)
     near: Registry | None = None
     reasons: Callable[[Digest], tuple[str, ...]] = lambda digest: ()
+    known: Callable[[Digest], Mapping[str, tuple[Finding, ...]] | None] = lambda digest: None
 
     @property
     def accept_sample(self) -> bool:

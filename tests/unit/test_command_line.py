@@ -267,3 +267,8 @@ def test_a_denial_is_called_one(
     monkeypatch.setattr("builder.stages.define.load_catalogue", refused)
     assert run("images") == 4
     assert capsys.readouterr().err.startswith("denied: nothing is signed")
+
+
+def test_each_command_is_found_in_the_module_that_is_loaded_for_it() -> None:
+    for module, names in command_line.COMMANDS.items():
+        assert sorted(command_line.application((module,)).commands) == sorted(names), module

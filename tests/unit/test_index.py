@@ -14,7 +14,7 @@ from builder.model.digest import Digest
 from builder.model.platform import Platform
 from builder.signing.trust import Trust
 from registry.index import schema
-from registry.index.queries import Answer, affected, consumers
+from registry.index.queries import Answer, affected, consumers, findings_of
 from registry.pulls import Pull
 from registry.sqlite import reader
 from tests.support.evidence import new_keys
@@ -52,6 +52,19 @@ def test_a_vulnerability_names_images_packages_and_the_fix(fleet: Fleet) -> None
     assert [(h.package, h.fixed_version, h.severity) for h in found.hits] == [("libssl3t64", FIXED, "HIGH")]
     assert ask(fleet, CVE.lower()) == replace(found, asked=CVE.lower())
     assert ask(fleet, "CVE-1999-1").images == ()
+
+
+def test_the_findings_of_an_image_are_those_of_the_newest_scan(fleet: Fleet) -> None:
+    bad = fleet.image([LIBSSL, BASH], [finding(CVE, LIBSSL, FIXED)])
+    good = fleet.image([BASH], name="base", repository="candidate/base")
+    fleet.reindex()
+    path = fleet.place.require()
+    known = findings_of(path, bad.image.digest)
+    assert known is not None
+    for platform in bad.image.platforms:
+        assert known[str(platform.platform)] == (finding(CVE, LIBSSL, FIXED),)
+    assert findings_of(path, good.image.digest) == {str(p.platform): () for p in good.image.platforms}
+    assert findings_of(path, Digest.of(b"another")) is None
 
 
 def test_a_package_is_found_by_binary_and_by_source_name(fleet: Fleet) -> None:
