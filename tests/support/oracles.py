@@ -7,9 +7,11 @@ mirror of this machine, verified against the signed index, into a cache folder (
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -57,9 +59,28 @@ def program(name: str, suite: str, package: str | None = None) -> Path:
 @cache
 def unpacked(package: str, suite: str) -> Path:
     """The files of one Debian package of a release, below a folder of our own."""
+    with _turn():
+        return _unpack(package, suite)
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """One process after the other: groups of tests run side by side and share the folder."""
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "turn", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("GOLDSMITH_ORACLES") or _ROOT / ".goldsmith" / "oracles")
+
+
+def _unpack(package: str, suite: str) -> Path:
     tool("apt-get")
     dpkg = tool("dpkg-deb")
-    folder = Path(os.environ.get("GOLDSMITH_ORACLES") or _ROOT / ".goldsmith" / "oracles")
+    folder = _folder()
     settings = Settings.load(directory=_ROOT, needs_catalogue=False)
     environment = settings.child_environment
     store = Store(folder).create()
@@ -118,6 +139,12 @@ def buildah() -> Path:
 def _libraries(name: str, suite: str, but: Sequence[str] = ()) -> Path:
     """The folder of all libraries that a package of a release depends on, unpacked beside it."""
     root = unpacked(name, suite)
+    with _turn():
+        _bring_libraries(root, name, suite, but)
+    return root / "libraries" / "usr" / "lib" / "x86_64-linux-gnu"
+
+
+def _bring_libraries(root: Path, name: str, suite: str, but: Sequence[str]) -> None:
     if not (root / "libraries").is_dir():
         folder = root.parents[1]
         settings = Settings.load(directory=_ROOT, needs_catalogue=False)
@@ -144,4 +171,3 @@ def _libraries(name: str, suite: str, but: Sequence[str] = ()) -> Path:
             missing(
                 f"the libraries of {name} of {suite} cannot be had: {error.message} ({error.context[:300]})"
             )
-    return root / "libraries" / "usr" / "lib" / "x86_64-linux-gnu"
