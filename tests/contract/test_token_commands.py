@@ -33,9 +33,6 @@ class Desk:
         with pytest.MonkeyPatch.context() as patch:
             for name in [n for n in os.environ if n.startswith("GOLDSMITH_")]:
                 patch.delenv(name)
-            # Each run registers its commands anew.
-            patch.setattr(command_line.app, "registered_commands", [])
-            patch.setattr(command_line.app, "registered_groups", [])
             patch.chdir(self.catalogue)
             patch.setenv("GOLDSMITH_STATE", str(self.state))
             patch.setenv("GOLDSMITH_KEY_PASSPHRASE", PASSPHRASE)

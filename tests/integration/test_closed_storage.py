@@ -102,7 +102,6 @@ def test_another_client_reads_one_repository_with_a_token(
     publish(here.signed(), client_of(settings))
     monkeypatch.setenv("GOLDSMITH_STATE", str(settings.state))
     monkeypatch.setenv("GOLDSMITH_REGISTRY", settings.registry)
-    monkeypatch.setattr(command_line.app, "registered_groups", [])
     assert command_line.run(["registry", "token", "candidate/python"]) == 0
     token = capsys.readouterr().out.strip()
     argv = [tool("skopeo"), "inspect", "--raw", "--tls-verify=false", f"--registry-token={token}"]
