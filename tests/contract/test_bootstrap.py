@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -54,16 +55,16 @@ def _program(machine: Path, name: str, text: str) -> None:
     path.chmod(0o755)
 
 
-def _run(machine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": str(machine.parent / "bin"), "HOME": str(machine.parent)}
+def _run(machine: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": str(machine.parent / "bin"), "HOME": str(machine.parent), **more}
     return subprocess.run(
         ["/bin/sh", machine / ".ci" / "bootstrap", *arguments],
         env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60,
     )  # fmt: skip
 
 
-def _packages(machine: Path) -> set[str]:
-    done = _run(machine, "--list")
+def _packages(machine: Path, **more: str) -> set[str]:
+    done = _run(machine, "--list", **more)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -76,6 +77,44 @@ def test_what_is_there_from_elsewhere_is_not_installed_again(machine: Path) -> N
     for name in ("dockerd", "docker", "docker-registry", "gpg"):
         _program(machine, name, "exit 0")
     assert _packages(machine) & {"docker.io", "docker-cli", "docker-registry", "gnupg"} == set()
+
+
+# What brings a program that tests ask for by `tool("…")`: an essential package, or one of the set-up.
+_BROUGHT_BY = {
+    "apt-get": "apt",
+    "containerd": "docker.io",
+    "ctr": "docker.io",
+    "docker": "docker-cli",
+    "dockerd": "docker.io",
+    "docker-registry": "docker-registry",
+    "dpkg-deb": "dpkg",
+    "git": "git",
+    "setpriv": "util-linux",
+    "skopeo": "skopeo",
+    "systemd-analyze": "systemd",
+    "unshare": "util-linux",
+}
+
+
+def test_continuous_integration_gets_every_program_that_a_test_asks_for(machine: Path) -> None:
+    asked = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r'\btool\("([a-z-]+)"\)', path.read_text())
+    }
+    assert asked <= set(_BROUGHT_BY)
+    there = {"apt", "dpkg", "util-linux"}
+    # Debian 12 has Docker's client in docker.io.
+    installed = {{"docker-cli": "docker.io"}.get(p, p) for p in _packages(machine, CI="true")}
+    needed = {{"docker-cli": "docker.io"}.get(_BROUGHT_BY[name], _BROUGHT_BY[name]) for name in asked}
+    assert needed - there <= installed
+
+
+def test_what_only_tests_call_is_not_installed_for_whoever_wants_to_build(machine: Path) -> None:
+    assert _packages(machine) & {"git", "skopeo", "systemd"} == set()
+    for name in ("git", "skopeo", "systemd-analyze"):
+        _program(machine, name, "exit 0")
+    assert _packages(machine, CI="true") & {"git", "skopeo", "systemd"} == set()
 
 
 def test_without_apt_the_packages_are_named(machine: Path) -> None:
