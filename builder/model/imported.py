@@ -16,7 +16,7 @@ from builder.model.lock import LockedPackage
 from builder.model.platform import Platform
 
 TEMPLATE = "imported"  # the template of images that no template of ours made
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:_-]{0,299}")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^:_-]{0,299}")
 
 
 @dataclass(frozen=True, slots=True)

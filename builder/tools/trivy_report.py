@@ -21,7 +21,7 @@ REPORT_MAX = 256 << 20  # bytes
 SBOM_MAX = 128 << 20  # bytes
 _ROWS_MAX = 200_000  # findings, packages or licences in one report
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
-_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:_-]{0,299}")
+_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^:_-]{0,299}")
 _STATUSES = frozenset(
     (
         "unknown",

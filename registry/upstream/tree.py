@@ -47,7 +47,7 @@ class TreeLimits:
     total_max: int = 16 << 30
     ratio_max: int = 200
     slack: int = 16 << 20
-    content_max: int = 16 << 20
+    content_max: int = 64 << 20  # rpm's database is the largest file that is wanted
 
 
 DEFAULT = TreeLimits()
@@ -223,11 +223,11 @@ class _Tree:
     def _keep(self, path: str, member: Member, content: Content) -> None:
         if self._kept + member.size > self._limits.content_max:
             return
-        data = b""
+        pieces = []
         while content.left:
-            data += content.read(content.left)
-        self._kept += len(data)
-        self.contents[path] = data
+            pieces.append(content.read(content.left))
+        self.contents[path] = b"".join(pieces)
+        self._kept += member.size
 
     def _is_wanted(self, path: str) -> bool:
         return path in self._files or path.startswith(self._folders)

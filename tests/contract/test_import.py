@@ -195,10 +195,10 @@ DENIED: dict[str, tuple[dict[str, Any], Foreign, str]] = {
     "no canary found": ({"canary": CanaryResult("openssl", "1", ())}, Foreign(), "scanner-identity"),
     "no canary known": ({"canary": CanaryResult("", "", ())}, Foreign(), "scanner-comparable"),
     "no package database": ({}, Foreign(layers=[layer_tar({"a": b"x"})]), "scanner-comparable"),
-    "a database of rpm": (
+    "an old database of rpm": (
         {},
-        Foreign(layers=[layer_tar({"usr/lib/sysimage/rpm/rpmdb.sqlite": b"SQLite"})]),
-        "linux/amd64: its package database is one of rpm, which is not read here",
+        Foreign(layers=[layer_tar({"var/lib/rpm/Packages": b"BDB"})]),
+        "linux/amd64: its package database is rpm's in another form",
     ),
     "unknown user": ({}, Foreign(config={"config": {"User": "nobody-knows"}}), "user-known"),
     "user overflow": ({}, Foreign(config={"config": {"User": "4294967296"}}), "user-known"),
