@@ -7,16 +7,20 @@ submitted here has to be idempotent. Source of the behaviour: distributed 2026.8
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.errors import GoldsmithError, ToolError, UsageError
+from builder.errors import ToolError, UsageError
 
 RESOURCE = "build"  # what a worker offers: `--resources build=1`
 CONNECT_SECONDS = 20.0
+_CLOSE_SECONDS = 5.0
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,46 @@ class Certificates:
     key: Path
 
 
+class _Together:
+    """A thread of its own that hands on what has been put, all at once that came meanwhile."""
+
+    def __init__(self, hand_on: Callable[[list[Any]], None], name: str) -> None:
+        self._hand_on = hand_on
+        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.put = self._waiting.put
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hand on what is there, and end; a thread that hangs is not waited for."""
+        self.put(_END)
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            some = [self._waiting.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    some.append(self._waiting.get_nowait())
+            ended = _END in some
+            if more := [one for one in some if one is not _END]:
+                self._hand_on(more)
+
+
 class Cluster:
-    """A connection to a scheduler; `connect` makes it."""
+    """A connection to a scheduler; `connect` makes it.
+
+    What is submitted, or has ended, while a message is under way goes into one message together: to a
+    scheduler each message costs more than the task in it.
+    """
 
     def __init__(self, client: Any, address: str) -> None:
         self._client, self._address = client, address
         self._running: dict[int, Any] = {}
+        self._given_up = False
+        self._sending = _Together(self._send, "cluster-send")
+        self._settling = _Together(self._settle, "cluster-settle")
 
     @property
     def threads(self) -> int:
@@ -51,40 +89,69 @@ class Cluster:
 
     def cancel(self) -> None:
         """Give up what was submitted: what waits never starts, what runs is not waited for."""
-        with contextlib.suppress(OSError, TimeoutError, RuntimeError, CancelledError):
-            self._client.cancel(list(self._running.values()))
+        self._given_up = True
+        self._forget(list(self._running.values()))
 
-    def submit(self, function: Callable[..., Any], argument: Any, *, priority: int = 0) -> Future[Any]:
+    def close(self) -> None:
+        """Come to an end; what has not ended by now is not heard of any more."""
+        self._sending.close()
+        self._settling.close()
+
+    def submit(self, function: Callable[..., Any], argument: Any) -> Future[Any]:
         """Run `function(argument)` on one worker; both must be known there by the same names.
 
         The future gets what it returned, the GoldsmithError that it raised, or a ToolError when
         the cluster lost it.
         """
         ours: Future[Any] = Future()
-        try:
-            theirs = self._client.submit(
-                function, argument, pure=False, resources={RESOURCE: 1}, priority=priority
-            )
-        except (OSError, RuntimeError, ValueError, CancelledError) as error:
-            ours.set_exception(self._lost(error))
-            return ours
-        self._running[id(ours)] = theirs
-        theirs.add_done_callback(lambda done: self._settle(done, ours))
+        self._sending.put((function, argument, ours))
         return ours
 
-    def _settle(self, theirs: Any, ours: Future[Any]) -> None:
-        """Hand on a result. The cluster forgets it before, or would compute it again if its worker died."""
-        status = theirs.status
-        error = theirs.exception() if status == "error" else None
-        result = theirs.result() if status == "finished" else None
-        self._running.pop(id(ours), None)
-        theirs.release()
-        if status == "finished":
-            ours.set_result(result)
-        elif isinstance(error, GoldsmithError) or (error is not None and not self._is_theirs(error)):
-            ours.set_exception(error)
-        else:
-            ours.set_exception(self._lost(error))
+    def _send(self, orders: Sequence[tuple[Callable[..., Any], Any, Future[Any]]]) -> None:
+        for function in dict.fromkeys(order[0] for order in orders):
+            some = [(argument, ours) for known, argument, ours in orders if known is function]
+            arguments = [argument for argument, _ in some]
+            try:
+                sent = self._client.map(function, arguments, pure=False, resources={RESOURCE: 1})
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for the future
+                for _, ours in some:
+                    ours.set_exception(self._broken(error))
+                continue
+            self._running |= {id(ours): theirs for theirs, (_, ours) in zip(sent, some, strict=True)}
+            if self._given_up:
+                self._forget(sent)
+            for theirs, (_, ours) in zip(sent, some, strict=True):
+                theirs.add_done_callback(lambda done, ours=ours: self._settling.put((done, ours)))
+
+    def _settle(self, ended: Sequence[tuple[Any, Future[Any]]]) -> None:
+        """Hand on results. The cluster forgets each before, or would compute it again if its worker died."""
+        finished = {theirs.key: theirs for theirs, _ in ended if theirs.status == "finished"}
+        results: Mapping[Any, Any] = {}
+        broken: Exception | None = None
+        try:
+            results = self._client.gather(finished, errors="skip") if finished else {}
+        except Exception as problem:  # noqa: BLE001 - whatever it is, somebody waits for the futures
+            broken = self._broken(problem)
+        for theirs, ours in ended:
+            status = theirs.status
+            error = theirs.exception() if status == "error" else None
+            self._running.pop(id(ours), None)
+            theirs.release()
+            if status == "finished" and theirs.key in results:
+                ours.set_result(results[theirs.key])
+            elif error is not None and not self._is_theirs(error):
+                ours.set_exception(error)
+            else:
+                ours.set_exception(broken or self._lost(error))
+
+    def _forget(self, theirs: Sequence[Any]) -> None:
+        with contextlib.suppress(OSError, TimeoutError, RuntimeError, CancelledError):
+            self._client.cancel(theirs)
+
+    def _broken(self, error: Exception) -> Exception:
+        """What is said of an error on the way there or back."""
+        usual = isinstance(error, OSError | RuntimeError | ValueError) or self._is_theirs(error)
+        return self._lost(error) if usual else error
 
     def _is_theirs(self, error: BaseException) -> bool:
         """Whether the cluster itself failed, and not what ran on it."""
@@ -145,8 +212,10 @@ def connect(
             hint="is it running, and are the certificates by the same authority?",
             reference="scheduler-unreachable",
         ) from None
+    cluster = Cluster(client, address)
     try:
-        yield Cluster(client, address)
+        yield cluster
     finally:
+        cluster.close()
         with contextlib.suppress(OSError, TimeoutError, RuntimeError, CancelledError):
             client.close(timeout=5)
