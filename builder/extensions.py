@@ -1,132 +1,262 @@
-"""A team's own rules of the policy, from installed Python packages; nothing of the catalogue is run.
+"""What teams bring without a fork: rules of the policy, from installed packages that are named.
 
-A package names them under the entry point group `goldsmith.rules`; each is a `builder.policy.rule.Rule`,
-as ours are. Who they are (package, version, digest of its code) becomes part of the policy's digest. What
-raises, hangs or is no rule never counts as a pass.
+Being installed loads nothing: `GOLDSMITH_EXTENSIONS` names the packages, and nothing else is looked
+at. A package names its parts under the entry point groups of `GROUPS`; each is of the type that ours
+have. Who they are (package, version, digest of the package's files) becomes part of what is judged by.
+What raises, hangs or answers with something else never counts as a pass.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
+import re
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from builder.errors import ToolError
+from builder.errors import ToolError, UsageError
 from builder.model.definition import is_name
 from builder.model.digest import Digest
+from builder.model.extension import NAME, VERSION, ExtensionIdentity
 from builder.policy.rule import Case, Rule, Seen
 
-RULES = "goldsmith.rules"
-SECONDS_MAX = 30.0  # for one rule and one image
-_SEEN_MAX = 1000  # failures that are taken from a rule
+if TYPE_CHECKING:
+    from importlib import metadata
+
+SECONDS_MAX = 30.0  # for one question to an extension
+SETTING = "GOLDSMITH_EXTENSIONS"
+_PACKAGES_MAX = 16
+_FILES_MAX = 10_000  # of a package
+_SEEN_MAX = 1000  # answers that are taken from one question
 _TEXT_MAX = 1000  # characters of a title, and so on
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A rule of somebody else: where it comes from, and what it is."""
+    """One part that somebody else brought: who it is, and what it is, guarded."""
 
-    name: str
-    package: str
-    version: str
-    digest: Digest
-    rule: Rule
+    identity: ExtensionIdentity
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """All parts that are loaded, in the order of the groups and of their ids."""
+
+    parts: tuple[Extension, ...] = ()
 
     @property
-    def identity(self) -> dict[str, str]:
-        """What a policy's digest and the provenance say of it."""
-        found = {"name": self.name, "package": self.package, "version": self.version}
-        return {**found, "digest": str(self.digest)}
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of the policy."""
+        return tuple(self.of("rule"))
+
+    def of(self, kind: str) -> Iterator[Any]:
+        """The parts of one kind."""
+        return (part.value for part in self.parts if part.identity.kind == kind)
+
+    def identities(self, *kinds: str) -> tuple[ExtensionIdentity, ...]:
+        """Who the parts of these kinds are; of all kinds when none is named."""
+        return tuple(p.identity for p in self.parts if not kinds or p.identity.kind in kinds)
 
 
-def rules(known: Collection[str], seconds_max: float = SECONDS_MAX) -> tuple[Extension, ...]:
-    """The installed rules by name; `known` are the ids that are taken.
+def load(allowed: Sequence[str], seconds_max: float = SECONDS_MAX) -> Extensions:
+    """What the packages of `allowed` bring: `NAME`, or `NAME==VERSION` for that version alone.
 
-    Raises ToolError, naming the extension, when one cannot be loaded, is no rule, or takes an id.
+    Raises UsageError for what is no such text, ToolError that names package and part when one is not
+    installed, of another version, brings nothing, cannot be loaded, is of another type or takes an id.
     """
-    found: list[Extension] = []
-    taken = set(known)
-    for point in sorted(metadata.entry_points(group=RULES), key=lambda p: (p.name, p.value)):
-        extension = _load(point, seconds_max)
-        if extension.rule.id in taken:
-            raise _broken(extension.name, f"its rule {extension.rule.id!r} is there already")
-        taken.add(extension.rule.id)
-        found.append(extension)
-    return tuple(found)
+    if not allowed:
+        return Extensions()
+    if len(allowed) > _PACKAGES_MAX:
+        raise UsageError(f"{SETTING} names more than {_PACKAGES_MAX} packages", hint="name fewer")
+    found = [part for text in dict.fromkeys(allowed) for part in _parts(text, seconds_max)]
+    kinds = [group.kind for group in GROUPS.values()]
+    found.sort(key=lambda part: (kinds.index(part.identity.kind), part.identity.id))
+    for one, two in itertools.pairwise(found):
+        if (one.identity.kind, one.identity.id) == (two.identity.kind, two.identity.id):
+            _broken(str(two.identity), f"{one.identity} is there already")
+    return Extensions(tuple(found))
 
 
-def combined(digest: Digest, extensions: Iterable[Extension]) -> Digest:
-    """The digest of a policy with these extensions; its own when there are none."""
-    identities = [extension.identity for extension in extensions]
-    return Digest.of_json([digest, identities]) if identities else digest
+def combined(digest: Digest, identities: Iterable[ExtensionIdentity]) -> Digest:
+    """The digest of what is judged by together with extensions; its own when there are none."""
+    known = [identity.as_dict() for identity in identities]
+    return Digest.of_json([digest, known]) if known else digest
 
 
-def _load(point: metadata.EntryPoint, seconds_max: float) -> Extension:
-    name = f"{point.name[:80]} ({point.value[:80]})"
-    if point.dist is None:
-        raise _broken(name, "it belongs to no installed package")
+def not_named(allowed: Sequence[str]) -> tuple[str, ...]:
+    """Installed packages with parts for us that nobody named; none of them is loaded."""
+    from importlib import metadata
+
+    named = {_plain(text.partition("==")[0]) for text in allowed}
+    points = (point for group in GROUPS for point in metadata.entry_points(group=group))
+    there = {_plain(point.dist.name) for point in points if point.dist is not None}
+    return tuple(sorted(there - named))
+
+
+def _parts(text: str, seconds_max: float) -> Iterator[Extension]:
+    from importlib import metadata
+
+    name, pinned, version = text.partition("==")
+    if not re.fullmatch(NAME, name) or (pinned and not re.fullmatch(VERSION, version)):
+        hint = "NAME or NAME==VERSION, separated by commas"
+        raise UsageError(f"{SETTING} names no package: {text[:80]!r}", hint=hint)
     try:
-        rule = point.load()
-        digest = _digest(point, point.dist)
-    except Exception as error:  # noqa: BLE001 - code of others raises what it likes
-        raise _broken(name, f"{type(error).__name__}: {str(error)[:300]}") from None
-    if not isinstance(rule, Rule):
-        raise _broken(name, f"it is a {type(rule).__name__}, not a rule")
-    texts = (rule.id, rule.title, rule.failure, rule.solution)
-    if not all(isinstance(t, str) and 0 < len(t) <= _TEXT_MAX for t in texts) or not callable(rule.check):
-        raise _broken(name, "its id, title, failure and solution must be text, its check a function")
-    if not is_name(rule.id) or rule.needs not in (None, "checks", "scan", "sboms", "lint"):
-        raise _broken(
-            name, f"no rule can have the id {str(rule.id)[:80]!r} and need {str(rule.needs)[:80]!r}"
+        package = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        raise ToolError(
+            f"the extension {name} is not installed",
+            hint=f"install it beside goldsmith, or take it out of {SETTING}",
+            reference="extension-missing",
+        ) from None
+    if pinned and package.version != version:
+        raise ToolError(
+            f"the extension {name} is of version {package.version}, not {version}",
+            hint=f"install {text}, or review the new version and name it in {SETTING}",
+            reference="extension-other-version",
         )
-    bounded = replace(rule, check=_bounded(name, rule.check, seconds_max))
-    return Extension(point.name, point.dist.name, point.dist.version, digest, bounded)
+    points = sorted(p for p in package.entry_points if p.group.startswith("goldsmith."))
+    if not points:
+        _broken(name, f"it has no entry point in {', '.join(GROUPS)}")
+    for point in points:
+        if point.group not in GROUPS:
+            _broken(f"{point.name[:80]} of {name}", f"there is no group {point.group[:80]!r}")
+        yield _part(point, package, GROUPS[point.group], seconds_max)
+
+
+def _part(
+    point: metadata.EntryPoint, package: metadata.Distribution, group: Group, seconds_max: float
+) -> Extension:
+    name = f"{point.name[:80]} ({point.value[:80]})"
+    try:
+        value = point.load()
+        digest = _digest(point, package)
+        guarded = group.guard(Guard(name, seconds_max), value)
+        identity = ExtensionIdentity(group.kind, guarded.id, package.name, package.version, digest)
+    except ToolError:
+        raise
+    except BaseException as error:  # code of others raises what it likes
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        _broken(name, f"{type(error).__name__}: {str(error)[:300]}")
+    return Extension(identity, guarded)
 
 
 def _digest(point: metadata.EntryPoint, package: metadata.Distribution) -> Digest:
-    """Of all code of the package, and of the module itself, which may lie elsewhere (editable installs)."""
-    files = {str(f): Path(str(f.locate())) for f in package.files or () if str(f).endswith(".py")}
+    """Of all files of the package; where its code lies elsewhere (editable installs), of that, too."""
+    import importlib.util
+
+    inside = (f for f in package.files or () if ".." not in f.parts and not f.parts[0].endswith(".dist-info"))
+    files = {str(f): Path(str(f.locate())) for f in inside if f.suffix != ".pyc"}
     spec = importlib.util.find_spec(point.module)
-    if spec and spec.origin:
-        files[f"module {point.module}"] = Path(spec.origin)
+    origin = Path(spec.origin).resolve() if spec and spec.origin else None
+    if origin and origin not in {path.resolve() for path in files.values()}:
+        # The folder of the outermost package that the module is in, or the module's file.
+        depth = point.module.count(".") + (origin.name == "__init__.py")
+        root = origin.parents[depth - 1] if depth else origin
+        found = sorted(root.rglob("*.py")) if depth else [root]
+        files |= {f"{point.module}: {p.relative_to(root.parent)}": p for p in found}
+    if len(files) > _FILES_MAX:
+        raise ValueError(f"the package has more than {_FILES_MAX} files")
     return Digest.of_json({name: Digest.of(path.read_bytes()) for name, path in sorted(files.items())})
 
 
-def _bounded(
-    name: str, check: Callable[[Case], Iterable[Seen]], seconds_max: float
-) -> Callable[[Case], list[Seen]]:
-    """The check in a thread of its own: what does not end is a failure of the rule, which denies."""
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """How an extension is asked: in a thread of its own, for a while, and never trusted to end."""
 
-    def run(case: Case) -> list[Seen]:
-        answer: list[list[Seen]] = []
+    name: str
+    seconds_max: float
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """The answer; raises ToolError that names the extension when there is none."""
+        answer: list[T] = []
         wrong: list[BaseException] = []
 
         def act() -> None:
             try:
-                answer.append(list(itertools.islice(check(case), _SEEN_MAX)))
+                answer.append(question())
             except BaseException as error:  # noqa: BLE001 - told below, in the thread that asked
                 wrong.append(error)
 
         thread = threading.Thread(target=act, daemon=True, name="extension")
         thread.start()
-        thread.join(seconds_max)
+        thread.join(self.seconds_max)
         if wrong:
-            raise RuntimeError(f"the extension {name}: {type(wrong[0]).__name__}: {wrong[0]}")
+            self.fail(f"{type(wrong[0]).__name__}: {str(wrong[0])[:300]}")
         if not answer:
-            raise TimeoutError(f"the extension {name} did not end within {seconds_max:.0f} s")
+            self.fail(f"it did not end within {self.seconds_max:.0f} s")
         return answer[0]
 
-    return run
+    def fail(self, why: str) -> NoReturn:
+        """Raise ToolError: the extension gave no answer, or none that counts."""
+        raise ToolError(
+            f"the extension {self.name}: {why}",
+            hint="mend the package that brings it; without its answer nothing is approved",
+            reference="extension-failed",
+        )
+
+    def need(self, value: object, kind: type[T]) -> T:
+        """The value, which has to be of that type; raises ToolError."""
+        if not isinstance(value, kind):
+            _broken(self.name, f"it is a {type(value).__name__}, not a {kind.__name__.lower()}")
+        return value
+
+    def texts(self, identifier: object, *texts: object) -> None:
+        """Raise ToolError unless the id is a name and each text has a sensible length."""
+        if not all(isinstance(t, str) and 0 < len(t) <= _TEXT_MAX for t in (identifier, *texts)):
+            _broken(self.name, "its id, title and other texts must be text, and not too long")
+        if not is_name(str(identifier)):
+            _broken(self.name, f"nothing can have the id {str(identifier)[:80]!r}")
+
+    def free(self, identifier: str, taken: Iterable[str]) -> None:
+        """Raise ToolError when the id is one of ours."""
+        if identifier in taken:
+            _broken(self.name, f"{identifier!r} is there already")
 
 
-def _broken(name: str, why: str) -> ToolError:
-    return ToolError(
-        f"the extension {name} of {RULES} cannot be used",
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One entry point group: the kind of its parts, and what makes one that can be asked without harm."""
+
+    kind: str
+    guard: Callable[[Guard, object], Any]
+
+
+def _rule(guard: Guard, value: object) -> Rule:
+    from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
+
+    rule = guard.need(value, Rule)
+    guard.texts(rule.id, rule.title, rule.failure, rule.solution)
+    guard.free(rule.id, (ours.id for ours in (*RULES, *IMPORT_RULES, *PROMOTION_RULES)))
+    if not callable(rule.check) or rule.needs not in (None, "checks", "scan", "sboms", "lint"):
+        _broken(guard.name, f"its check must be a function, and {str(rule.needs)[:80]!r} is no evidence")
+
+    def check(case: Case) -> list[Seen]:
+        return guard.ask(lambda: list(itertools.islice(rule.check(case), _SEEN_MAX)))
+
+    return replace(rule, check=check)
+
+
+# All that can be brought; the type of each kind is the one that ours have.
+GROUPS: Mapping[str, Group] = {
+    "goldsmith.rules": Group("rule", _rule),
+}
+
+
+def _plain(name: str) -> str:
+    """A distribution's name as all its spellings are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _broken(name: str, why: str) -> NoReturn:
+    raise ToolError(
+        f"the extension {name} cannot be used",
         context=why,
-        hint="mend the package that brings it, or uninstall it",
+        hint=f"mend the package that brings it, or take it out of {SETTING}",
         reference="extension-broken",
     )

@@ -56,6 +56,7 @@ class Settings:
     upstream_user: str | None = None
     upstream_password: str | None = field(default=None, repr=False)
     mirror: str = "127.0.0.1:5700"
+    extensions: tuple[str, ...] = ()
     notify_addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -104,6 +105,7 @@ class Settings:
             debian_keyring=env.get("GOLDSMITH_DEBIAN_KEYRING") or None,
             upstream_user=env.get("GOLDSMITH_UPSTREAM_USER") or None,
             upstream_password=env.get("GOLDSMITH_UPSTREAM_PASSWORD") or None,
+            extensions=tuple((env.get("GOLDSMITH_EXTENSIONS") or "").replace(",", " ").split()),
             notify_addresses={
                 name.removeprefix(_NOTIFY).lower().replace("_", "-"): value
                 for name, value in env.items()

@@ -72,8 +72,8 @@ def perform(
     registry is asked. Raises ToolError without an index, LedgerBroken, and what the catalogue raises.
     """
     from builder.cli.audit import ledger_folder
+    from builder.cli.extending import find_policy_of
     from builder.cli.knowledge import index_place
-    from builder.cli.releasing import find_policy_of
     from builder.cli.trusting import trusted
     from builder.cli.wiring import Workshop
     from builder.errors import ToolError

@@ -50,12 +50,14 @@ def _programs(settings: Settings, _: Store) -> Iterator[Item]:
     yield _program(settings, "docker-registry", "docker-registry", "the storage registry")
 
     def extensions() -> str:
-        from builder.cli.rules import installed_rules
+        from builder.cli.extending import installed
+        from builder.extensions import not_named
 
-        found = [f"{e.rule.id} ({e.package} {e.version})" for e in installed_rules()]
-        return ", ".join(found) or "none"
+        found = ", ".join(map(str, installed(settings).identities())) or "none"
+        idle = not_named(settings.extensions)
+        return found + (f"; installed, but not named and not loaded: {', '.join(idle)}" if idle else "")
 
-    yield _asked("extensions", "rules of the policy that others brought", extensions)
+    yield _asked("extensions", "what packages named in GOLDSMITH_EXTENSIONS bring", extensions)
 
 
 def _python_version() -> tuple[int, int, int]:

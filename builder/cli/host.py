@@ -118,7 +118,7 @@ def up(
 
 
 def _gate(settings: Settings, start: bool) -> RunningGate:
-    from builder.cli.releasing import find_policy_of
+    from builder.cli.extending import find_policy_of
     from registry.gate import daemon
 
     if not start:

@@ -78,14 +78,15 @@ def rehearse(
 def _changed(text: str, settings: Settings) -> Policy:
     from dataclasses import replace
 
-    import registry
-    from builder.stages.judge import find_policy, load_policy
+    from builder.cli.extending import extended, find_policy_of, installed
+    from builder.stages.judge import load_policy
 
-    folders = [settings.catalogue / "policies", Path(registry.__file__).parent / "policies"]
     if not text.endswith((".yaml", ".yml")):
-        return find_policy(text, folders)
+        return find_policy_of(settings, text)
     # A file anywhere, with the list that lies beside today's policy.
-    return replace(load_policy(Path(text)), exploited=find_policy(settings.policy, folders).exploited)
+    found = installed(settings)
+    changed = load_policy(Path(text), found.rules)
+    return extended(replace(changed, exploited=find_policy_of(settings, settings.policy).exploited), found)
 
 
 def _as_dict(one: Rehearsed) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.cli.extending import extension_versions, find_policy_of
 from builder.cli.kits import kit_of, tool_versions
-from builder.cli.rules import extension_versions
 from builder.cli.trusting import trusted
 from builder.cli.wiring import Workshop, client_of
 from builder.model.digest import Digest
@@ -25,7 +25,6 @@ from builder.pipeline.remote import Elsewhere
 from builder.pipeline.run import Failure, Runner, split
 from builder.policy.schema import Policy
 from builder.report import Reporter
-from builder.settings import Settings
 from builder.signing.keys import BUILDER, VERDICT, Keys, load_keys, load_public
 from builder.signing.trust import Trust
 from builder.store import Store, file_digest, write_atomically
@@ -39,19 +38,6 @@ if TYPE_CHECKING:
     from builder.cli.sources import Historian
 
 _PROVENANCE_VERSION = 3  # 2: it says what an image is made of, and who wrote that; 3: it names a kit
-
-
-def find_policy_of(settings: Settings, name: str) -> Policy:
-    """The policy of that name: the catalogue's own, or else the installed one."""
-    import registry
-    from builder.cli.rules import installed_rules
-    from builder.extensions import combined
-    from builder.stages.judge import find_policy
-
-    installed = Path(registry.__file__).parent / "policies"
-    policy = find_policy(name, [settings.catalogue / "policies", installed])
-    added = installed_rules()
-    return replace(policy, digest=combined(policy.digest, added), added=tuple(x.rule for x in added))
 
 
 @dataclass(frozen=True)
@@ -221,7 +207,7 @@ class ReleaseTools:
             image,
             definition=file_digest(image.target.directory / "image.yaml"),
             templates={str(p.relative_to(catalogue)): file_digest(p) for p in templates},
-            tools={**tool_versions(), **extension_versions()},
+            tools={**tool_versions(), **extension_versions(self.workshop.settings)},
             parent=(parent.target.ref, parent.digest) if parent else None,
             made_of=self.historian.sources(image.target, prepared.locks),
         )

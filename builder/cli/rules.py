@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from builder.errors import UsageError
-
-if TYPE_CHECKING:
-    from builder.extensions import Extension
+from builder.model.extension import ExtensionIdentity
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -17,19 +15,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
     app.command()(rules)
-
-
-def installed_rules() -> tuple[Extension, ...]:
-    """The rules of installed extensions; raises ToolError when one cannot be used."""
-    from builder import extensions
-    from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
-
-    return extensions.rules({r.id for r in (*RULES, *IMPORT_RULES, *PROMOTION_RULES)})
-
-
-def extension_versions() -> dict[str, str]:
-    """The installed extensions as the provenance names them."""
-    return {f"rule {e.rule.id}": f"{e.package} {e.version} {e.digest}" for e in installed_rules()}
 
 
 def rules(
@@ -40,12 +25,14 @@ def rules(
 ) -> None:
     """List the rules of the policy and the checks for all images, with what they are for."""
     from builder.checks.listing import CHECKS, as_dict, cis
+    from builder.cli.extending import installed
     from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
     from builder.report import emit, emit_json, table
+    from builder.settings import Settings
 
-    added = {e.rule.id: e for e in installed_rules()}
-    ours = (*RULES, *IMPORT_RULES, *PROMOTION_RULES)
-    everything = dict.fromkeys((*ours, *(e.rule for e in added.values())))
+    extensions = installed(Settings.load(needs_catalogue=False))
+    added = {(who.kind, who.id): who for who in extensions.identities()}
+    everything = dict.fromkeys((*RULES, *IMPORT_RULES, *PROMOTION_RULES, *extensions.rules))
     policy = [r for r in everything if rule in ("", r.id)]
     checks = [c for c in CHECKS if rule in ("", c.id)]
     if not policy and not checks:
@@ -54,7 +41,7 @@ def rules(
         listed = [
             {
                 **{"id": r.id, "title": r.title, "solution": r.solution, "needs": r.needs or None},
-                "extension": added[r.id].identity if r.id in added else None,
+                "extension": _who(added.get(("rule", r.id))),
             }
             for r in policy
         ]
@@ -71,10 +58,14 @@ def rules(
             )
         return
     table("rules of the policy", ("id", "demands", "needs"), [(r.id, r.title, r.needs or "") for r in policy])
-    for e in added.values():
-        emit(f"{e.rule.id} is of the extension {e.package} {e.version}, {e.digest}")
     table(
         "checks for all images",
         ("id", "demands", "level", "looks at", "variants", "source"),
         [(c.id, c.title, str(c.level), c.looks_at, ", ".join(c.variants), c.source) for c in checks],
     )
+    for who in added.values():
+        emit(f"{who.kind} {who.id} is of the extension {who.package} {who.version}, {who.digest}")
+
+
+def _who(identity: ExtensionIdentity | None) -> dict[str, str] | None:
+    return identity.as_dict() if identity else None

@@ -36,7 +36,7 @@ def watchdog(
     import datetime as dt
 
     from builder import watchdog as rules
-    from builder.cli.releasing import find_policy_of
+    from builder.cli.extending import find_policy_of
     from builder.rebuilds import waiting_rebuilds
     from builder.report import emit, emit_json
     from builder.settings import Settings

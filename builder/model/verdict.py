@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from builder.model.digest import Digest
 from builder.model.evidence import DatabaseIdentity
+from builder.model.extension import ExtensionIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Verdict:
 
     `policy` is the policy's name and the digest of its text. `sboms` maps each platform
     manifest's digest to its CycloneDX document's digest. `announced` is what rules that are not yet in
-    effect will refuse. Times are UTC.
+    effect will refuse. `extensions` are those that were asked beside our own rules. Times are UTC.
     """
 
     digest: Digest
@@ -45,6 +46,7 @@ class Verdict:
     rules: tuple[RuleResult, ...]
     waivers: tuple[str, ...] = ()
     announced: tuple[str, ...] = ()
+    extensions: tuple[ExtensionIdentity, ...] = ()
 
     @property
     def failed(self) -> tuple[RuleResult, ...]:

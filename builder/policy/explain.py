@@ -40,6 +40,8 @@ def explain(verdict: Verdict, now: dt.datetime | None = None) -> list[str]:
         lines += ["", f"passed: {', '.join(passed)}"]
     if verdict.announced:
         lines += ["", "announced:", *(f"  {text}" for text in verdict.announced)]
+    if verdict.extensions:
+        lines += ["extensions asked: " + ", ".join(map(str, verdict.extensions))]
     if verdict.waivers:
         lines += [f"waivers used: {', '.join(verdict.waivers)}"]
     return lines

@@ -17,6 +17,7 @@ from builder.errors import DefinitionError, Problem
 from builder.model.definition import Name, PlainText, Strict
 from builder.model.digest import Digest
 from builder.model.evidence import Severity
+from builder.model.extension import ExtensionIdentity
 from builder.model.waiver import Waiver, WaiversDefinition
 from builder.policy.exploited import KnownExploited
 
@@ -202,7 +203,7 @@ class Policy:
     """A policy, the digest of its text, which a verdict names, and the list that lies beside it.
 
     `accepted` are the waivers of imported images by their names; those of our own are the catalogue's.
-    `added` are rules of installed extensions; the digest covers them.
+    `added` are rules of `extensions`, which the digest covers.
     """
 
     data: PolicyData
@@ -210,6 +211,7 @@ class Policy:
     exploited: KnownExploited | None = None
     accepted: Mapping[str, WaiversDefinition] = field(default_factory=dict)
     added: tuple[Rule, ...] = ()
+    extensions: tuple[ExtensionIdentity, ...] = ()
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import DatabaseIdentity
+from builder.model.extension import ExtensionIdentity
 from builder.model.verdict import RuleResult, Verdict
 from builder.signing.predicates import items, mapping, parse_time, text, timestamp
 from builder.signing.refusal import quoted, refuse
@@ -25,8 +26,10 @@ _FIELDS = {
     "waivers",
 }
 _DATABASE_FIELDS = {"digest", "source", "updatedAt", "schema", "sample"}
+_OPTIONAL = {"announced", "extensions"}
+_EXTENSION_FIELDS = {"kind", "id", "package", "version", "digest"}
 _RULE_FIELDS = {"id", "title", "failures", "solution"}
-_RULES_MAX, _WAIVERS_MAX, _SBOMS_MAX, _ANNOUNCED_MAX = 1000, 10_000, 64, 10_000
+_RULES_MAX, _WAIVERS_MAX, _SBOMS_MAX, _ANNOUNCED_MAX, _EXTENSIONS_MAX = 1000, 10_000, 64, 10_000, 1000
 _WHAT = "verdict"
 
 
@@ -58,6 +61,7 @@ def encode(verdict: Verdict) -> bytes:
             ],
             "waivers": list(verdict.waivers),
             **({"announced": list(verdict.announced)} if verdict.announced else {}),
+            **({"extensions": [e.as_dict() for e in verdict.extensions]} if verdict.extensions else {}),
         }
     )
 
@@ -67,7 +71,7 @@ def decode(predicate: Mapping[str, Any]) -> Verdict:
 
     An approval that names a failed rule contradicts itself and is refused.
     """
-    _exactly(predicate, _FIELDS | ({"announced"} & set(predicate)))
+    _exactly(predicate, _FIELDS | (_OPTIONAL & set(predicate)))
     approved = predicate["approved"]
     if not isinstance(approved, bool):
         _malformed("approved", approved)
@@ -90,7 +94,21 @@ def decode(predicate: Mapping[str, Any]) -> Verdict:
         rules=rules,
         waivers=_texts(predicate["waivers"], "waivers", _WAIVERS_MAX),
         announced=_texts(predicate.get("announced", []), "announced", _ANNOUNCED_MAX),
+        extensions=tuple(map(_extension, _extensions(predicate))),
     )
+
+
+def _extensions(predicate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return items(predicate, "extensions", _WHAT, _EXTENSIONS_MAX) if "extensions" in predicate else []
+
+
+def _extension(value: Mapping[str, Any]) -> ExtensionIdentity:
+    _exactly(value, _EXTENSION_FIELDS)
+    kind, id_, package, version = (text(value, key, _WHAT) for key in ("kind", "id", "package", "version"))
+    try:
+        return ExtensionIdentity(kind, id_, package, version, _digest(value["digest"], "extensions"))
+    except ValueError:
+        _malformed("extensions", value)
 
 
 def _database(value: Mapping[str, Any]) -> DatabaseIdentity:

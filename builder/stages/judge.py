@@ -15,7 +15,7 @@ from builder.model.verdict import Verdict
 from builder.model.waiver import WaiversDefinition
 from builder.policy.engine import announce, evaluate
 from builder.policy.exploited import FILE, KnownExploited, parse_exploited
-from builder.policy.rule import Case
+from builder.policy.rule import Case, Rule
 from builder.policy.rules import IMPORT_RULES, RULES, rules_for
 from builder.policy.schema import Policy, parse_policy
 from builder.store import read_file
@@ -53,11 +53,15 @@ def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now
         rules=results,
         waivers=tuple(sorted(used)),
         announced=announce(case, rules),
+        extensions=policy.extensions,
     )
 
 
-def load_policy(path: Path) -> Policy:
-    """The policy in a file; raises DefinitionError with every mistake in it, UsageError when missing."""
+def load_policy(path: Path, added: Sequence[Rule] = ()) -> Policy:
+    """The policy in a file; raises DefinitionError with every mistake in it, UsageError when missing.
+
+    `added` are rules of extensions, which it may name, too.
+    """
     try:
         text = read_file(path, strict_yaml.SIZE_MAX)
     except FileNotFoundError:
@@ -73,7 +77,7 @@ def load_policy(path: Path) -> Policy:
     except ValueError as error:
         raise DefinitionError([Problem(path.name, "(whole file)", str(error), "write plain YAML")]) from None
     policy = parse_policy(value, Digest.of(text), path.name)
-    known = list(dict.fromkeys(rule.id for rule in (*RULES, *IMPORT_RULES)))
+    known = list(dict.fromkeys(rule.id for rule in (*RULES, *IMPORT_RULES, *added)))
     if unknown := [name for name in policy.data.effective if name not in known]:
         hint = f"the rules are {', '.join(known)}"
         raise DefinitionError(
@@ -82,7 +86,7 @@ def load_policy(path: Path) -> Policy:
     return policy
 
 
-def find_policy(name: str, folders: Sequence[Path]) -> Policy:
+def find_policy(name: str, folders: Sequence[Path], added: Sequence[Rule] = ()) -> Policy:
     """The policy called `name` in the first of the folders that has it; raises as `load_policy`.
 
     With it comes the list of known exploited vulnerabilities of the first folder that has one, and,
@@ -92,7 +96,7 @@ def find_policy(name: str, folders: Sequence[Path]) -> Policy:
     for folder in folders:
         path = folder / f"{name}.yaml"
         if name in known and path.is_file():
-            policy = load_policy(path)
+            policy = load_policy(path, added)
             if policy.name != name:
                 raise UsageError(f"{path} calls itself {policy.name!r}", hint="file and name must agree")
             accepted = imported_waivers(folders[0].parent) if policy.data.imports is not None else {}

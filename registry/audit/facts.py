@@ -10,6 +10,7 @@ from typing import Any
 
 from builder.errors import ToolError
 from builder.model.digest import Digest
+from builder.model.extension import NAME, VERSION
 from registry.access.identity import is_identity
 from registry.audit.redaction import redact
 
@@ -37,6 +38,7 @@ class Action(StrEnum):
 _TAG, _DIGEST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", r"sha256:[0-9a-f]{64}"
 _NAME = r"[a-z0-9][a-z0-9._/-]{0,254}"
 _REF = rf"{_NAME}:{_TAG}"
+_EXTENSION = rf"{NAME}=={VERSION}@{_DIGEST}"
 _TIME_TEXT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 # What an entry can say of the state before and after, and how; nothing else can be written.
 STATE_FIELDS: Mapping[str, str] = {
@@ -46,6 +48,8 @@ STATE_FIELDS: Mapping[str, str] = {
     "immutableTag": _TAG,
     "verdict": _TIME_TEXT,
     "policy": rf"{_NAME}@{_DIGEST}",
+    # The packages whose rules were asked beside ours.
+    "extensions": rf"{_EXTENSION}(?: {_EXTENSION}){{0,15}}",
     "replacement": rf"{_REF}@{_DIGEST}",
     # What an image is made of, the commits that it was published from, and a signed approval.
     **dict.fromkeys(("definition", "template", "lock", "approval"), _DIGEST),

@@ -251,6 +251,8 @@ def _fact(
         "policy": f"{office.policy.name}@{office.policy.digest}",
         **matter.fields,
     }
+    if office.policy.extensions:
+        after["extensions"] = " ".join(sorted({e.release for e in office.policy.extensions}))
     if previous is not None:
         before["tagDigest"] = str(previous)
     return Fact(office.who, action, subject.ref, subject.digest, before, after, why)

@@ -1,13 +1,14 @@
 """The policy of today against the attested reports: what has changed since the verdict was given.
 
 Thresholds, accepted scanners, required checks and the ends of support may be stricter now, and the
-database is older. What is not attested (lint) is taken from the verdict. Raises PolicyDenied.
+database is older. What is not attested (lint) is taken from the verdict. Rules of extensions are asked
+like ours. Raises PolicyDenied.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ from builder.model.image import BuiltImage, Descriptor, PlatformImage, Target
 from builder.model.imported import ImportedFrom, import_target, installed_packages
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
-from builder.model.verdict import RuleResult
+from builder.model.verdict import RuleResult, Verdict
 from builder.model.witness import Witness
 from builder.policy.engine import evaluate
-from builder.policy.rule import Case
+from builder.policy.rule import Case, Rule, Seen
 from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
 from builder.policy.schema import Policy
 from builder.signing.predicates import TEST_RESULT_TYPE, VULNERABILITY_TYPE, timestamp
@@ -64,7 +65,8 @@ def recheck(
     one of them fails, EvidenceRefused when a report does not say what the rules need.
     """
     case = attested_case(found, target, policy, now)
-    results = (*judge_again(case), *evaluate(replace(case, witnesses=witnesses), PROMOTION_RULES))
+    rules = rules_again(case, policy, found.verdict, promoting=True)
+    results = evaluate(replace(case, witnesses=witnesses), rules)
     failed = [r for r in results if not r.passed]
     if failed:
         raise PolicyDenied(
@@ -76,9 +78,27 @@ def recheck(
     return results
 
 
-def judge_again(case: Case) -> tuple[RuleResult, ...]:
-    """What the rules say of attested reports; those about what is not attested are not asked."""
-    return evaluate(case, _IMPORT_RULES if case.image.imported else ATTESTED_RULES)
+def rules_again(case: Case, policy: Policy, verdict: Verdict, *, promoting: bool = False) -> tuple[Rule, ...]:
+    """The rules that can be asked of attested reports, ours and those of extensions.
+
+    Of ours, those about what is not attested are left to the verdict, which verification has read; of
+    extensions' such rules the verdict has to say that they passed. `promoting` adds those of promotions.
+    """
+    ours = _IMPORT_RULES if case.image.imported else ATTESTED_RULES
+    added = [_as_judged(r, verdict) if r.needs in ("lint", "sboms") else r for r in policy.added]
+    return (*ours, *added, *(PROMOTION_RULES if promoting else ()))
+
+
+def _as_judged(rule: Rule, verdict: Verdict) -> Rule:
+    """The rule with the answer that the verdict holds; without one it has denied."""
+
+    def check(_: Case) -> Iterator[Seen]:
+        said = [r for r in verdict.rules if r.id == rule.id]
+        if not said:
+            yield {"what": f"the verdict was given without it, and its {rule.needs} cannot be had any more"}
+        yield from ({"what": failure} for one in said for failure in one.failures)
+
+    return replace(rule, failure="{what}", check=check, needs=None)
 
 
 def attested_case(found: Verification, target: Target | None, policy: Policy, now: dt.datetime) -> Case:

@@ -18,12 +18,11 @@ from builder.model.image import Target
 from builder.model.reference import Reference
 from builder.model.witness import Witness
 from builder.policy.engine import announce, evaluate
-from builder.policy.rules import PROMOTION_RULES
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
 from builder.signing.verify import Verification
 from registry.promotion.office import CANDIDATES
-from registry.promotion.recheck import ATTESTED_RULES, attested_case
+from registry.promotion.recheck import attested_case, rules_again
 from registry.pulls import Pull
 
 _THREADS = 8
@@ -95,12 +94,15 @@ def _one(target: Target, with_: Rehearsal) -> Rehearsed | None:
 
 def _judged(found: Verification, target: Target, where: Reference, with_: Rehearsal) -> Rehearsed:
     seen = with_.witnesses(where.with_digest(found.digest))
-    rules = (*ATTESTED_RULES, *PROMOTION_RULES)
     cases = [
-        replace(attested_case(found, target, policy, with_.now), witnesses=seen)
+        (replace(attested_case(found, target, policy, with_.now), witnesses=seen), policy)
         for policy in (with_.today, with_.then)
     ]
-    today, then = ({r.id: r.failures for r in evaluate(case, rules) if not r.passed} for case in cases)
+    rules = [rules_again(case, policy, found.verdict, promoting=True) for case, policy in cases]
+    today, then = (
+        {r.id: r.failures for r in evaluate(case, asked) if not r.passed}
+        for (case, _), asked in zip(cases, rules, strict=True)
+    )
     pulled = Counter[str]()
     for pull in with_.pulls:
         if pull.digest == found.digest:
@@ -111,6 +113,6 @@ def _judged(found: Verification, target: Target, where: Reference, with_: Rehear
         str(where),
         today,
         then,
-        announce(cases[1], rules),
+        announce(cases[1][0], rules[1]),
         pulled_by=tuple(pulled.most_common()),
     )

@@ -26,6 +26,7 @@ from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.model.release import SignedManifest
 from builder.model.verdict import Verdict
+from builder.policy.engine import evaluate
 from builder.policy.rule import Case
 from builder.policy.vex import openvex
 from builder.signing import cosign_parse, predicates, verdicts
@@ -51,7 +52,7 @@ from builder.signing.statements import (
 from builder.signing.verify import Verification, published_verdict, verify
 from registry.promotion.closure import Closure
 from registry.promotion.office import Office
-from registry.promotion.recheck import NOT_ATTESTED, judge_again
+from registry.promotion.recheck import NOT_ATTESTED, rules_again
 from registry.promotion.records import listing, put_content
 from registry.rescan.pruning import prune, require_room, superseded
 
@@ -112,7 +113,7 @@ def _at_its_time(office: Office, where: Reference, registry: Registry) -> Verifi
 
 def verdict_of_today(office: Office, found: Verification, case: Case) -> Verdict:
     """2. A new approval, no longer than the waivers that it uses; raises PolicyDenied when there is none."""
-    results = judge_again(case)
+    results = evaluate(case, rules_again(case, office.policy, found.verdict))
     failed = [r for r in results if not r.passed]
     scans = list(case.scans)
     if failed or not scans:
@@ -137,6 +138,7 @@ def verdict_of_today(office: Office, found: Verification, case: Case) -> Verdict
         sboms=found.verdict.sboms,
         rules=(*before, *results),
         waivers=tuple(sorted(used)),
+        extensions=office.policy.extensions,
     )
 
 

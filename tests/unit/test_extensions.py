@@ -1,140 +1,213 @@
-"""Rules that installed packages bring: asked like ours, part of the policy's digest, never a pass by accident."""
+"""What packages bring that the settings name: asked like ours, part of what is judged by, never a pass by accident."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from builder import extensions
 from builder.cli.main import run
-from builder.errors import ToolError
+from builder.errors import GoldsmithError, ToolError, UsageError
 from builder.model.digest import Digest
 from builder.policy.engine import evaluate
+from builder.policy.explain import explain
 from builder.policy.rule import Case
+from builder.signing import verdicts
+from builder.signing.refusal import EvidenceRefused
 from builder.stages.judge import judge, load_policy
 from tests.support.evidence import evidence
+from tests.support.extensions import NAMED, RULE, Site, rule, site
 from tests.support.images import NOW, built_image
 
-POLICY = load_policy(Path(__file__).parents[2] / "registry" / "policies" / "baseline.yaml")
-RULE = """
-from builder.policy.rule import Rule
-def check(case):
-    {body}
-RULE = Rule(id={id!r}, title="Ours", failure="{{what}}", solution="mend it", check=check)
-"""
-Install = Callable[..., None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a package on the path as an installer does: a module, its metadata, an entry point."""
-    import sys
-
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-
-    def put(
-        body: str = "return []", id: str = "team-rule", text: str = "", module: str = "team_rules"
-    ) -> None:
-        site = tmp_path / "site"
-        info = site / "team_rules-1.2.dist-info"
-        info.mkdir(parents=True, exist_ok=True)
-        (site / f"{module}.py").write_text(text or RULE.format(body=body, id=id))
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: team-rules\nVersion: 1.2\n")
-        (info / "entry_points.txt").write_text(f"[goldsmith.rules]\nours = {module}:RULE\n")
-        (info / "RECORD").write_text(f"{module}.py,,\n")
-        sys.modules.pop(module, None)
-        sys.path_importer_cache.clear()
-        monkeypatch.delitem(sys.modules, module, raising=False)
-
-    yield put  # type: ignore[misc]
-    sys.modules.pop("team_rules", None)
+__all__ = ["site"]
+BASELINE = Path(__file__).parents[2] / "registry" / "policies" / "baseline.yaml"
+POLICY = load_policy(BASELINE)
+RULES = {"goldsmith.rules": {"ours": "acme_rules:RULE"}}
 
 
 def asked(tmp_path: Path, seconds_max: float = 30) -> tuple[str, ...]:
-    (extension,) = extensions.rules((), seconds_max)
+    found = extensions.load(NAMED, seconds_max)
     image = built_image(tmp_path / "image")
     case = Case(image, tuple(evidence(p) for p in image.platforms), POLICY.data, NOW)
-    (result,) = evaluate(case, [extension.rule])
+    (result,) = evaluate(case, found.rules)
     return result.failures
 
 
-def test_a_rule_of_an_installed_package_is_asked_and_can_deny(install: Install, tmp_path: Path) -> None:
-    install('return [{"what": "no " + case.image.target.ref}]')
+def test_a_rule_of_a_named_package_is_asked_and_can_deny(site: Site, tmp_path: Path) -> None:
+    rule(site, 'return [{"what": "no " + case.image.target.ref}]')
     assert asked(tmp_path) == ("no python:3.13",)
-    (extension,) = extensions.rules(())
+    found = extensions.load(NAMED)
     image = built_image(tmp_path / "other")
-    from dataclasses import replace
-
-    policy = replace(POLICY, added=(extension.rule,))
+    policy = replace(POLICY, added=found.rules, extensions=found.identities())
     verdict = judge(image, tuple(evidence(p) for p in image.platforms), policy, NOW)
     assert not verdict.approved and "team-rule" in [r.id for r in verdict.failed]
+    # Who was asked stands in the verdict, and comes back from its signed form.
+    told = verdicts.decode(json.loads(verdicts.encode(verdict)))
+    assert [(e.kind, e.id, e.package, e.version) for e in told.extensions] == [
+        ("rule", "team-rule", "acme-extension", "1.2")
+    ]
+    assert told.extensions == found.identities()
+    assert "extensions asked: rule team-rule of acme-extension 1.2" in explain(told)
 
 
-def test_another_code_or_version_is_another_policy(install: Install) -> None:
-    install("return []")
-    first = extensions.rules(())
-    install("return [] # changed")
-    second = extensions.rules(())
+@pytest.mark.parametrize(
+    "change", [{"package": "not a name"}, {"digest": "sha256:1"}, {"more": "x"}, {"version": "1 2"}]
+)
+def test_a_verdict_with_a_malformed_extension_is_refused(
+    site: Site, tmp_path: Path, change: dict[str, str]
+) -> None:
+    rule(site)
+    image = built_image(tmp_path / "image")
+    policy = replace(POLICY, extensions=extensions.load(NAMED).identities())
+    verdict = judge(image, tuple(evidence(p) for p in image.platforms), policy, NOW)
+    value = json.loads(verdicts.encode(verdict))
+    assert verdicts.decode(value) == verdict
+    value["extensions"][0] |= change
+    with pytest.raises(EvidenceRefused):
+        verdicts.decode(value)
+
+
+def test_what_is_installed_but_not_named_is_not_even_imported(site: Site) -> None:
+    site.install({"acme_rules": "raise OSError('imported')"}, RULES)
+    assert extensions.load(()).parts == ()
+    assert extensions.not_named(()) == ("acme-extension",)
+    assert extensions.not_named(("Acme.Extension==1.2",)) == ()
+    with pytest.raises(ToolError, match="acme_rules"):
+        extensions.load(NAMED)
+
+
+def test_another_code_or_version_is_another_policy(site: Site) -> None:
     digest = Digest.of(b"policy")
-    assert len({extensions.combined(digest, x) for x in ((), first, second)}) == 3
+    seen = {digest}
+    for body, version in (("return []", "1.2"), ("return [] # changed", "1.2"), ("return []", "1.3")):
+        rule(site, body, version=version)
+        seen.add(extensions.combined(digest, extensions.load(NAMED).identities()))
+    assert len(seen) == 4
     assert extensions.combined(digest, ()) == digest
-    assert first[0].identity["package"] == "team-rules" and first[0].identity["version"] == "1.2"
+
+
+def test_data_files_of_the_package_are_part_of_it_and_scripts_beside_it_are_not(site: Site) -> None:
+    rule(site)
+    record = site.folder / "acme_extension.dist-info" / "RECORD"
+    record.write_text("acme_rules.py,,\nacme.json,,\n../../bin/acme,,\n")
+    digests = []
+    for text in ("1", "2"):
+        (site.folder / "acme.json").write_text(text)
+        digests.append(extensions.load(NAMED).identities()[0].digest)
+    assert digests[0] != digests[1]
+
+
+def test_code_that_lies_elsewhere_is_read_where_it_is(site: Site) -> None:
+    """An editable install: the record names no module."""
+    rule(site)
+    (site.folder / "acme_extension.dist-info" / "RECORD").write_text("acme.pth,,\n")
+    (site.folder / "acme.pth").write_text("")
+    before = extensions.load(NAMED).identities()[0].digest
+    (site.folder / "acme_rules.py").write_text(RULE.format(body="return ()", id="team-rule", needs=None))
+    site.forget()
+    assert extensions.load(NAMED).identities()[0].digest != before
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("raise KeyError('x')", "the extension ours (team_rules:RULE): KeyError"),
+        ("raise KeyError('x')", "the extension ours (acme_rules:RULE): KeyError"),
         ("raise SystemExit(0)", "SystemExit"),
         ("return None", "TypeError"),
         ("return [7]", "the rule itself broke"),
         ("return [{'other': 1}]", "the rule itself broke"),
     ],
 )
-def test_a_rule_that_breaks_or_lies_in_type_denies(
-    install: Install, tmp_path: Path, body: str, said: str
-) -> None:
-    install(body)
+def test_a_rule_that_breaks_or_lies_in_type_denies(site: Site, tmp_path: Path, body: str, said: str) -> None:
+    rule(site, body)
     (failure,) = asked(tmp_path)
     assert said in failure
 
 
-def test_a_rule_that_hangs_denies(install: Install, tmp_path: Path) -> None:
-    install("import threading; threading.Event().wait(5); return []")
+def test_a_rule_that_hangs_denies(site: Site, tmp_path: Path) -> None:
+    rule(site, "import threading; threading.Event().wait(5); return []")
     (failure,) = asked(tmp_path, seconds_max=0.2)
-    assert "ours (team_rules:RULE) did not end" in failure
+    assert "ours (acme_rules:RULE): it did not end" in failure
     assert any(t.name == "extension" and t.daemon for t in threading.enumerate())
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("text", "points", "said"),
     [
-        ({"text": "RULE = 7"}, "it is a int, not a rule"),
-        ({"text": "raise OSError('no')"}, "OSError: no"),
-        ({"text": ""}, ""),
-        ({"id": "secrets"}, "is there already"),
-        ({"id": "Not A Name"}, "no rule can have the id"),
+        ("RULE = 7", RULES, "it is a int, not a rule"),
+        ("raise OSError('no')", RULES, "OSError: no"),
+        ("raise SystemExit(0)", RULES, "SystemExit"),
+        (RULE.format(body="return []", id="secrets", needs=None), RULES, "is there already"),
+        (RULE.format(body="return []", id="Not A Name", needs=None), RULES, "nothing can have the id"),
+        (RULE.format(body="return []", id="x", needs="luck"), RULES, "is no evidence"),
+        ("", {"goldsmith.rule": {"ours": "acme_rules:RULE"}}, "there is no group 'goldsmith.rule'"),
+        ("", {"other.group": {"ours": "acme_rules:RULE"}}, "it has no entry point in"),
+        (
+            RULE.format(body="return []", id="x", needs=None),
+            {"goldsmith.rules": {"ours": "acme_rules:RULE", "again": "acme_rules:RULE"}},
+            "is there already",
+        ),
     ],
 )
-def test_what_is_no_rule_is_an_error_that_names_it(
-    install: Install, given: dict[str, str], said: str
+def test_what_cannot_be_used_is_an_error_that_names_it(
+    site: Site, text: str, points: dict[str, dict[str, str]], said: str
 ) -> None:
-    install(**given)
-    if not said:
-        assert len(extensions.rules({"secrets"})) == 1  # the control
-        return
+    site.install({"acme_rules": text}, points)
     with pytest.raises(ToolError) as caught:
-        extensions.rules({"secrets"})
+        extensions.load(NAMED)
     assert caught.value.reference == "extension-broken"
-    assert "ours" in caught.value.message and said in caught.value.context
+    assert "ours" in caught.value.message or "acme-extension" in caught.value.message
+    assert said in caught.value.context and "GOLDSMITH_EXTENSIONS" in caught.value.hint
 
 
-def test_they_are_listed(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
-    install()
+@pytest.mark.parametrize(
+    ("named", "kind", "reference"),
+    [
+        (("acme-extension==1.2",), None, ""),
+        (("acme.Extension",), None, ""),
+        (("acme-extension==1.3",), ToolError, "extension-other-version"),
+        (("acme-extensions",), ToolError, "extension-missing"),
+        (("../acme",), UsageError, "usage-error"),
+        (("acme-extension==",), UsageError, "usage-error"),
+        (tuple(f"a{n}" for n in range(17)), UsageError, "usage-error"),
+    ],
+)
+def test_packages_are_named_exactly(
+    site: Site, named: tuple[str, ...], kind: type[GoldsmithError] | None, reference: str
+) -> None:
+    rule(site)
+    if kind is None:
+        assert len(extensions.load(named).rules) == 1
+        return
+    with pytest.raises(kind) as caught:
+        extensions.load(named)
+    assert caught.value.reference == reference
+
+
+def test_a_policy_may_give_a_teams_rule_a_day_to_begin(site: Site, tmp_path: Path) -> None:
+    rule(site)
+    changed = tmp_path / "baseline.yaml"
+    changed.write_text(BASELINE.read_text() + "\neffective:\n  team-rule: 2099-01-01\n")
+    with pytest.raises(GoldsmithError):
+        load_policy(changed)
+    assert "team-rule" in load_policy(changed, extensions.load(NAMED).rules).data.effective
+
+
+def test_they_are_listed_where_they_are_named(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule(site)
+    assert run(["rules", "--json"]) == 0
+    assert "team-rule" not in capsys.readouterr().out
+    monkeypatch.setenv("GOLDSMITH_EXTENSIONS", "acme-extension")
     assert run(["rules", "--json"]) == 0
     listed = {r["id"]: r["extension"] for r in json.loads(capsys.readouterr().out)["policy"]}
-    assert listed["team-rule"]["package"] == "team-rules" and listed["secrets"] is None
+    assert listed["team-rule"]["package"] == "acme-extension" and listed["secrets"] is None
+    assert run(["rules"]) == 0
+    assert "rule team-rule is of the extension acme-extension 1.2, sha256:" in capsys.readouterr().out
+    monkeypatch.setenv("GOLDSMITH_EXTENSIONS", "nobody-has-this")
+    assert run(["rules"]) != 0

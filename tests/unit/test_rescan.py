@@ -18,6 +18,7 @@ from builder.model.digest import Digest
 from builder.model.evidence import Severity
 from builder.model.image import BuiltImage
 from builder.model.waiver import Waiver, WaiverEntry
+from builder.policy.engine import evaluate
 from builder.policy.exploited import KnownExploited
 from builder.policy.rule import Case
 from builder.rebuilds import waiting_rebuilds
@@ -26,7 +27,7 @@ from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import Verification, verify
 from registry.index.queries import affected
 from registry.promotion import callback
-from registry.promotion.recheck import judge_again
+from registry.promotion.recheck import ATTESTED_RULES
 from registry.rescan import pruning, union
 from registry.rescan.inventory import Image, Inventory, Platform
 from registry.rescan.judging import Bench, Outcome, Scanned, judge
@@ -354,7 +355,7 @@ def test_the_quick_look_at_findings_agrees_with_the_rules(
     found = replace(finding("CVE-2026-1", LIBSSL, fixed, severity), status=status)
     proof = evidence(image.platforms[0])
     proof = replace(proof, scan=replace(proof.scan, findings=(found,)))  # type: ignore[type-var]
-    results = judge_again(Case(image, (proof,), policy().data, NOW))
+    results = evaluate(Case(image, (proof,), policy().data, NOW), ATTESTED_RULES)
     denied = any(not r.passed for r in results if r.id.startswith("vulnerabilities"))
     one = Image("python:3.13", image.digest, Channel.STABLE, (), "", "", "", "", "", frozenset(), True,
                 (Platform(proof.digest, "debian 13", "13.1", array("I", [1])),))  # fmt: skip

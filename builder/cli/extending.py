@@ -1,0 +1,54 @@
+"""The composition root of extensions: the packages that the settings name → what they bring."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builder.extensions import Extensions
+    from builder.policy.schema import Policy
+    from builder.settings import Settings
+
+
+def installed(settings: Settings) -> Extensions:
+    """What the named packages bring; raises ToolError when one cannot be used. None are named: no search."""
+    from builder.extensions import load
+
+    return load(settings.extensions)
+
+
+def policy_folders(settings: Settings) -> list[Path]:
+    """Where policies are looked for: the catalogue's own, and those that come with goldsmith."""
+    from pathlib import Path
+
+    import registry
+
+    return [settings.catalogue / "policies", Path(registry.__file__).parent / "policies"]
+
+
+def find_policy_of(settings: Settings, name: str) -> Policy:
+    """The policy of that name with what extensions demand: the catalogue's own, or else the installed one."""
+    from builder.stages.judge import find_policy
+
+    found = installed(settings)
+    return extended(find_policy(name, policy_folders(settings), found.rules), found)
+
+
+def extended(policy: Policy, extensions: Extensions) -> Policy:
+    """The policy with what extensions demand; its digest covers who they are."""
+    from dataclasses import replace
+
+    from builder.extensions import combined
+
+    who = extensions.identities("rule")
+    return replace(policy, digest=combined(policy.digest, who), added=extensions.rules, extensions=who)
+
+
+def extension_versions(settings: Settings) -> dict[str, str]:
+    """The extensions as the provenance names them."""
+    return {
+        f"extension {who.kind} {who.id}": f"{who.package} {who.version} {who.digest}"
+        for who in installed(settings).identities()
+    }

@@ -1,0 +1,154 @@
+"""Wherever images are judged, rules of extensions are asked, and who was asked is on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from builder.errors import PolicyDenied
+from builder.extensions import combined
+from builder.model.digest import Digest
+from builder.model.extension import ExtensionIdentity
+from builder.model.verdict import RuleResult
+from builder.oci.client import RegistryClient
+from builder.policy.rule import Case, Rule, Seen
+from builder.policy.schema import Policy
+from builder.signing.verify import Verification, verify
+from registry.promotion.rehearse import Rehearsal, rehearse
+from tests.support.evidence import World
+from tests.support.importing import ImportHouse, import_policy
+from tests.support.indexes import binary
+from tests.support.memory_client import MemoryClient
+from tests.support.promotion import policy
+from tests.support.registry_simulator import simulator
+from tests.support.rescans import Night
+
+BASH = binary("bash", "5.2.37-2")
+Needs = Literal["checks", "scan", "sboms", "lint"]
+
+
+def passes(case: Case) -> Iterable[Seen]:
+    """Nothing against any image."""
+    return ()
+
+
+def denies(case: Case) -> Iterable[Seen]:
+    """Something against every image."""
+    yield {"what": f"{case.image.target.ref} is not ours"}
+
+
+def breaks(case: Case) -> Iterable[Seen]:
+    """No answer."""
+    raise KeyError("no answer")
+
+
+def asking(
+    check: Callable[[Case], Iterable[Seen]], base: Policy, needs: Needs | None = None, version: str = "1.2"
+) -> Policy:
+    """A policy with a team's rule."""
+    rule = Rule("team-rule", "Ours", "{what}", "mend it", check, needs)
+    who = ExtensionIdentity("rule", "team-rule", "acme-rules", version, Digest.of(version.encode()))
+    return replace(base, added=(rule,), extensions=(who,), digest=combined(base.digest, (who,)))
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Night:
+    return Night(tmp_path, MemoryClient(True))
+
+
+def look(night: Night, here: World) -> Verification:
+    where = night.client.reference("candidate/python", digest=here.image.digest)
+    return verify(where, night.client, night.house.trust, night.house.now)
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [(denies, "team-rule: python:3.13 is not ours"), (breaks, "team-rule: the rule itself broke: KeyError")],
+    ids=["denies", "breaks"],
+)
+def test_a_promotion_asks_them(night: Night, check: Callable[[Case], Iterable[Seen]], said: str) -> None:
+    here = night.image([BASH])
+    night.house.policy = asking(check, policy())
+    with pytest.raises(PolicyDenied) as raised:
+        night.promote(here)
+    assert said in raised.value.context and raised.value.hint == "mend it"
+    assert night.house.ledger.entries() == ()
+    night.house.policy = asking(passes, policy())
+    night.promote(here)
+    (entry,) = night.house.ledger.entries()
+    assert entry.fact.after["extensions"] == f"acme-rules==1.2@{Digest.of(b'1.2')}"
+    assert entry.fact.after["policy"].endswith(night.house.policy.digest)
+
+
+def test_a_rule_about_what_is_not_attested_counts_as_the_verdict_says(night: Night) -> None:
+    here = night.image([BASH])
+    night.house.policy = asking(breaks, policy(), "lint")
+    with pytest.raises(PolicyDenied) as raised:
+        night.promote(here)
+    assert "the verdict was given without it" in raised.value.context
+    rules = (*here.verdict.rules, RuleResult("team-rule", "Ours", (), "mend it"))
+    night.client = night.house.client = MemoryClient(True)
+    world = replace(
+        here, verdict=replace(here.verdict, rules=rules, extensions=night.house.policy.extensions)
+    )
+    from builder.stages.publish import publish
+
+    publish(world.signed(), night.client)
+    assert night.promote(world).changed
+    assert look(night, world).verdict.extensions == night.house.policy.extensions
+
+
+def test_a_rescan_asks_them_before_it_renews(night: Night) -> None:
+    here = night.image([BASH])
+    night.rescan()
+    assert night.rescan().unchanged
+    night.house.policy = asking(denies, policy())
+    done = night.rescan()
+    assert (done.renewed, [f.what for f in done.failed]) == (0, ["renew"])
+    assert "team-rule" in done.failed[0].error.context
+    night.house.policy = asking(passes, policy(), version="1.3")
+    night.sleep()
+    assert night.rescan().renewed == 1
+    renewed = look(night, here).verdict
+    assert "team-rule" in [r.id for r in renewed.rules]
+    assert [e.release for e in renewed.extensions] == [f"acme-rules==1.3@{Digest.of(b'1.3')}"]
+    assert night.rescan().unchanged
+    night.sleep(0.1)
+    night.house.policy = asking(passes, policy(), version="1.4")
+    assert night.rescan().renewed == 1  # another version is asked again, though nothing else changed
+    assert look(night, here).verdict.extensions[0].version == "1.4"
+
+
+def test_a_rehearsal_asks_them(night: Night) -> None:
+    here = night.image([BASH])
+    (one,) = rehearse(
+        [here.image.target],
+        Rehearsal(
+            registry=night.client,
+            verify=lambda reference: verify(reference, night.client, night.house.trust, night.house.now),
+            host=night.client.host,
+            today=asking(passes, policy()),
+            then=asking(denies, policy()),
+            now=night.house.now,
+        ),
+    )
+    assert one.breaks and one.then == {"team-rule": ("python:3.13 is not ours",)}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[ImportHouse]:
+    with simulator() as sim:
+        yield ImportHouse(tmp_path, RegistryClient(sim.address))
+
+
+def test_an_import_asks_them(house: ImportHouse) -> None:
+    house.policy = asking(denies, import_policy())
+    with pytest.raises(PolicyDenied) as raised:
+        house.take(house.layout())
+    assert "upstream:1.0 is not ours" in raised.value.context
+    house.policy = asking(passes, import_policy())
+    assert house.take(house.layout()).verdict.extensions == house.policy.extensions
