@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.errors import DefinitionError, Problem
 from builder.model import assembly
@@ -20,6 +20,9 @@ from builder.model.generated import DEV_COMMAND, DEV_ENVIRONMENT, NONROOT, for_p
 from builder.model.image import BuildContext, ImageConfig, Target
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
+
+if TYPE_CHECKING:
+    from builder.tools.template_sandbox import Sandbox
 
 _TEMPLATE_MAX = 1 << 20  # bytes of one rendered file
 _SCRIPT = "_partials/assemble.sh.j2"
@@ -60,11 +63,13 @@ def render(
         "without": without,
         "runs": target.stream.run,
         "aliases": assembly.usr_aliases(platform.architecture),
-        "assembly": assembly,
+        "assembly": {
+            name: value for name, value in vars(assembly).items() if name.isupper() and name[0] != "_"
+        },
     }
     environment = _environment(templates)
-    dockerfile = _rendered(environment, _dockerfile(target.definition.template), facts)
-    script = _rendered(environment, _SCRIPT, facts)
+    dockerfile = _rendered(environment, templates, _dockerfile(target.definition.template), facts)
+    script = _rendered(environment, templates, _SCRIPT, facts)
     files = {
         "Dockerfile": dockerfile,
         "assemble/assemble.sh": script,
@@ -93,9 +98,8 @@ def used_templates(templates: Path, names: Iterable[str]) -> tuple[str, ...]:
         if name in found:
             continue
         found[name] = None
-        with _mistakes(name):
-            source, _, _ = environment.loader.get_source(environment, name)
-            included = set(meta.find_referenced_templates(environment.parse(source)))
+        with _mistakes(templates, name):
+            included = set(meta.find_referenced_templates(environment.parse(environment.source(name), name)))
         if None in included:
             return tuple(sorted(environment.list_templates(extensions=["j2"])))
         wanted += [one for one in included if one is not None]
@@ -145,27 +149,16 @@ def image_config(target: Target, inherited: Mapping[str, str]) -> ImageConfig:
 
 
 @lru_cache(maxsize=4)
-def _environment(templates: Path) -> Any:
+def _environment(templates: Path) -> Sandbox:
     """The environment of one templates folder; it compiles each template once."""
-    from jinja2 import FileSystemLoader, StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from builder.tools.template_sandbox import Sandbox
 
-    environment = ImmutableSandboxedEnvironment(
-        loader=FileSystemLoader(templates, followlinks=False),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    # A template sees the facts it is given, and nothing that could differ between two runs.
-    environment.globals.clear()
-    for name in ("random", "shuffle", "pprint", "urlize"):
-        environment.filters.pop(name, None)
-    environment.filters["shell_quote"] = shlex.quote
-    environment.filters["docker_quote"] = docker_quote
-    environment.filters["json"] = lambda value: json.dumps(list(value), ensure_ascii=False)
-    return environment
+    filters = {
+        "shell_quote": shlex.quote,
+        "docker_quote": docker_quote,
+        "json": lambda value: json.dumps(list(value), ensure_ascii=False),
+    }
+    return Sandbox(templates, filters)
 
 
 def docker_quote(value: str) -> str:
@@ -179,27 +172,20 @@ def _dockerfile(template: str) -> str:
     return f"{template}.Dockerfile.j2"
 
 
-def _rendered(environment: Any, name: str, facts: dict[str, Any]) -> bytes:
-    with _mistakes(name):
-        text: str = environment.get_template(name).render(**facts)
-    data = text.encode()
-    if len(data) > _TEMPLATE_MAX:
-        raise DefinitionError([Problem(f"templates/{name}", "template", "it renders to more than 1 MiB")])
-    return data
+def _rendered(environment: Sandbox, templates: Path, name: str, facts: dict[str, Any]) -> bytes:
+    with _mistakes(templates, name):
+        return environment.rendered(name, facts, _TEMPLATE_MAX).encode()
 
 
 @contextmanager
-def _mistakes(name: str) -> Iterator[None]:
+def _mistakes(templates: Path, name: str) -> Iterator[None]:
     """What a template can do wrong, as a mistake in the catalogue."""
     from jinja2 import TemplateError, TemplateNotFound
 
+    from builder.tools.template_sandbox import line_of
+
     try:
         yield
-    except TemplateNotFound as error:
-        problem = Problem(
-            f"templates/{error.name}", "template", "there is no such template", "see the files of templates/"
-        )
-        raise DefinitionError([problem]) from None
     except (
         TemplateError,
         ArithmeticError,
@@ -208,9 +194,14 @@ def _mistakes(name: str) -> Iterator[None]:
         TypeError,
         ValueError,
         AttributeError,
+        RecursionError,
+        SyntaxError,
     ) as error:
-        line = getattr(error, "lineno", None)
-        problem = Problem(
-            f"templates/{name}", f"line {line}" if line else "template", str(error)[:500], "mend the template"
-        )
+        file, line = line_of(error, templates) or (name, 0)
+        said, hint = str(error)[:500], "mend the template"
+        if isinstance(error, TemplateNotFound):
+            said, hint = f"there is no template {str(error.name)[:200]!r}", "see the files of templates/"
+        elif isinstance(error, RecursionError):
+            said = "it calls or includes itself without an end"
+        problem = Problem(f"templates/{file}", f"line {line}" if line else "template", said, hint)
         raise DefinitionError([problem]) from None
