@@ -17,7 +17,8 @@ from pathlib import Path
 from builder.cli import outcomes as shown
 from builder.cli.locking import relock
 from builder.cli.main import guarded
-from builder.cli.releasing import ReleaseTools, run_images
+from builder.cli.releasing import ReleaseTools
+from builder.cli.running import run_images
 from builder.cli.wiring import Workshop
 from builder.errors import ToolError
 from builder.model.outcome import ImageOutcome

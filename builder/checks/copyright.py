@@ -26,6 +26,7 @@ _POINTER = "/usr/share/common-licenses/"
 _POINTED = re.compile(r"[A-Za-z0-9.-]{1,20}")
 _LATER = ("any later version", "or later")
 _SLUG = re.compile(r"[^A-Za-z0-9.]+")
+_NOT_PLAIN = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ufeff]+")
 
 How = Literal["declared", "recognised", "unknown"]
 
@@ -41,8 +42,7 @@ class Copyright:
 
 def plain_text(data: bytes) -> str:
     """The file as text, without control characters but tabs and ends of lines."""
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\ufeff", "")
-    return "".join(c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
+    return _NOT_PLAIN.sub("", data.decode("utf-8", "replace").replace("\r\n", "\n"))
 
 
 def read_copyright(data: bytes) -> Copyright:

@@ -54,7 +54,7 @@ def read_licences(files: FileSystem, packages: Iterable[LockedPackage]) -> Licen
     for p in listed:
         if (data := own[p.name]) is not None:
             by_source.setdefault((p.source, p.source_version), data)
-    read: dict[bytes, Copyright] = {}
+    read: dict[bytes, tuple[Digest, Copyright]] = {}
     found: list[PackageLicence] = []
     texts: dict[str, set[str]] = {}
     notices: dict[Digest, str] = {}
@@ -63,9 +63,12 @@ def read_licences(files: FileSystem, packages: Iterable[LockedPackage]) -> Licen
         if data is None or len(data) > SIZE_MAX:
             found.append(PackageLicence(p.name, NOASSERTION, "unknown", None))
             continue
-        digest = Digest.of(plain_text(data).encode())
-        notices[digest] = plain_text(data)
-        said = read[data] = read.get(data) or read_copyright(data)
+        if data not in read:
+            text = plain_text(data)
+            digest = Digest.of(text.encode())
+            notices[digest] = text
+            read[data] = digest, read_copyright(data)
+        digest, said = read[data]
         for reference, text in said.texts.items():
             texts.setdefault(reference, set()).add(text)
         if PUBLIC_DOMAIN in said.expression:

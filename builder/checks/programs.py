@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from builder.checks.rule import RUNTIME, Facts, Rule
 from builder.oci.filesystem import FileSystem
@@ -61,66 +62,81 @@ def _no_maintainer_tools(facts: Facts) -> Iterator[str]:
             yield f"/{path} is there"
 
 
+_SOURCE = "CIS Docker Benchmark 1.6.0, 4.3"
+_NIST = f"{_SOURCE}; NIST SP 800-190, 4.1.2"
+
+
+def _rule(
+    level: Literal[1, 2],
+    name: str,
+    title: str,
+    rationale: str,
+    source: str,
+    failures: Callable[[Facts], Iterator[str]],
+) -> Rule:
+    """A row of the table below: a rule about the files of runtime images."""
+    return Rule(
+        id=name,
+        title=title,
+        rationale=rationale,
+        source=source,
+        looks_at="files",
+        level=level,
+        variants=(RUNTIME,),
+        failures=failures,
+    )
+
+
 RULES = (
-    Rule(
-        id="no-shell",
-        title="There is no shell",
-        rationale="Most exploits end in a shell; without one an attacker has to bring everything along.",
-        source="CIS Docker Benchmark 1.6.0, 4.3; NIST SP 800-190, 4.1.2",
-        looks_at="files",
-        variants=(RUNTIME,),
-        failures=_none_of(_SHELL),
+    _rule(
+        1,
+        "no-shell",
+        "There is no shell",
+        "Most exploits end in a shell; without one an attacker has to bring everything along.",
+        _NIST,
+        _none_of(_SHELL),
     ),
-    Rule(
-        id="no-package-manager",
-        title="There is no package manager",
-        rationale="What is in an image is decided when it is built; a package manager changes it afterwards.",
-        source="CIS Docker Benchmark 1.6.0, 4.3; NIST SP 800-190, 4.1.2",
-        looks_at="files",
-        variants=(RUNTIME,),
-        failures=_none_of(_PACKAGE_MANAGER),
+    _rule(
+        1,
+        "no-package-manager",
+        "There is no package manager",
+        "What is in an image is decided when it is built; a package manager changes it afterwards.",
+        _NIST,
+        _none_of(_PACKAGE_MANAGER),
     ),
-    Rule(
-        id="no-privilege-tools",
-        title="There are no programs that change who one is",
-        rationale="su, sudo, mount, passwd and the like are made for gaining rights. Without their "
-        "setuid bit "
+    _rule(
+        1,
+        "no-privilege-tools",
+        "There are no programs that change who one is",
+        "su, sudo, mount, passwd and the like are made for gaining rights. Without their setuid bit "
         "they are useless, with a bit that is set later they are dangerous.",
-        source="CIS Docker Benchmark 1.6.0, 4.3 and 4.8",
-        looks_at="files",
-        variants=(RUNTIME,),
-        failures=_none_of(_PRIVILEGE_TOOL),
+        f"{_SOURCE} and 4.8",
+        _none_of(_PRIVILEGE_TOOL),
     ),
-    Rule(
-        id="no-maintainer-tools",
-        title="There is nothing that maintainer scripts use, and no such script",
-        rationale="No maintainer script runs in an image, so their tools (accounts, alternatives, services) "
+    _rule(
+        2,
+        "no-maintainer-tools",
+        "There is nothing that maintainer scripts use, and no such script",
+        "No maintainer script runs in an image, so their tools (accounts, alternatives, services) "
         "only serve whoever wants to change it.",
-        source="CIS Docker Benchmark 1.6.0, 4.3; Debian Policy 4.7, chapter 6",
-        looks_at="files",
-        level=2,
-        variants=(RUNTIME,),
-        failures=_no_maintainer_tools,
+        f"{_SOURCE}; Debian Policy 4.7, chapter 6",
+        _no_maintainer_tools,
     ),
-    Rule(
-        id="no-build-tools",
-        title="There are no compilers, linkers or debuggers",
-        rationale="They turn source that is brought along into programs for this very machine, and read the "
+    _rule(
+        2,
+        "no-build-tools",
+        "There are no compilers, linkers or debuggers",
+        "They turn source that is brought along into programs for this very machine, and read the "
         "memory of others. They belong in dev images.",
-        source="CIS Docker Benchmark 1.6.0, 4.3; NIST SP 800-190, 4.1.2",
-        looks_at="files",
-        level=2,
-        variants=(RUNTIME,),
-        failures=_none_of(_BUILD_TOOL),
+        _NIST,
+        _none_of(_BUILD_TOOL),
     ),
-    Rule(
-        id="no-network-tools",
-        title="There are no tools that fetch, forward or look into the network",
-        rationale="curl, ssh and nc fetch the next stage of an attack and carry data away.",
-        source="CIS Docker Benchmark 1.6.0, 4.3; NIST SP 800-190, 4.1.2",
-        looks_at="files",
-        level=2,
-        variants=(RUNTIME,),
-        failures=_none_of(_NETWORK_TOOL),
+    _rule(
+        2,
+        "no-network-tools",
+        "There are no tools that fetch, forward or look into the network",
+        "curl, ssh and nc fetch the next stage of an attack and carry data away.",
+        _NIST,
+        _none_of(_NETWORK_TOOL),
     ),
 )

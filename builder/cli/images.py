@@ -133,7 +133,8 @@ def run(
     from builder.cli import outcomes as shown
     from builder.cli.clustering import certificates, elsewhere
     from builder.cli.identity import may_publish
-    from builder.cli.releasing import ReleaseTools, run_catalogue
+    from builder.cli.releasing import ReleaseTools
+    from builder.cli.running import run_catalogue
     from builder.cli.wiring import Workshop
     from builder.pipeline.run import split
     from builder.report import Silent, emit_json, for_people

@@ -143,7 +143,7 @@ class Doing:
 
         from builder.cli.clustering import elsewhere
         from builder.cli.identity import may_publish
-        from builder.cli.releasing import note_publication, runner
+        from builder.cli.running import note_publication, runner
 
         tools = self.tools()
         may_publish(tools.workshop, [])

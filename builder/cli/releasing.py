@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,19 +15,15 @@ from builder.cli.wiring import Workshop, client_of
 from builder.model.digest import Digest
 from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Sboms, ScanReport
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
-from builder.model.outcome import ImageEnd, ImageOutcome
 from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.oci.client import RegistryClient
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.release import Tools
-from builder.pipeline.remote import Elsewhere
-from builder.pipeline.run import Failure, Runner, split
 from builder.policy.schema import Policy
-from builder.report import Reporter
 from builder.signing.keys import BUILDER, VERDICT, Keys, load_keys, load_public
 from builder.signing.trust import Trust
-from builder.store import Store, file_digest, write_atomically
+from builder.store import file_digest
 from builder.tools.emulator import runnable
 from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy
@@ -229,57 +225,3 @@ class ReleaseTools:
         from builder.stages.publish import publish
 
         return publish(signed, self.client)
-
-
-def run_images(
-    tools: ReleaseTools, refs: Sequence[str], engines: Sequence[str], reporter: Reporter, jobs: int = 1
-) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
-    """Take images to the registry, holding the state directory; see `pipeline.run.Runner`."""
-    return split(run_catalogue(tools, refs, engines, reporter, jobs))
-
-
-def run_catalogue(
-    tools: ReleaseTools,
-    refs: Sequence[str],
-    engines: Sequence[str],
-    reporter: Reporter,
-    jobs: int = 1,
-    hands: Elsewhere | None = None,
-) -> tuple[ImageEnd, ...]:
-    """The same; returns how each image ended. `hands` builds elsewhere."""
-    workshop = tools.workshop
-    with workshop.store.exclusive("goldsmith run"):
-        ends = runner(tools, engines, reporter, jobs, hands).run_all(refs)
-    if any(e.outcome is not None and e.outcome.outcome != "unchanged" for e in ends):
-        note_publication(workshop.store)
-    return ends
-
-
-def note_publication(store: Store) -> None:
-    """The index of what is in the registry, where there is one, is behind from now on."""
-    if (store.root / "index").is_dir():
-        write_atomically(store.root / "index" / "stale", b"images were published")
-
-
-def runner(
-    tools: ReleaseTools,
-    engines: Sequence[str],
-    reporter: Reporter,
-    jobs: int = 1,
-    hands: Elsewhere | None = None,
-    rescanned: frozenset[str] = frozenset(),
-) -> Runner:
-    """The runner of the whole pipeline; whoever uses it holds the state directory."""
-    workshop = tools.workshop
-    return Runner(
-        workshop.catalogue,
-        workshop.store,
-        workshop.builder(engines),
-        tools.tools(),
-        tools.still_published,
-        workshop.settings.now,
-        reporter,
-        jobs,
-        hands,
-        rescanned,
-    )

@@ -109,10 +109,8 @@ class Workshop:
     def check(self, target: Target, image: PlatformImage) -> CheckReport:
         """Check a candidate in an engine that answers or can be started; without one, what needs
         a container is reported as not run."""
-        from dataclasses import replace
-
         from builder.checks.probe import PACKAGES, probe_folder
-        from builder.engines.assembler import assembler_tar, host_platform
+        from builder.engines.assembler import assembler_tar, narrowed
         from builder.errors import ToolError
         from builder.stages.check import check
         from builder.tools.docker_engine import Engine as ContainerEngine
@@ -122,10 +120,8 @@ class Workshop:
         section = self.assembler_section(image.platform)
 
         def folder() -> Path:
-            mine = section
-            if image.platform != host_platform():
-                # Nothing is assembled there: the programs of the probe are enough.
-                mine = replace(section, packages=tuple(p for p in section.packages if p.name in PACKAGES))
+            # Where nothing was assembled, the programs of the probe are enough.
+            mine = narrowed(section, PACKAGES, self.store)
             return probe_folder(assembler_tar(mine, self.pool, self.store))
 
         environment = self.settings.child_environment

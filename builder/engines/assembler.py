@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import platform as host
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -51,7 +52,7 @@ def assembler_tar(section: LockSection, pool: Pool, store: Store) -> Path:
 
     Raises LockError when a package is not the locked one or malformed.
     """
-    path = store.root / "assembler" / f"{section.digest.hex}-{_VERSION}.tar"
+    path = _path(section, store)
     if path.is_file():
         return path
     pool.fetch(section.packages)
@@ -69,6 +70,17 @@ def assembler_tar(section: LockSection, pool: Pool, store: Store) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def narrowed(section: LockSection, names: Collection[str], store: Store) -> LockSection:
+    """The section with the packages of these names alone; all of it where its root was made already."""
+    if _path(section, store).is_file():
+        return section
+    return replace(section, packages=tuple(p for p in section.packages if p.name in names))
+
+
+def _path(section: LockSection, store: Store) -> Path:
+    return store.root / "assembler" / f"{section.digest.hex}-{_VERSION}.tar"
 
 
 def _copy(out: BinaryIO, entry: DebEntry, content: BinaryIO | None, package: LockedPackage) -> None:

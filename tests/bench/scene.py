@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.cli.locking import relock
-from builder.cli.releasing import ReleaseTools, run_images
+from builder.cli.releasing import ReleaseTools
+from builder.cli.running import run_images
 from builder.cli.wiring import Workshop
 from builder.model.outcome import ImageOutcome
 from builder.report import Silent, emit

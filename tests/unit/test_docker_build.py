@@ -14,7 +14,7 @@ import pytest
 from builder.checks.probe import probe_folder
 from builder.cli.wiring import Workshop
 from builder.engines import assembler
-from builder.engines.assembler import assembler_tar, host_platform
+from builder.engines.assembler import assembler_tar, host_platform, narrowed
 from builder.engines.context import materialise
 from builder.engines.docker import DockerEngine
 from builder.errors import LockError, ToolError
@@ -95,6 +95,18 @@ def test_the_root_is_made_once_and_the_same_everywhere(
     assert pool.fetched == 1
     again = assembler_tar(section, pool, Store(tmp_path / "other").create())
     assert again.read_bytes() == first.read_bytes()
+
+
+def test_what_needs_a_few_packages_makes_a_root_of_those_unless_the_whole_is_there(
+    shell: tuple[LockSection, FolderPool], store: Store
+) -> None:
+    section, pool = shell
+    other = replace(section.packages[0], name="xz-utils", sha256="0" * 64)  # nowhere to be had
+    both = replace(section, packages=(*section.packages, other))
+    assert narrowed(both, {"dash"}, store).packages == section.packages
+    assert probe_folder(assembler_tar(narrowed(both, {"dash"}, store), pool, store)).is_dir()
+    assembler_tar(section, pool, store)
+    assert narrowed(section, (), store) == section
 
 
 def test_an_altered_package_leaves_no_root(shell: tuple[LockSection, FolderPool], store: Store) -> None:
