@@ -1,8 +1,9 @@
 """Which licence a package has, from its Debian copyright file.
 
-A machine-readable file is parsed; in another one the pointers to /usr/share/common-licenses and
-whole known texts are recognised. What is neither is unknown, and said so. Copyright files are
-hostile text: sizes and counts are bounded, nothing backtracks, control characters go.
+A machine-readable file is parsed; in another one the pointers to /usr/share/common-licenses,
+whole known texts and lists of all files are recognised. What is none of these is unknown, and said
+so. Copyright files are hostile text: sizes and counts are bounded, nothing backtracks, control
+characters go.
 
 Sources: Debian Policy 12.5; machine-readable debian/copyright format 1.0; SPDX 2.3, annex D.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from builder.checks.inventory import inventory
 from builder.checks.licence_names import fingerprints, spdx_exception, spdx_name, squeezed, variant_of
 from builder.model.licence import NOASSERTION
 
@@ -185,15 +187,20 @@ def _recognised(text: str) -> Copyright:
     plain = squeezed(text)
     found = fingerprints(plain)
     later = any(word in plain for word in _LATER)
+    listed = inventory(text) or {}
+    texts: dict[str, str] = {}
+    found |= {_single(name, listed, texts) for name in listed}
     start = 0
     while (at := text.find(_POINTER, start)) >= 0 and len(found) <= _NAMES_MAX:
         start = at + len(_POINTER)
         match = _POINTED.match(text, start)
+        if match is None and listed:
+            continue  # the folder of them all, and the list says which
         name = _pointed(match[0].rstrip(".-"), later) if match else None
         if name is None:
             return Copyright()
         found.add(name)
-    return Copyright(_all_of(found), "recognised") if found else Copyright()
+    return Copyright(_all_of(found), "recognised", texts) if found else Copyright()
 
 
 def _pointed(name: str, later: bool) -> str | None:

@@ -78,6 +78,69 @@ def test_a_file_for_people_is_recognised_by_pointers_and_whole_texts(text: str, 
     assert (found.how, found.expression) == ("recognised", expression)
 
 
+# After libxcrypt's copyright file, item by item; it names the folder of the common licences and none of them.
+INVENTORY = """\
+On Debian systems the complete text of the licenses can be found in
+/usr/share/common-licenses/ .
+
+This file provides an
+inventory of the copyright holders and licenses of all files in the source tree.
+
+ * Copyright A; LGPL (v2.1 or later):
+   crypt.c
+ * Copyright David Burren et al.; 3-clause BSD:
+   alg-des.h, alg-des.c
+
+ * Public domain, written by Ulrich Drepper et al.:
+   crypt-sha256.c
+
+ * Copyright B,
+   C; 0-clause BSD:
+   x.c
+
+ * Copyright D; GPL (v3 or later), with Autoconf exception:
+   m4/a.m4
+"""
+
+
+def test_a_list_of_all_files_is_read_item_by_item() -> None:
+    found = read_copyright(INVENTORY.encode())
+    assert (found.how, found.expression) == (
+        "recognised",
+        "0BSD AND BSD-3-Clause AND GPL-3.0-or-later WITH Autoconf-exception-2.0 AND LGPL-2.1-or-later AND LicenseRef-public-domain",
+    )
+    parse_expression(found.expression)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("Copyright holders unknown, no statement of license", "LicenseRef-no-statement"),
+        ("Copyright E, who said nothing", "LicenseRef-no-statement"),
+        ("Copyright E; by asking him", "LicenseRef-by-asking-him"),
+    ],
+)
+def test_what_a_list_says_in_other_words_is_a_licence_of_its_own_with_that_text(
+    item: str, expected: str
+) -> None:
+    found = read_copyright(f"{INVENTORY}\n * {item}:\n   y.c\n".encode())
+    assert expected in found.expression.split(" AND ")
+    assert found.texts[expected] == item
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        INVENTORY.replace("inventory of the copyright holders", "selection of the copyright holders"),
+        INVENTORY + "\n * Copyright F; MIT, without an end\n",
+        INVENTORY + "\n * Copyright G; " + "x" * 500 + ":\n   y.c\n",
+        INVENTORY + "\n * Copyright H; 0-clause BSD:\n   y.c\n" * 2001,
+    ],
+)
+def test_a_list_that_is_none_or_is_not_whole_is_unknown(text: str) -> None:
+    assert read_copyright(text.encode()).how == "unknown"
+
+
 @pytest.mark.parametrize(
     "data",
     [
