@@ -9,12 +9,12 @@ from builder.model.kit import PackedKit
 
 def kit_of(workshop: Workshop, image: BuiltImage) -> PackedKit:
     """The kit of a finished image, with the assembler's packages of this machine's platform."""
-    from builder.engines.assembler_kit import packages_file
+    from builder.engines.assembler_kit import packages_blob
     from builder.pipeline.kits import make_kit
 
     assembler = None
     if workshop.catalogue.builder is not None:
-        assembler = packages_file(workshop.assembler_section(), workshop.pool, workshop.store)
+        assembler = packages_blob(workshop.assembler_section(), workshop.pool)
     return make_kit(workshop.catalogue, image, workshop.pool, tool_versions(), assembler)
 
 

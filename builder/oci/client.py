@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import INDEX_TYPE, Descriptor
+from builder.model.kit import Content
 from builder.model.reference import Reference
 from builder.oci.auth import Login
 from builder.oci.faults import RegistryRefused, other_content, unusable
@@ -166,7 +167,7 @@ class RegistryClient:
         self.reference(repo)
         return self._transport.retrying(action)
 
-    def put_blob(self, repo: str, source: bytes | Path, digest: Digest, mount_from: str | None = None) -> int:
+    def put_blob(self, repo: str, source: Content, digest: Digest, mount_from: str | None = None) -> int:
         """Upload a blob in one stream; returns how many bytes were sent.
 
         With `mount_from` (another repository of this registry) nothing is sent when the registry

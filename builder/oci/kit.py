@@ -2,7 +2,7 @@
 
 A kit is an artefact manifest (OCI image specification 1.1, manifest.md, "Guidelines for artifact
 usage") whose subject is an image's index. Its configuration names the image, the documents in their
-order and the tools; its layers are documents, packages and the assembler's packages, nothing else.
+order and the tools; its layers are documents, files of packages and the assembler's, nothing else.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from builder.model.kit import (
     CONFIG_TYPE,
     DOCUMENT_TYPE,
     KIT_TYPE,
-    PACKAGE_TYPE,
+    PACKAGES_TYPE,
     TITLE_ANNOTATION,
+    Content,
     KitDocument,
     PackedKit,
-    package_title,
 )
 from builder.model.lock import LockedPackage
 from builder.oci.manifest import Manifest, parse_digest, parse_json
+from builder.oci.package_file import measure, parts
 
 SCHEMA = 1
 CONFIG_MAX = 1 << 20  # bytes
@@ -41,7 +42,7 @@ TOTAL_MAX = 8 << 30  # bytes of a whole kit
 _STEP = r"[A-Za-z0-9_][A-Za-z0-9_.+~@:=-]{0,99}"
 _PATH = re.compile(rf"{_STEP}(/{_STEP}){{1,15}}")
 _REF = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_LAYERS = (DOCUMENT_TYPE, PACKAGE_TYPE, ASSEMBLER_TYPE)
+_LAYERS = (DOCUMENT_TYPE, PACKAGES_TYPE, ASSEMBLER_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +94,28 @@ def parse_document(data: bytes) -> KitDocument:
 
 def pack(
     subject: Descriptor,
-    documents: Sequence[KitDocument],
-    packages: Mapping[LockedPackage, Path],
-    assembler: tuple[Descriptor, Path] | None,
+    documents: Sequence[tuple[KitDocument, Mapping[LockedPackage, Path]]],
+    assembler: tuple[Descriptor, Content] | None,
     tools: Mapping[str, str],
     versions: Sequence[str],
 ) -> PackedKit:
     """The kit of the image with the index `subject`; the image's own document first.
 
-    `packages` are those of all documents with their files, `assembler` the assembler's in one file.
+    With each document go its packages and their files, `assembler` is the assembler's packages as
+    one blob. Raises ToolError when a file cannot be read.
     """
-    blobs: dict[Digest, bytes | Path] = {}
+    blobs: dict[Digest, Content] = {}
     layers: list[Descriptor] = []
-    for document in documents:
+    for document, _ in documents:
         data = document_bytes(document)
         layers.append(Descriptor(DOCUMENT_TYPE, Digest.of(data), len(data), {TITLE_ANNOTATION: document.ref}))
         blobs[layers[-1].digest] = data
-    for package in sorted(packages):
-        digest = Digest(f"sha256:{package.sha256}")
+    for document, packages in documents:
+        content = parts(packages)
+        digest, size = measure(content)
         if digest not in blobs:
-            title = {TITLE_ANNOTATION: package_title(package)}
-            layers.append(Descriptor(PACKAGE_TYPE, digest, package.size, title))
-            blobs[digest] = packages[package]
+            layers.append(Descriptor(PACKAGES_TYPE, digest, size, {TITLE_ANNOTATION: f"{document.ref}.tar"}))
+            blobs[digest] = content
     if assembler is not None:
         layers.append(assembler[0])
         blobs[assembler[0].digest] = assembler[1]
@@ -122,7 +123,7 @@ def pack(
     config = canonical_json(
         {
             "schema": SCHEMA,
-            "ref": documents[0].ref,
+            "ref": documents[0][0].ref,
             "documents": own,
             "tools": dict(sorted(tools.items())),
             "versions": list(versions),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from builder.errors import RegistryError
+from builder.model.kit import Content
 from builder.model.reference import Reference
 from builder.oci.addresses import Addresses
 from builder.oci.auth import Keyring, Login, host_name, is_loopback, parse_challenge, parse_token
@@ -57,15 +58,15 @@ class Limits:
 
 
 class Body:
-    """What is uploaded: bytes or a file, read anew for each try, never as a whole.
+    """What is uploaded: bytes, a file, or parts of both kinds, read anew for each try, never as a whole.
 
-    Raises RegistryError when the file cannot be read.
+    Raises RegistryError when a file cannot be read.
     """
 
-    def __init__(self, source: bytes | Path) -> None:
-        self._source = source
+    def __init__(self, source: Content) -> None:
+        self._parts = source if isinstance(source, tuple) else (source,)
         try:
-            self.size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            self.size = sum(len(p) if isinstance(p, bytes) else p.stat().st_size for p in self._parts)
         except OSError as error:
             raise unreadable(error) from None
         self.ends = float("inf")
@@ -74,13 +75,14 @@ class Body:
         return self.size
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._open() as handle:
-            while chunk := self._next(handle):
-                yield chunk
+        for part in self._parts:
+            with self._open(part) as handle:
+                while chunk := self._next(handle):
+                    yield chunk
 
-    def _open(self) -> BinaryIO:
+    def _open(self, part: bytes | Path) -> BinaryIO:
         try:
-            return io.BytesIO(self._source) if isinstance(self._source, bytes) else open(self._source, "rb")
+            return io.BytesIO(part) if isinstance(part, bytes) else open(part, "rb")
         except OSError as error:
             raise unreadable(error) from None
 

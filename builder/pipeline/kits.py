@@ -9,7 +9,7 @@ from typing import Protocol
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuiltImage, Descriptor
-from builder.model.kit import KitDocument, PackedKit
+from builder.model.kit import Content, KitDocument, PackedKit
 from builder.model.lock import LockedPackage
 from builder.oci.kit import document_bytes, pack
 from builder.pipeline.prepare import Prepared, prepare, versions
@@ -37,25 +37,23 @@ def make_kit(
     image: BuiltImage,
     pool: Pool,
     tools: Mapping[str, str],
-    assembler: tuple[Descriptor, Path] | None,
+    assembler: tuple[Descriptor, Content] | None,
 ) -> PackedKit:
-    """The kit of a finished image: its own document and those of the images below, and all packages.
+    """The kit of a finished image: its own document and those of the images below, with their packages.
 
-    Raises as preparing does, and LockError when a package is not what was locked.
+    Raises as preparing does, LockError when a package is not what was locked, and ToolError.
     """
     known: dict[str, Prepared] = {}
     chain = (image.target, *catalogue.ancestors(image.target))
-    documents: list[KitDocument] = []
-    packages: set[LockedPackage] = set()
+    documents: list[tuple[KitDocument, Mapping[LockedPackage, Path]]] = []
     parent: tuple[str, Digest] | None = None
     for target in reversed(chain):
         prepared = prepare(catalogue, target, known)
         contexts = prepared.contexts
         templates = used_templates(catalogue.root / "templates", [target.definition.template])
         made = document(catalogue, target, contexts, templates, parent)
-        documents.insert(0, made)
         parent = (made.ref, Digest.of(document_bytes(made)))
-        packages.update(p for context in contexts.values() for p in context.lock.packages)
-    pool.fetch(tuple(packages))
-    files = {package: pool.path(package) for package in packages}
-    return pack(image.index, documents, files, assembler, tools, kit_versions())
+        packages = {p for context in contexts.values() for p in context.lock.packages}
+        pool.fetch(tuple(packages))
+        documents.insert(0, (made, {package: pool.path(package) for package in packages}))
+    return pack(image.index, documents, assembler, tools, kit_versions())

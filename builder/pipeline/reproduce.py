@@ -87,10 +87,10 @@ def reproduce(
         catalogue = load_catalogue(write_catalogue(kit, work / "catalogue"))
         chain = _prepared(catalogue, kit)
         sections = [c.lock for item in chain for c in item.contexts.values()]
-        check_packages(kit, sections, inputs)  # 5.
+        locked = check_packages(kit, sections, inputs)  # 5.
         _check_input(kit, chain, inputs)  # 6.
     with stages.stage("fetch"):
-        fetched = fetch_packages(client, kit, store.create().pool)  # 7.
+        fetched = fetch_packages(client, kit, locked, store.create().pool)  # 7.
     builder = Builder(store, bench.pool(store), bench.engines(catalogue, store, kit))
     image, _ = builder.chain(chain, lambda ref: stages if ref == inputs.ref else Stages(ref, reporter))
     published = _platforms(client, where)

@@ -8,10 +8,11 @@ Nothing of a kit is believed. The procedure; the numbers stand in the code (here
  3. Its documents are chained from the image down to the oldest one below, each by its digest.
  4. Definition, lock sections and templates are those of the provenance; two documents that hold
     one file hold the same.
- 5. The packages are exactly those that the locks name: none is missing, and nothing is added.
+ 5. The locks name the packages of the provenance, and the files of packages are not larger than those.
  6. What is rendered from the files here, and the versions of the parts that decide bytes, give the
     input hash of the provenance.
- 7. Every package has the size and the SHA-256 of the lock, when it comes and when it is used.
+ 7. The packages are exactly those that the locks name: none is missing, nothing is added, and each
+    has the size and the SHA-256 of the lock, when it comes and when it is used.
 
 Raises EvidenceRefused for a kit that lies, RegistryError for one that cannot be had or read.
 """
@@ -19,23 +20,23 @@ Raises EvidenceRefused for a kit that lies, RegistryError for one that cannot be
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.errors import LockError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
-from builder.model.kit import ASSEMBLER_TYPE, DOCUMENT_TYPE, PACKAGE_TYPE, KitDocument
+from builder.model.kit import ASSEMBLER_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, KitDocument
 from builder.model.lock import ImageLock, LockedPackage, LockSection
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.oci.kit import CONFIG_MAX, DOCUMENT_MAX, KitConfig, check_kit, parse_config, parse_document
+from builder.oci.package_file import size_max, unpack
 from builder.signing.collect import manifest_at
 from builder.signing.inputs import Inputs, named
 from builder.signing.refusal import refuse
 from builder.store import write_atomically
 
-_THREADS = 8
 _HINT = "do not use this image: its kit does not say what it was built of"
 
 
@@ -43,14 +44,14 @@ _HINT = "do not use this image: its kit does not say what it was built of"
 class OpenedKit:
     """A kit whose documents were read; its packages are still in the registry.
 
-    `documents` begin with the image's own; `packages` are blobs by SHA-256 in hexadecimal.
+    `documents` begin with the image's own; `packages` are files of them.
     """
 
     where: Reference
     digest: Digest
     config: KitConfig
     documents: tuple[KitDocument, ...]
-    packages: Mapping[str, Descriptor]
+    packages: tuple[Descriptor, ...]
     assembler: Descriptor | None
 
 
@@ -75,10 +76,9 @@ def open_kit(client: RegistryClient, where: Reference, inputs: Inputs) -> Opened
     # 3. and 4.
     _check_chain(config, documents, inputs)
     _check_files(documents, inputs)
-    packages: dict[str, Descriptor] = {}
-    for layer in (x for x in layers if x.media_type == PACKAGE_TYPE):
-        if packages.setdefault(layer.digest.hex, layer) is not layer:
-            refuse("kit-malformed", "the kit names a package twice", context=layer.digest, hint=_HINT)
+    packages = tuple(x for x in layers if x.media_type == PACKAGES_TYPE)
+    if len(packages) > len(documents):
+        refuse("kit-malformed", "the kit has more files of packages than images", hint=_HINT)
     assemblers = [x for x in layers if x.media_type == ASSEMBLER_TYPE]
     if len(assemblers) > 1:
         refuse("kit-malformed", "the kit has two assemblers", hint=_HINT)
@@ -86,22 +86,18 @@ def open_kit(client: RegistryClient, where: Reference, inputs: Inputs) -> Opened
     return OpenedKit(where, digest, config, documents, packages, assembler)
 
 
-def check_packages(kit: OpenedKit, sections: Iterable[LockSection], inputs: Inputs) -> None:
-    """Step 5: `sections` are those of the image and of all images below it, on all platforms."""
+def check_packages(
+    kit: OpenedKit, sections: Iterable[LockSection], inputs: Inputs
+) -> dict[str, LockedPackage]:
+    """Step 5: the packages that the kit has to hold, by SHA-256 in hexadecimal.
+
+    `sections` are those of the image and of all images below it, on all platforms.
+    """
     locked: dict[str, LockedPackage] = {}
     said: set[tuple[str, str]] = set()
     for section in sections:
         locked |= {p.sha256: p for p in section.packages}
         said |= {named(p, section.suite) for p in section.packages}
-    missing = sorted(p.name for sha, p in locked.items() if sha not in kit.packages)
-    if missing:
-        refuse("kit-incomplete", "the kit lacks packages of the lock", context=", ".join(missing), hint=_HINT)
-    strange = sorted(sha for sha in kit.packages if sha not in locked)
-    if strange:
-        refuse("kit-malformed", "the kit has packages that no lock names", context=strange[0], hint=_HINT)
-    for sha, package in locked.items():
-        if kit.packages[sha].size != package.size:
-            refuse("kit-other-package", "a package has another size", context=package.name, hint=_HINT)
     if said != inputs.packages:
         other = sorted(f"{uri} {sha[:12]}" for uri, sha in said ^ inputs.packages)
         refuse(
@@ -110,6 +106,9 @@ def check_packages(kit: OpenedKit, sections: Iterable[LockSection], inputs: Inpu
             context="\n".join(other[:5]),
             hint=_HINT,
         )
+    if sum(blob.size for blob in kit.packages) > size_max(locked, len(kit.packages)):
+        refuse("kit-malformed", "the kit's files are larger than the packages of its locks", hint=_HINT)
+    return locked
 
 
 def write_catalogue(kit: OpenedKit, root: Path) -> Path:
@@ -120,15 +119,28 @@ def write_catalogue(kit: OpenedKit, root: Path) -> Path:
     return root
 
 
-def fetch_packages(client: RegistryClient, kit: OpenedKit, folder: Path) -> int:
-    """Step 7: bring the packages into a pool's folder, each checked as it comes; returns the bytes."""
-
-    def fetch(blob: Descriptor) -> int:
-        client.get_blob(kit.where.name, blob, folder / f"{blob.digest.hex}.deb")
-        return blob.size
-
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="kit") as pool:
-        return sum(pool.map(fetch, kit.packages.values()))
+def fetch_packages(
+    client: RegistryClient, kit: OpenedKit, locked: Mapping[str, LockedPackage], folder: Path
+) -> int:
+    """Step 7: bring the packages into a pool's folder; returns the bytes that were fetched."""
+    found: set[str] = set()
+    for blob in kit.packages:
+        file = folder / f"{blob.digest.hex}.tar"
+        try:
+            client.get_blob(kit.where.name, blob, file)
+            found |= unpack(file, locked, folder)
+        except LockError as error:
+            refuse(
+                "kit-malformed",
+                "the kit has other packages than its locks",
+                context=error.context,
+                hint=_HINT,
+            )
+        finally:
+            file.unlink(missing_ok=True)
+    if missing := sorted(p.name for sha, p in locked.items() if sha not in found):
+        refuse("kit-incomplete", "the kit lacks packages of the lock", context=", ".join(missing), hint=_HINT)
+    return sum(blob.size for blob in kit.packages)
 
 
 def _check_chain(config: KitConfig, documents: tuple[KitDocument, ...], inputs: Inputs) -> None:

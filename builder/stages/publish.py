@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from builder.errors import PolicyDenied, RegistryError
 from builder.model.digest import Digest
 from builder.model.image import MANIFEST_TYPE, BuiltImage, Descriptor, Target
-from builder.model.kit import KIT_TYPE, PackedKit
+from builder.model.kit import KIT_TYPE, Content, PackedKit
 from builder.model.reference import Reference
 from builder.model.release import PublishedImage, SignedImage, SignedManifest
 from builder.oci.client import RegistryClient
@@ -156,7 +155,7 @@ def _push_kit(client: RegistryClient, repo: str, kit: PackedKit, parent: str | N
     if client.head_manifest(client.reference(repo, digest=kit.digest)) is not None:
         return 0
 
-    def push(blob: tuple[Digest, bytes | Path]) -> int:
+    def push(blob: tuple[Digest, Content]) -> int:
         return 0 if client.has_blob(repo, blob[0]) else client.put_blob(repo, blob[1], blob[0], parent)
 
     return sum(_each(push, kit.blobs.items()))

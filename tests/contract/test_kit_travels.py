@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import INDEX_TYPE, Descriptor
-from builder.model.kit import KIT_TYPE, PACKAGE_TYPE
+from builder.model.kit import DOCUMENT_TYPE, KIT_TYPE, PACKAGES_TYPE
 from builder.oci.manifest import parse_manifest
 from builder.pipeline.kits import make_kit
 from builder.signing.verify import named_kits, verify
@@ -68,8 +69,12 @@ def test_the_same_catalogue_gives_the_same_kit_and_a_policy_does_not_touch_it(wo
 
 def test_kits_share_the_packages_and_documents_of_the_images_below(world: KitWorld) -> None:
     layers = parse_manifest(world.kit.manifest).layers
-    packages = {x.digest.hex for x in layers if x.media_type == PACKAGE_TYPE}
-    assert packages == {p.sha256 for p in world.packages}
+    packages = [x.digest for x in layers if x.media_type == PACKAGES_TYPE]
+    base = next(t for t in world.catalogue.targets() if t.definition.name == "base")
+    below = make_kit(world.catalogue, replace(world.image, target=base), world.pool, TOOLS, None)
+    shared = set(below.blobs) & set(world.kit.blobs)
+    assert len(packages) == 2 and packages[1] in shared and packages[0] not in shared
+    assert shared & {x.digest for x in layers if x.media_type == DOCUMENT_TYPE}
     assert world.kit.subject.digest == world.image.digest
     assert world.kit.subject.media_type == INDEX_TYPE
 

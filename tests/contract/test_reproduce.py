@@ -14,8 +14,10 @@ from builder.engines.direct import DirectEngine
 from builder.errors import GoldsmithError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import Descriptor
-from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGE_TYPE, PackedKit
+from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
 from builder.model.reference import Reference
+from builder.oci.manifest import parse_manifest
+from builder.oci.tarformat import END, TarEntry, header, padding
 from builder.pipeline import kits
 from builder.pipeline.reproduce import Rebuilt, no_mirror, reproduce
 from builder.report import Silent
@@ -63,7 +65,8 @@ def test_the_published_digest_comes_out_of_the_kit(world: KitWorld, tmp_path: Pa
     done = rebuild(world, where, tmp_path)
     assert done.same and done.index == world.image.digest
     assert done.published == done.rebuilt and done.explanation == ()
-    assert done.fetched_bytes == sum(p.size for p in world.packages)
+    files = [x.size for x in parse_manifest(world.kit.manifest).layers if x.media_type == PACKAGES_TYPE]
+    assert len(files) == 2 and done.fetched_bytes == sum(files)
 
 
 def test_another_file_in_the_published_image_is_named_with_its_cause(world: KitWorld, tmp_path: Path) -> None:
@@ -86,9 +89,9 @@ def respoken(kit: PackedKit, change: Callable[[Document, dict[Digest, bytes]], N
     """The kit with its manifest and its small blobs changed, and named by their new digests."""
     manifest = json.loads(kit.manifest)
     small = {d: b for d, b in kit.blobs.items() if isinstance(b, bytes)}
+    files = {d: b for d, b in kit.blobs.items() if not isinstance(b, bytes)}
     change(manifest, small)
     data = canonical_json(manifest)
-    files = {d: b for d, b in kit.blobs.items() if not isinstance(b, bytes)}
     return PackedKit(data, kit.subject, {**files, **{Digest.of(b): b for b in small.values()}})
 
 
@@ -126,21 +129,36 @@ def _subject(manifest: bytes, subject: Descriptor) -> bytes:
     return canonical_json({**json.loads(manifest), "subject": bare})
 
 
-def drop_package(manifest: Document, small: dict[Digest, bytes]) -> None:
-    manifest["layers"] = [
-        x for x in manifest["layers"] if "hello_" not in x["annotations"].values().__str__()
-    ]
+Change = Callable[[Document, dict[Digest, bytes]], None]
 
 
-def add_package(manifest: Document, small: dict[Digest, bytes]) -> None:
-    layer = {"mediaType": PACKAGE_TYPE, "digest": "", "size": 0}
+def drop_packages(manifest: Document, small: dict[Digest, bytes]) -> None:
+    manifest["layers"] = [x for x in manifest["layers"] if "app:1.tar" not in x["annotations"].values()]
+
+
+def instead(data: bytes) -> Change:
+    """In the place of the image's own file of packages."""
+
+    def apply(manifest: Document, small: dict[Digest, bytes]) -> None:
+        (layer,) = (x for x in manifest["layers"] if "app:1.tar" in x["annotations"].values())
+        _place(layer, small, data)
+
+    return apply
+
+
+def packed(*members: tuple[str, bytes], kind: str = "0") -> bytes:
+    blocks = [(TarEntry(n, kind, 0o644, 0, 0, len(d), 0, ""), d) for n, d in members]
+    return b"".join(header(e) + d + padding(len(d)) for e, d in blocks) + END
+
+
+def add_file(manifest: Document, small: dict[Digest, bytes]) -> None:
+    layer = {"mediaType": PACKAGES_TYPE, "digest": str(Digest.of(b"")), "size": 0}
     manifest["layers"].append(layer)
-    small[Digest.of(b"a trojan")] = b"a trojan"
-    layer["digest"], layer["size"] = str(Digest.of(b"a trojan")), 8
+    _place(layer, small, packed())
 
 
 def add_stranger(manifest: Document, small: dict[Digest, bytes]) -> None:
-    add_package(manifest, small)
+    add_file(manifest, small)
     manifest["layers"][-1]["mediaType"] = "text/plain"
 
 
@@ -189,9 +207,15 @@ def renamed(said: list[Document]) -> None:
     said[0]["ref"] = "other:1"
 
 
-LIES: dict[str, tuple[Callable[[Document, dict[Digest, bytes]], None], str]] = {
-    "missing-package": (drop_package, "kit-incomplete"),
-    "extra-package": (add_package, "kit-malformed"),
+LIES: dict[str, tuple[Change, str]] = {
+    "missing-file": (drop_packages, "kit-incomplete"),
+    "missing-package": (instead(packed()), "kit-incomplete"),
+    "extra-file": (add_file, "kit-malformed"),
+    "extra-package": (instead(packed((f"{'0' * 64}.deb", b"a trojan"))), "kit-malformed"),
+    "package-elsewhere": (instead(packed(("../../../passwd", b"x"))), "kit-malformed"),
+    "package-link": (instead(packed(("passwd", b""), kind="1")), "kit-malformed"),
+    "cut-off": (instead(packed((f"{'0' * 64}.deb", b"x" * 600))[:700]), "kit-malformed"),
+    "larger-than-its-packages": (instead(bytes(1 << 20)), "kit-malformed"),
     "extra-content": (add_stranger, "kit-refused"),
     "huge": (huge, "kit-refused"),
     "huge-document": (huge_document, "kit-refused"),
@@ -243,14 +267,22 @@ def test_a_kit_with_another_digest_than_its_builder_named_is_refused(world: KitW
 
 
 def test_a_package_with_other_bytes_than_locked_is_refused(world: KitWorld, tmp_path: Path) -> None:
-    """The registry hands out something else under the right name; our pool looks again at each use."""
-    where = world.publish()
     package = world.packages[1]
-    size = package.size
-    world.client.inner.blobs[where.name, Digest(f"sha256:{package.sha256}")] = b"x" * size
+    for data in (b"x" * package.size, b"x"):
+        where = world.publish(respoken(world.kit, instead(packed((f"{package.sha256}.deb", data)))))
+        with pytest.raises(GoldsmithError) as raised:
+            rebuild(world, where, tmp_path / str(len(data)))
+        assert raised.value.reference == "kit-malformed"
+        assert not list(tmp_path.rglob(f"{package.sha256}.deb"))
+
+
+def test_a_package_that_is_there_twice_is_refused(world: KitWorld, tmp_path: Path) -> None:
+    package = world.packages[1]
+    member = f"{package.sha256}.deb", world.pool.path(package).read_bytes()
+    where = world.publish(respoken(world.kit, instead(packed(member, member))))
     with pytest.raises(GoldsmithError) as raised:
         rebuild(world, where, tmp_path)
-    assert raised.value.reference in ("lock-error", "kit-incomplete")
+    assert raised.value.reference == "kit-malformed"
 
 
 def test_an_image_without_a_kit_cannot_be_rebuilt_and_says_so(world: KitWorld) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.image import INDEX_TYPE, Descriptor
+from builder.model.kit import Content
 from builder.model.reference import Reference
 from builder.oci.faults import RegistryRefused
 from builder.oci.manifest import index_bytes, parse_manifest
@@ -72,9 +73,10 @@ class MemoryClient:
                 return self.inner.referrers(repo, subject, artifact_type)
         return tuple(d for d in self._listed(repo, subject) if artifact_type in (None, d.artifact_type))
 
-    def put_blob(self, repo: str, source: bytes | Path, digest: Digest, mount_from: str | None = None) -> int:
+    def put_blob(self, repo: str, source: Content, digest: Digest, mount_from: str | None = None) -> int:
         self._write(f"blob {repo}")
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        parts = source if isinstance(source, tuple) else (source,)
+        data = b"".join(p if isinstance(p, bytes) else p.read_bytes() for p in parts)
         self.inner.blobs[repo, digest] = data
         return len(data)
 
