@@ -15,28 +15,26 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from builder.errors import RegistryError
 from builder.model.digest import Digest
-from builder.model.image import INDEX_TYPE, Descriptor
+from builder.model.image import Descriptor
 from builder.model.kit import Content
 from builder.model.reference import Reference
 from builder.oci.auth import Login
-from builder.oci.faults import RegistryRefused, other_content, unusable
+from builder.oci.faults import other_content, unusable
 from builder.oci.layout import replacing
-from builder.oci.listing import kind_of, list_referrers, list_repositories, list_tags
+from builder.oci.listing import list_repositories, list_tags
 from builder.oci.manifest import (
     INDEX_TYPES,
     MANIFEST_MAX,
     MANIFEST_TYPES,
-    index_bytes,
     parse_digest,
     parse_manifest,
 )
+from builder.oci.referrers import NOTHING, Referrers
 from builder.oci.removing import remove_manifest
 from builder.oci.transport import Body, Limits, Reply, Transport
 
 _ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
 _BLOB_TYPE = "application/octet-stream"
-_MERGE_ATTEMPTS = 4
-_NOTHING = Digest("sha256:" + "0" * 64)  # no content has this digest
 
 
 class RegistryClient:
@@ -71,7 +69,7 @@ class RegistryClient:
             foreign=foreign,
             sleep=sleep,
         )
-        self._referrers_api: bool | None = None
+        self._referrers = Referrers(self, self._transport)
 
     def reference(self, repo: str, tag: str | None = None, digest: Digest | None = None) -> Reference:
         """A reference in this registry; raises RegistryError when a part is malformed."""
@@ -106,7 +104,7 @@ class RegistryClient:
                 length = reply.headers.get("Content-Length", "")
                 media_type = _media_type(reply)
             if stated is None:
-                return Descriptor(media_type, _NOTHING, 0)
+                return Descriptor(media_type, NOTHING, 0)
             return Descriptor(media_type, stated, int(length) if length.isdigit() else 0)
 
         found = self._transport.retrying(action)
@@ -261,19 +259,12 @@ class RegistryClient:
 
         A registry's claim: get and check what is listed.
         """
-        name, found = self.reference(repo).name, None
-        if self._referrers_api is not False:  # a registry that has no such API is asked once
-            found = list_referrers(self._transport, name, subject)
-        if found is None:
-            found = self._fallback_index(repo, subject)
+        found = self._referrers.listed(repo, subject)
         return tuple(d for d in found if artifact_type in (None, d.artifact_type))
 
     def supports_referrers(self, repo: str) -> bool:
         """Whether the registry has the referrers API (asked once)."""
-        name = self.reference(repo).name
-        if self._referrers_api is None:
-            self._referrers_api = list_referrers(self._transport, name, _NOTHING) is not None
-        return self._referrers_api
+        return self._referrers.has_api(repo)
 
     def put_referrers_fallback(
         self,
@@ -284,31 +275,8 @@ class RegistryClient:
         replace_same_kind: bool = False,
         listed: tuple[Descriptor, ...] | None = None,
     ) -> None:
-        """List referrers under the fallback tag `sha256-HEX`, all in one write.
-
-        `listed` is what was listed just now, when the caller has read it. Entries of others stay.
-        With `replace_same_kind`, entries of the same artifact type and annotations' predicate type
-        give way to the new ones. What was written is read back: registries take the last of two
-        writers, so a lost write is repeated.
-        """
-        ref = self.reference(repo, tag=f"sha256-{subject.hex}")
-        for _ in range(_MERGE_ATTEMPTS):
-            old = self._fallback_index(repo, subject) if listed is None else listed
-            listed = None
-            kinds = {kind_of(d) for d in descriptors} if replace_same_kind else set()
-            new = {d.digest for d in descriptors}
-            kept = [d for d in old if d.digest not in new and kind_of(d) not in kinds]
-            merged = (*kept, *descriptors)
-            if merged == old:
-                return
-            self.put_manifest(ref, index_bytes(merged), INDEX_TYPE)
-            if new <= {d.digest for d in self._fallback_index(repo, subject)}:
-                return
-        raise RegistryError(
-            f"another writer keeps changing {ref}",
-            hint="let one publisher at a time write to a repository, then run the command again",
-            reference="lost-update",
-        )
+        """List referrers under the fallback tag; as `Referrers.put_fallback` does."""
+        self._referrers.put_fallback(repo, subject, descriptors, replace_same_kind, listed)
 
     def _send(
         self,
@@ -381,17 +349,6 @@ class RegistryClient:
                 raise other_content(f"{reply.where}: {descriptor.size} bytes were expected")
             if sha.hexdigest() != descriptor.digest.hex:
                 raise other_content(f"{reply.where}: the bytes are sha256:{sha.hexdigest()}")
-
-    def _fallback_index(self, repo: str, subject: Digest) -> tuple[Descriptor, ...]:
-        try:
-            data, media_type, _ = self.get_manifest(self.reference(repo, tag=f"sha256-{subject.hex}"))
-        except RegistryRefused as error:
-            if error.status == 404:
-                return ()
-            raise
-        if media_type not in INDEX_TYPES:
-            raise unusable(f"the referrers tag of {subject.short} in {repo} is not an index")
-        return parse_manifest(data, media_type).manifests
 
 
 def _media_type(reply: Reply) -> str:
