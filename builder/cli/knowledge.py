@@ -154,8 +154,7 @@ def _as_allowed(found: Answer, who: Caller) -> Answer:
     def told(name: str) -> bool:
         return may(who.identity, Permission.READ_AUDIT, name)
 
-    images = (i if told(i.ref.partition(":")[0]) else replace(i, pulls=()) for i in found.images)
-    return replace(found, images=tuple(images))
+    return replace(found, images=found.images.telling(told))
 
 
 def behind(place: Place, path: Path, store: Store) -> str:

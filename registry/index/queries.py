@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 from urllib.parse import parse_qsl, unquote
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from builder.errors import UsageError
-from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.model.evidence import Finding, Severity
 from builder.signing.predicates import timestamp
@@ -68,6 +68,66 @@ class AffectedImage:
     hits: tuple[int, ...]
 
 
+class Images(Sequence[AffectedImage]):
+    """The images of an answer, those that are served first: all are known, each is made when looked at.
+
+    `cards` are rows of the index's cards; `hits` has the numbers of hits by the numbers of cards,
+    `carriers` the cards with a hit by platform; pulls are told from the day `since` on.
+    """
+
+    def __init__(
+        self,
+        cards: Sequence[Sequence[Any]],
+        hits: Mapping[int, list[int]],
+        carriers: Mapping[str, Set[int]],
+        since: str,
+        told: Callable[[str], bool] = lambda name: True,
+    ) -> None:
+        self._cards, self._hits, self._carriers = cards, hits, carriers
+        self._since, self._told = since, told
+
+    def telling(self, told: Callable[[str], bool]) -> Images:
+        """The same, with pulls of those images alone whose names `told` says yes to."""
+        return Images(self._cards, self._hits, self._carriers, self._since, told)
+
+    @overload
+    def __getitem__(self, at: int) -> AffectedImage: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[AffectedImage]: ...
+    def __getitem__(self, at: int | slice) -> AffectedImage | Sequence[AffectedImage]:
+        if isinstance(at, slice):
+            return [self._made(card) for card in self._cards[at]]
+        return self._made(self._cards[at])
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+    def __iter__(self) -> Iterator[AffectedImage]:
+        return map(self._made, self._cards)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _made(self, card: Sequence[Any]) -> AffectedImage:
+        number, ref, digest, channel, approved, expires, replacement, places, tags, waivers, pulls = card
+        return AffectedImage(
+            ref=ref,
+            digest=digest,
+            channel=channel,
+            repositories=_split(places),
+            tags=_split(tags),
+            platforms=tuple(p for p, cards in self._carriers.items() if number in cards),
+            approved=approved,
+            expires_at=expires,
+            replacement=replacement,
+            waivers=_split(waivers),
+            pulls=_pulls(pulls, self._since) if pulls and self._told(ref.partition(":")[0]) else (),
+            hits=tuple(self._hits[number]),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The images that a vulnerability or package concerns, those that are served first."""
@@ -75,12 +135,20 @@ class Answer:
     asked: str
     title: str
     hits: tuple[Hit, ...]
-    images: tuple[AffectedImage, ...]
+    images: Images
     unverified: int
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data for `--json`."""
-        images = [{**asdict(i), "hits": [asdict(self.hits[n]) for n in i.hits]} for i in self.images]
+        hits = [asdict(hit) for hit in self.hits]
+        images = [
+            {
+                **{name: getattr(i, name) for name in AffectedImage.__slots__},
+                "pulls": [{"who": p.who, "count": p.count, "last_at": p.last_at} for p in i.pulls],
+                "hits": [hits[n] for n in i.hits],
+            }
+            for i in self.images
+        ]
         return {
             "asked": self.asked,
             "title": self.title,
@@ -113,19 +181,23 @@ def consumers(path: Path, now: dt.datetime) -> dict[str, int]:
 def findings_of(path: Path, image: Digest) -> dict[str, tuple[Finding, ...]] | None:
     """What the newest scans say of an image, by platform (`linux/amd64`); None when it is not known."""
     p, k, f, v = s.platforms.c, s.packages.c, s.findings.c, s.vulnerabilities.c
-    of_image = s.platforms.join(s.images).join(s.contents).join(s.packages)
-    query = (
-        select(p.platform, v.name, k.name, k.version, f.fixed_version, f.severity, f.status, v.title)
-        .select_from(of_image.outerjoin(s.findings).outerjoin(s.vulnerabilities))
-        .where(s.images.c.digest == image)
-        .order_by(v.name, k.name)
-    )
-    found: dict[str, tuple[Finding, ...]] = {}
+    platforms = select(p.platform, p.packages).select_from(s.platforms.join(s.images))
+    said = select(f.package, v.name, k.name, k.version, f.fixed_version, f.severity, f.status, v.title)
+    said = said.select_from(s.findings.join(s.vulnerabilities).join(s.packages)).order_by(v.name, k.name)
     with reader(path).connect() as connection:
-        for platform, name, package, version, fixed, severity, status, title in connection.execute(query):
-            one = () if name is None else (name, package, version, fixed, Severity(severity), status, title)
-            found[platform] = found.get(platform, ()) + ((Finding(*one),) if one else ())
-    return found or None
+        rows = connection.execute(platforms.where(s.images.c.digest == image)).all()
+        packages = [(platform, frozenset(s.unpacked(numbers))) for platform, numbers in rows]
+        wanted = frozenset[int]().union(*(numbers for _, numbers in packages))
+        found = [
+            (r[0], Finding(*r[1:5], Severity(r[5]), r[6], r[7]))
+            for chunk in _chunks(sorted(wanted))
+            for r in connection.execute(said.where(f.package.in_(chunk)))
+        ]
+    found.sort(key=lambda one: (one[1].id, one[1].package))
+    return {
+        platform: tuple(finding for number, finding in found if number in numbers)
+        for platform, numbers in packages
+    } or None
 
 
 def ask(connection: Connection, asked: str, now: dt.datetime) -> Answer:
@@ -179,86 +251,36 @@ def _package_columns() -> tuple[Any, ...]:
     return p.name, p.version, p.architecture, p.release, p.source
 
 
-def _images(
-    connection: Connection, numbers: Mapping[int, int], now: dt.datetime
-) -> tuple[AffectedImage, ...]:
-    i, pl, c, v, ch = s.images.c, s.platforms.c, s.contents.c, s.verdicts.c, s.channels.c
-    hits: dict[int, set[int]] = {}
-    where: dict[int, set[str]] = {}
-    for chunk in _chunks(numbers):
-        query = (
-            select(pl.image, pl.platform, c.package)
-            .select_from(s.contents.join(s.platforms))
-            .where(c.package.in_(chunk))
-        )
-        for image, platform, package in connection.execute(query):
-            hits.setdefault(image, set()).add(numbers[package])
-            where.setdefault(image, set()).add(platform)
-    about = select(i.id, i.ref, i.digest, ch.channel, ch.replacement, v.approved, v.expires_at).select_from(
-        s.images.outerjoin(s.channels).outerjoin(s.verdicts)
-    )
-    rows = _of(connection, about, i.id, hits)
-    digests = {r.digest: r.id for r in rows}
-    places = _lists(connection, select(s.places.c.image, s.places.c.repository), s.places.c.image, hits)
-    waivers = _lists(connection, select(s.waivers.c.image, s.waivers.c.waiver), s.waivers.c.image, hits)
-    tags = _lists(
-        connection,
-        select(s.tags.c.digest, s.tags.c.repository + ":" + s.tags.c.tag),
-        s.tags.c.digest,
-        digests,
-    )
-    pulls = _pulls(connection, digests, now)
-    images = [
-        AffectedImage(
-            ref=r.ref,
-            digest=r.digest,
-            channel=r.channel or Channel.CANDIDATE.value,
-            repositories=tuple(sorted(places.get(r.id, ()))),
-            tags=tuple(sorted(tags.get(r.digest, ()))),
-            platforms=tuple(sorted(where[r.id])),
-            approved=bool(r.approved),
-            expires_at=r.expires_at or "",
-            replacement=r.replacement or "",
-            waivers=tuple(sorted(waivers.get(r.id, ()))),
-            pulls=tuple(pulls.get(r.digest, ())),
-            hits=tuple(sorted(hits[r.id])),
-        )
-        for r in rows
-    ]
-    order = {c.value: n for n, c in enumerate((Channel.STABLE, Channel.DEPRECATED, Channel.CANDIDATE))}
-    return tuple(sorted(images, key=lambda x: (order.get(x.channel, 9), x.ref, x.digest)))
-
-
-def _pulls(connection: Connection, digests: Mapping[str, int], now: dt.datetime) -> dict[str, list[Pull]]:
-    p = s.pulls.c
+def _images(connection: Connection, numbers: Mapping[int, int], now: dt.datetime) -> Images:
+    c = s.carriers.c
+    hits: dict[int, list[int]] = {}
+    carriers: dict[str, set[int]] = {}
+    for chunk in _chunks(sorted(numbers, key=numbers.__getitem__)):
+        query = select(c.package, c.platform, c.cards).where(c.package.in_(chunk))
+        for package, platform, cards in sorted(connection.execute(query), key=lambda r: numbers[r[0]]):
+            hit, found = numbers[package], s.unpacked(cards)
+            carriers.setdefault(platform, set()).update(found)
+            for card in found:
+                of_card = hits.setdefault(card, [])
+                if not of_card or of_card[-1] != hit:
+                    of_card.append(hit)
+    cards = select(*s.cards.c).order_by(s.cards.c.id)
+    if len(hits) <= _AT_ONCE:
+        rows = connection.execute(cards.where(s.cards.c.id.in_(list(hits)))).all()
+    else:
+        rows = [r for r in connection.execute(cards) if r[0] in hits]
     since = timestamp(now - dt.timedelta(days=PULLED_DAYS))[:10]
-    if connection.execute(select(p.digest).where(p.day >= since).limit(1)).first() is None:
-        return {}
-    found: dict[str, list[Pull]] = {}
-    for chunk in _chunks(digests):
-        query = (
-            select(p.digest, p.who, func.sum(p.count), func.max(p.last_at))
-            .where(p.digest.in_(chunk), p.day >= since)
-            .group_by(p.digest, p.who)
-            .order_by(func.max(p.last_at).desc(), p.who)
-        )
-        for digest, who, count, last in connection.execute(query):
-            found.setdefault(digest, []).append(Pull(who, int(count), last))
-    return found
+    return Images(rows, hits, dict(sorted(carriers.items())), since)
 
 
-def _of(connection: Connection, query: Select[Any], key: Any, wanted: Iterable[Any]) -> list[Row[Any]]:
-    return [r for chunk in _chunks(wanted) for r in connection.execute(query.where(key.in_(chunk)))]
+def _pulls(told: str, since: str) -> tuple[Pull, ...]:
+    """Who pulled since a day, by a card; the newest first."""
+    found = ((who, sum(n for day, n in days if day >= since), at) for who, at, days in json.loads(told))
+    return tuple(Pull(who, count, at) for who, count, at in found if count)
 
 
-def _lists(
-    connection: Connection, query: Select[Any], key: Any, wanted: Iterable[Any]
-) -> dict[Any, list[Any]]:
-    found: dict[Any, list[Any]] = {}
-    for row in _of(connection, query, key, wanted):
-        owner, value = tuple(row)
-        found.setdefault(owner, []).append(value)
-    return found
+def _split(lines: str) -> tuple[str, ...]:
+    return tuple(lines.split("\n")) if lines else ()
 
 
 def _chunks(values: Iterable[Any]) -> Iterable[list[Any]]:

@@ -163,8 +163,7 @@ def _fill(
             problems.append(Problem.of(name, digest, by_name[name][digest], found))
     for repository, digest_text in set(known) - seen:
         writer.drop(repository, digest_text)
-    writer.finish(problems)
-    writer.pulled(journal)
+    writer.finish(problems, journal)
     return Rebuilt(path, writer.count(), read, tuple(problems), others)
 
 

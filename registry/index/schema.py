@@ -3,10 +3,16 @@
 Times are RFC 3339 in UTC, to the second: they compare as texts. A package is what the scanner
 tells apart: the same name and version from another source version, of another architecture or
 distribution release, is another package.
+
+Which image has which package is a list of numbers for each platform, and its inverse for each
+package: a row for each pair would be a hundred times as many, and a question about a package that
+all images have would bring them one by one.
 """
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import (
@@ -14,8 +20,8 @@ from sqlalchemy import (
     Column,
     Engine,
     ForeignKey,
-    Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -28,7 +34,7 @@ from builder.errors import ToolError
 from builder.store import write_atomically
 from registry.sqlite import reader, writer
 
-VERSION = "2"  # moves with every change of the tables: an index of another version is made anew
+VERSION = "3"  # moves with every change of the tables: an index of another version is made anew
 
 metadata = MetaData()
 
@@ -87,6 +93,7 @@ channels = Table(
     Column("why", String, nullable=False),
     Column("replacement", String, nullable=False),
 )
+# `packages` are the numbers of its packages, as `packed` writes them.
 platforms = Table(
     "platforms",
     metadata,
@@ -96,6 +103,7 @@ platforms = Table(
     Column("platform", String, nullable=False),
     Column("release", String, nullable=False),
     Column("point_release", String, nullable=False),
+    Column("packages", LargeBinary, nullable=False),
     UniqueConstraint("image", "digest"),
 )
 # `facts` are the scanner's own properties of the package, as canonical JSON; empty when the SBOM
@@ -115,13 +123,31 @@ packages = Table(
     Column("database", String, nullable=False),
     UniqueConstraint("release", "purl", "facts", "name", "version"),
 )
-contents = Table(
-    "contents",
+# Which images have a package on a platform: the numbers of their cards, as `packed` writes them.
+carriers = Table(
+    "carriers",
     metadata,
-    Column("platform", ForeignKey("platforms.id", ondelete="CASCADE"), primary_key=True),
     Column("package", ForeignKey("packages.id"), primary_key=True),
-    Index("by_package", "package", "platform"),
-    sqlite_with_rowid=False,
+    Column("platform", String, primary_key=True),
+    Column("cards", LargeBinary, nullable=False),
+)
+# What `affected` tells of an image, in the order of its answers: made of the other tables whenever
+# one of them has changed. `repositories`, `tags` and `waivers` have one on each line; `pulls` is
+# JSON, `[who, newest time, [[day, count], …]]` for each who, and empty when there is none.
+cards = Table(
+    "cards",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("ref", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("approved", Boolean, nullable=False),
+    Column("expires_at", String, nullable=False),
+    Column("replacement", String, nullable=False),
+    Column("repositories", String, nullable=False),
+    Column("tags", String, nullable=False),
+    Column("waivers", String, nullable=False),
+    Column("pulls", String, nullable=False),
 )
 vulnerabilities = Table(
     "vulnerabilities",
@@ -173,6 +199,18 @@ def engine(path: Path, *, create: bool = False) -> Engine:
     return made
 
 
+def packed(numbers: Iterable[int]) -> bytes:
+    """Numbers as the index keeps them, which never leaves its machine: four bytes each."""
+    return array("I", numbers).tobytes()
+
+
+def unpacked(data: bytes) -> array[int]:
+    """What `packed` wrote."""
+    numbers = array("I")
+    numbers.frombytes(data)
+    return numbers
+
+
 def facts_of(path: Path) -> dict[str, str]:
     """What an index says of itself; empty when it cannot be read."""
     try:
@@ -207,8 +245,12 @@ class Place:
         """The newest generation's file; raises ToolError when there is none."""
         path = self.current()
         if path is None:
+            other = any(self.folder.glob("index-*.db"))
             raise ToolError(
-                "there is no index", context=str(self.folder), hint="goldsmith reindex", reference="no-index"
+                "the index is damaged, or was made by another version" if other else "there is no index",
+                context=str(self.folder),
+                hint="goldsmith reindex",
+                reference="no-index",
             )
         return path
 

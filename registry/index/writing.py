@@ -18,10 +18,11 @@ from builder.model.digest import Digest
 from builder.model.verdict import Verdict
 from builder.signing.predicates import timestamp
 from registry.index import schema as s
+from registry.index.cards import make_cards
 from registry.index.reading import Flaw, ImageFacts, Package, PlatformFacts
 from registry.pulls import Pull
 
-_ROWS = 50_000  # that are collected before they are written
+_ROWS = 20_000  # that are collected before they are written
 _TEXT_MAX = 1000  # characters
 
 
@@ -71,9 +72,9 @@ class Writer:
             map(tuple, self._all(s.places.c.image, s.places.c.repository))
         )
         self._filled: set[int] = {image for (image,) in self._all(s.platforms.c.image)}
-        self._written: dict[int, frozenset[tuple[str, frozenset[Package]]]] = {}
+        self._written: dict[int, dict[str, bytes]] = {}
         self._flaws: dict[int, tuple[Flaw, ...]] = {}
-        self._rows: list[tuple[int, int]] = []
+        self._rows = 0
         # Rows that wait to be written, by table: parents stand before those that refer to them.
         self._waiting: dict[Table, list[dict[str, Any]]] = {t: [] for t in s.metadata.sorted_tables}
         self._tags: list[dict[str, str]] = []
@@ -107,17 +108,19 @@ class Writer:
         self._insert(s.places, image=image, repository=found.repository, mark=found.mark)
         self._decide(image, found.verdict)
         self._record(image, found.record)
-        content = frozenset((p.digest, frozenset(p.packages)) for p in found.platforms)
+        content: dict[str, bytes] = {}
+        for platform in found.platforms:
+            numbers = [self._package(p) for p in platform.packages]
+            content[platform.digest] = s.packed(sorted(numbers))
+            self._look(platform, numbers)
         if self._written.get(image) != content:
             if image in self._filled:
                 self._forget(s.platforms, image)
             self._filled.add(image)
             self._written[image] = content
             for platform in found.platforms:
-                self._platform(image, platform)
-        for platform in found.platforms:
-            self._look(platform)
-        if len(self._rows) >= _ROWS:
+                self._platform(image, platform, content[platform.digest])
+        if self._rows >= _ROWS:
             self._flush()
 
     def drop(self, repository: str, digest: str) -> None:
@@ -136,33 +139,11 @@ class Writer:
             self._flaws[package] = flaws
             self._looked[package] = (updated, database)
 
-    def pulled(self, journal: Iterable[Pull]) -> None:
-        """Who pulled what: the journal takes the place of what was known before.
+    def finish(self, problems: Iterable[Problem], journal: Iterable[Pull]) -> None:
+        """Write everything, and forget images without a place and packages without an image.
 
-        A client pulls the index and then a platform of it: that is one pull. What is pulled by a
-        platform's digest alone is a pull of the image, too.
+        `journal` is what was pulled; it takes the place of what was known before.
         """
-        joined = s.platforms.join(s.images, s.platforms.c.image == s.images.c.id)
-        query = select(s.platforms.c.digest, s.images.c.digest).select_from(joined)
-        image_of: dict[str, str] = {row[0]: row[1] for row in self._connection.execute(query)}
-        counts: dict[tuple[str, str, str], list[int]] = {}
-        newest: dict[tuple[str, str, str], str] = {}
-        for one in journal:
-            at = timestamp(one.at)
-            key = (image_of.get(one.digest, one.digest), one.who, at[:10])
-            count = counts.setdefault(key, [0, 0])
-            count[one.digest in image_of] += one.count
-            newest[key] = max(newest.get(key, ""), at)
-        self._execute(delete(s.pulls))
-        rows = [
-            {"digest": d, "who": who, "day": day, "count": max(count), "last_at": newest[d, who, day]}
-            for (d, who, day), count in counts.items()
-        ]
-        if rows:
-            self._execute(insert(s.pulls), rows)
-
-    def finish(self, problems: Iterable[Problem]) -> None:
-        """Write everything, and forget images without a place and packages without an image."""
         self._flush()
         self.write_flaws()
         self._execute(delete(s.tags))
@@ -184,10 +165,11 @@ class Writer:
             self._execute(insert(s.problems), rows)
         placed = select(s.places.c.image)
         self._execute(delete(s.images).where(s.images.c.id.not_in(placed)))
-        used = select(s.contents.c.package).where(s.contents.c.package == s.packages.c.id).exists()
-        unused = select(s.packages.c.id).where(~used)
-        self._execute(delete(s.findings).where(s.findings.c.package.in_(unused)))
-        self._execute(delete(s.packages).where(~used))
+        self._pulled(journal)
+        used = make_cards(self._connection)
+        if unused := [(n,) for n in self._looked if n not in used]:
+            self._connection.exec_driver_sql("DELETE FROM findings WHERE package = ?", unused)
+            self._connection.exec_driver_sql("DELETE FROM packages WHERE id = ?", unused)
 
     def write_flaws(self) -> None:
         """Write what is known of packages."""
@@ -218,6 +200,31 @@ class Writer:
             [(*self._looked[p], p) for p in self._flaws],
         )
         self._flaws.clear()
+
+    def _pulled(self, journal: Iterable[Pull]) -> None:
+        """Who pulled what.
+
+        A client pulls the index and then a platform of it: that is one pull. What is pulled by a
+        platform's digest alone is a pull of the image, too.
+        """
+        joined = s.platforms.join(s.images, s.platforms.c.image == s.images.c.id)
+        query = select(s.platforms.c.digest, s.images.c.digest).select_from(joined)
+        image_of: dict[str, str] = {row[0]: row[1] for row in self._connection.execute(query)}
+        counts: dict[tuple[str, str, str], list[int]] = {}
+        newest: dict[tuple[str, str, str], str] = {}
+        for one in journal:
+            at = timestamp(one.at)
+            key = (image_of.get(one.digest, one.digest), one.who, at[:10])
+            count = counts.setdefault(key, [0, 0])
+            count[one.digest in image_of] += one.count
+            newest[key] = max(newest.get(key, ""), at)
+        self._execute(delete(s.pulls))
+        rows = [
+            {"digest": d, "who": who, "day": day, "count": max(count), "last_at": newest[d, who, day]}
+            for (d, who, day), count in counts.items()
+        ]
+        if rows:
+            self._execute(insert(s.pulls), rows)
 
     def _decide(self, image: int, verdict: Verdict) -> None:
         """The newest verdict of all places holds."""
@@ -262,7 +269,7 @@ class Writer:
             replacement=record.replacement,
         )
 
-    def _platform(self, image: int, found: PlatformFacts) -> None:
+    def _platform(self, image: int, found: PlatformFacts, packages: bytes) -> None:
         self._platforms += 1
         self._insert(
             s.platforms,
@@ -272,8 +279,8 @@ class Writer:
             platform=found.platform,
             release=found.release,
             point_release=found.point_release,
+            packages=packages,
         )
-        self._rows += [(self._platforms, self._package(p)) for p in found.packages]
 
     def _package(self, package: Package) -> int:
         number = self._packages.get(package)
@@ -285,9 +292,8 @@ class Writer:
             self._insert(s.packages, id=number, looked_at="", database="", **values)
         return number
 
-    def _look(self, found: PlatformFacts) -> None:
-        for package, flaws in found.packages.items():
-            number = self._packages[package]
+    def _look(self, found: PlatformFacts, numbers: Iterable[int]) -> None:
+        for number, flaws in zip(numbers, found.packages.values(), strict=True):
             if found.database_updated >= self._looked[number][0]:
                 self._flaws[number] = flaws
                 self._looked[number] = (found.database_updated, found.database)
@@ -306,14 +312,11 @@ class Writer:
             if waiting:
                 self._execute(insert(table), waiting)
                 waiting.clear()
-        if self._rows:
-            self._connection.exec_driver_sql(
-                "INSERT INTO contents (platform, package) VALUES (?, ?)", self._rows
-            )
-            self._rows.clear()
+        self._rows = 0
 
     def _insert(self, table: Table, **values: Any) -> None:
         self._waiting[table].append(values)
+        self._rows += 1
 
     def _execute(self, statement: Any, rows: list[Any] | None = None) -> None:
         self._connection.execute(statement, rows) if rows is not None else self._connection.execute(statement)

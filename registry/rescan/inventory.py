@@ -102,17 +102,13 @@ def _reason(image: Image, unfit: Mapping[int, str]) -> str:
 
 
 def _images(connection: Connection) -> tuple[Image, ...]:
-    contents: dict[int, array[int]] = {}
-    query = select(s.contents.c.platform, s.contents.c.package)
-    for platform, package in connection.execute(query):
-        contents.setdefault(platform, array("I")).append(package)
     platforms: dict[int, list[Platform]] = {}
     p = s.platforms.c
-    for number, image, digest, release, point in connection.execute(
-        select(p.id, p.image, p.digest, p.release, p.point_release).order_by(p.id)
+    for image, digest, release, point, packages in connection.execute(
+        select(p.image, p.digest, p.release, p.point_release, p.packages).order_by(p.id)
     ):
-        packages = contents.get(number, array("I"))
-        platforms.setdefault(image, []).append(Platform(Digest(digest), release, point, packages))
+        one = Platform(Digest(digest), release, point, s.unpacked(packages))
+        platforms.setdefault(image, []).append(one)
     places = _lists(connection, s.places.c.image, s.places.c.repository)
     waivers = _lists(connection, s.waivers.c.image, s.waivers.c.waiver)
     pointers = connection.execute(select(s.tags.c.repository, s.tags.c.tag, s.tags.c.digest))
