@@ -38,6 +38,20 @@ def ask(fleet: Fleet, what: str = CVE) -> Answer:
     return affected(fleet.place.require(), what, NOW)
 
 
+def test_each_image_of_a_long_answer_is_told_in_full(fleet: Fleet) -> None:
+    """Images are made when they are looked at: by number, in parts, and all of them are the same."""
+    for n in range(3):
+        here = fleet.image([LIBSSL, OPENSSL], name=f"java{n}", repository=f"candidate/java{n}")
+        fleet.decide(here, Channel.STABLE if n == 2 else Channel.DEPRECATED)
+    fleet.reindex()
+    images = ask(fleet, "pkg:deb/debian/openssl").images
+    assert [i.ref for i in images] == ["java2:3.13", "java0:3.13", "java1:3.13"]
+    assert [images[0], *images[1:3]] == list(images)
+    assert (images[-1].repositories, images[-1].hits) == (("candidate/java1",), (0, 1))
+    with pytest.raises(IndexError):
+        images[3]
+
+
 def test_a_vulnerability_names_images_packages_and_the_fix(fleet: Fleet) -> None:
     bad = fleet.image([LIBSSL, BASH], [finding(CVE, LIBSSL, FIXED)])
     fleet.image([BASH], name="base", repository="candidate/base")
@@ -186,6 +200,8 @@ def test_who_pulled_an_image_lately_is_told_once_for_index_and_platform(fleet: F
         ("robot:ci", 7, "2026-01-31"),
     ]
     assert consumers(fleet.place.require(), NOW) == {"python:3.13": 2}
+    later = affected(fleet.place.require(), CVE, NOW + 2 * DAY).images[0].pulls
+    assert [(p.who, p.count) for p in later] == [("user:ann", 4)]
     fleet.reindex(journal=journal[:1])
     assert [p.who for p in ask(fleet).images[0].pulls] == ["user:ann"]
 
@@ -318,6 +334,9 @@ def test_an_index_of_another_version_is_made_anew(fleet: Fleet, monkeypatch: pyt
     fleet.reindex()
     monkeypatch.setattr(schema, "VERSION", "999")
     assert fleet.place.current() is None
+    with pytest.raises(ToolError, match="made by another version") as refused:
+        ask(fleet)
+    assert refused.value.hint == "goldsmith reindex"
     assert fleet.reindex().read == 1
 
 
