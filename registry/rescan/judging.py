@@ -30,6 +30,7 @@ from builder.policy.rule import NOT_AFFECTED
 from builder.policy.rules import known_exploited, vulnerabilities_fixable, vulnerabilities_unfixed
 from builder.policy.schema import Policy
 from builder.policy.waivers import Terms, decide
+from registry.rescan.counting import Counter, Ranked, report_order
 from registry.rescan.inventory import Image, Inventory
 from registry.rescan.union import Matched
 
@@ -68,7 +69,7 @@ class Scanned:
     def findings(self, release: str, packages: tuple[int, ...]) -> tuple[Finding, ...]:
         """What was found in these packages, in the order of a scan report."""
         known = self.releases[release].findings
-        return tuple(sorted((f for n in packages for f in known[n]), key=_order))
+        return tuple(sorted((f for n in packages for f in known[n]), key=report_order))
 
 
 @dataclass(frozen=True)
@@ -124,21 +125,25 @@ def _is(severity: Severity, fixable: bool, finding: Finding) -> bool:
 
 def judge(inventory: Inventory, scanned: Scanned, bench: Bench) -> tuple[Judged, ...]:
     """The outcome of each image."""
-    known: dict[tuple[object, ...], tuple[Finding, ...]] = {}
+    ranked = Ranked.of(scanned.releases)
+    counters: dict[tuple[object, ...], Counter] = {}
+    known: dict[tuple[object, ...], tuple[int, ...]] = {}
     out = []
     for image in inventory.images:
         if reason := inventory.unfit.get(image.digest, ""):
             out.append(Judged(image, Outcome.UNSCANNED, reason))
             continue
-        against: dict[Finding, None] = {}
+        against: dict[int, None] = {}
         waivers, policy = bench.waivers_of(image), bench.policy_of(image)
+        terms = (tuple(w.id for w in waivers), policy.name)
+        if terms not in counters:
+            counters[terms] = _counter(ranked, waivers, policy, bench)
         for platform in image.platforms:
-            key = (platform.release, platform.packages.tobytes(), tuple(w.id for w in waivers), policy.name)
+            key = (*terms, platform.release, platform.packages.tobytes())
             if key not in known:
-                found = scanned.findings(platform.release, tuple(platform.packages))
-                known[key] = _against(found, waivers, policy, bench)
+                known[key] = counters[terms].over(platform.release, platform.packages)
             against |= dict.fromkeys(known[key])
-        out.append(_outcome(image, tuple(against), bench.by_rescan))
+        out.append(_outcome(image, tuple(ranked.findings[n] for n in against), bench.by_rescan))
     return tuple(out)
 
 
@@ -178,18 +183,14 @@ def _outcome(image: Image, against: tuple[Finding, ...], by_rescan: frozenset[st
     return Judged(image, Outcome.REBUILD if image.current else Outcome.LAPSE, reason, against)
 
 
-def _against(
-    findings: tuple[Finding, ...], waivers: tuple[Waiver, ...], policy: Policy, bench: Bench
-) -> tuple[Finding, ...]:
-    """The findings over the policy's limits."""
+def _counter(ranked: Ranked, waivers: tuple[Waiver, ...], policy: Policy, bench: Bench) -> Counter:
+    """Counts what is against an image with these waivers."""
     terms = Terms((), bench.exploited, policy.data.waivers.days_max, bench.now)
-    counted = [f for f in findings if f.status != NOT_AFFECTED and decide(f, waivers, terms).waiver is None]
-    over: dict[Finding, None] = {}
-    for kind, limit in bench.limits(policy):
-        group = [f for f in counted if kind(f)]
-        if limit is not None and len(group) > limit:
-            over |= dict.fromkeys(group)
-    return tuple(over)
+
+    def counts(finding: Finding) -> bool:
+        return finding.status != NOT_AFFECTED and decide(finding, waivers, terms).waiver is None
+
+    return Counter(ranked, bench.limits(policy), counts)
 
 
 def _told(findings: list[Finding] | tuple[Finding, ...]) -> str:
@@ -197,10 +198,3 @@ def _told(findings: list[Finding] | tuple[Finding, ...]) -> str:
     more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
     fix = f"fixed in {first.fixed_version}" if first.fixable else "no fix"
     return f"{first.id} ({first.severity}, {fix}) in {first.package} {first.installed_version}{more}"
-
-
-_SEVERITIES = tuple(Severity)
-
-
-def _order(finding: Finding) -> tuple[int, str, str]:
-    return _SEVERITIES.index(finding.severity), finding.id, finding.package
