@@ -1,4 +1,4 @@
-"""What teams bring without a fork: rules of the policy, from installed packages that are named.
+"""What teams bring without a fork: rules and checks, from installed packages that are named.
 
 Being installed loads nothing: `GOLDSMITH_EXTENSIONS` names the packages, and nothing else is looked
 at. A package names its parts under the entry point groups of `GROUPS`; each is of the type that ours
@@ -24,6 +24,8 @@ from builder.policy.rule import Case, Rule, Seen
 
 if TYPE_CHECKING:
     from importlib import metadata
+
+    from builder.checks import rule as checks
 
 SECONDS_MAX = 30.0  # for one question to an extension
 SETTING = "GOLDSMITH_EXTENSIONS"
@@ -53,6 +55,11 @@ class Extensions:
     def rules(self) -> tuple[Rule, ...]:
         """The rules of the policy."""
         return tuple(self.of("rule"))
+
+    @property
+    def checks(self) -> tuple[checks.Rule, ...]:
+        """The checks for all images."""
+        return tuple(self.of("check"))
 
     def of(self, kind: str) -> Iterator[Any]:
         """The parts of one kind."""
@@ -242,9 +249,31 @@ def _rule(guard: Guard, value: object) -> Rule:
     return replace(rule, check=check)
 
 
+def _check(guard: Guard, value: object) -> checks.Rule:
+    from builder.checks.listing import CHECKS
+    from builder.checks.rule import BOTH, Facts
+    from builder.checks.rule import Rule as Check
+
+    check = guard.need(value, Check)
+    guard.texts(check.id, check.title, check.rationale, check.source, check.looks_at, *check.reads)
+    guard.free(check.id, (ours.id for ours in CHECKS))
+    if not callable(check.failures) or not set(check.variants) <= set(BOTH) or check.level not in (1, 2):
+        _broken(guard.name, "its failures must be a function, its level 1 or 2, its variants runtime or dev")
+
+    def failures(facts: Facts) -> Iterator[str]:
+        try:
+            found = guard.ask(lambda: list(itertools.islice(check.failures(facts), _SEEN_MAX)))
+        except ToolError as error:
+            found = [error.message]
+        yield from (str(said)[:_TEXT_MAX] for said in found)
+
+    return replace(check, failures=failures)
+
+
 # All that can be brought; the type of each kind is the one that ours have.
 GROUPS: Mapping[str, Group] = {
     "goldsmith.rules": Group("rule", _rule),
+    "goldsmith.checks": Group("check", _check),
 }
 
 

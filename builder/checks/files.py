@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from builder.checks.rule import result
-from builder.model.definition import FileCheck
+from builder.model.definition import FileCheck, PathCheck
 from builder.model.evidence import CheckResult
 from builder.oci.filesystem import FileSystem
 
 
 def check_files(files: FileSystem, checks: tuple[FileCheck, ...]) -> tuple[CheckResult, ...]:
     """The result of each file check."""
-    return tuple(result(f"file:{c.path}", _title(c), _failures(files, c)) for c in checks)
+    return tuple(result(f"file:{c.path}", _title(c), path_failures(files, c)) for c in checks)
 
 
 def _title(check: FileCheck) -> str:
     return f"{check.path} is {'there' if check.present else 'not there'}"
 
 
-def _failures(files: FileSystem, check: FileCheck) -> Iterator[str]:
+def path_failures(files: FileSystem, check: FileCheck | PathCheck) -> Iterator[str]:
+    """What is wrong with the path that a check is about."""
     path = check.path.strip("/")
     # The folders on the way may be links (/bin is one); the last step is looked at itself.
     folder, _, name = path.rpartition("/")

@@ -53,9 +53,13 @@ class About:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(About):
-    """A check from the files and the configuration: the function yields its failures, with paths."""
+    """A check from the files and the configuration: the function yields its failures, with paths.
+
+    `reads` are the files whose contents it has to see, beside those that our rules read.
+    """
 
     failures: Callable[[Facts], Iterator[str]]
+    reads: tuple[str, ...] = ()
 
     def judge(self, facts: Facts) -> CheckResult:
         """The result for an image: passed, failed, or not applicable to its variant."""

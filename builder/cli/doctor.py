@@ -50,14 +50,16 @@ def _programs(settings: Settings, _: Store) -> Iterator[Item]:
     yield _program(settings, "docker-registry", "docker-registry", "the storage registry")
 
     def extensions() -> str:
-        from builder.cli.extending import installed
+        from builder.cli.extending import common_checks, installed
         from builder.extensions import not_named
 
-        found = ", ".join(map(str, installed(settings).identities())) or "none"
+        brought = [*map(str, installed(settings).identities())]
+        brought += [f"check {one} of the catalogue" for one in common_checks(settings)]
+        found = ", ".join(brought) or "none"
         idle = not_named(settings.extensions)
         return found + (f"; installed, but not named and not loaded: {', '.join(idle)}" if idle else "")
 
-    yield _asked("extensions", "what packages named in GOLDSMITH_EXTENSIONS bring", extensions)
+    yield _asked("extensions", "what the catalogue and packages of GOLDSMITH_EXTENSIONS bring", extensions)
 
 
 def _python_version() -> tuple[int, int, int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from builder.extensions import Extensions
+    from builder.model.definition import CatalogueCheck
     from builder.policy.schema import Policy
     from builder.settings import Settings
 
@@ -17,6 +19,18 @@ def installed(settings: Settings) -> Extensions:
     from builder.extensions import load
 
     return load(settings.extensions)
+
+
+def common_checks(settings: Settings) -> Mapping[str, CatalogueCheck]:
+    """The checks that the catalogue declares for all images; raises DefinitionError."""
+    from builder.errors import DefinitionError, Problem
+    from builder.stages.define import read_common_checks
+
+    problems: list[Problem] = []
+    found = read_common_checks(settings.catalogue, problems)
+    if problems:
+        raise DefinitionError(problems)
+    return found
 
 
 def policy_folders(settings: Settings) -> list[Path]:
@@ -42,7 +56,7 @@ def extended(policy: Policy, extensions: Extensions) -> Policy:
 
     from builder.extensions import combined
 
-    who = extensions.identities("rule")
+    who = extensions.identities("rule", "check")
     return replace(policy, digest=combined(policy.digest, who), added=extensions.rules, extensions=who)
 
 

@@ -24,17 +24,20 @@ def rules(
     as_json: AsJson = False,
 ) -> None:
     """List the rules of the policy and the checks for all images, with what they are for."""
+    from builder.checks.declared import declared
     from builder.checks.listing import CHECKS, as_dict, cis
-    from builder.cli.extending import installed
+    from builder.cli.extending import common_checks, installed
     from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
     from builder.report import emit, emit_json, table
     from builder.settings import Settings
 
-    extensions = installed(Settings.load(needs_catalogue=False))
+    settings = Settings.load(needs_catalogue=False)
+    extensions = installed(settings)
     added = {(who.kind, who.id): who for who in extensions.identities()}
     everything = dict.fromkeys((*RULES, *IMPORT_RULES, *PROMOTION_RULES, *extensions.rules))
     policy = [r for r in everything if rule in ("", r.id)]
-    checks = [c for c in CHECKS if rule in ("", c.id)]
+    ours = declared(common_checks(settings))
+    checks = [c for c in (*CHECKS, *ours, *extensions.checks) if rule in ("", c.id)]
     if not policy and not checks:
         raise UsageError(f"there is no rule or check {rule[:60]!r}", hint="goldsmith rules lists them")
     if as_json:
@@ -45,8 +48,9 @@ def rules(
             }
             for r in policy
         ]
+        listed_checks = [{**as_dict(c), "extension": _who(added.get(("check", c.id)))} for c in checks]
         whole = {} if rule else {"cis_docker_section_4": cis()}
-        emit_json({"policy": listed, "checks": [as_dict(c) for c in checks], **whole})
+        emit_json({"policy": listed, "checks": listed_checks, **whole})
         return
     if rule:
         for p in policy:
@@ -63,6 +67,8 @@ def rules(
         ("id", "demands", "level", "looks at", "variants", "source"),
         [(c.id, c.title, str(c.level), c.looks_at, ", ".join(c.variants), c.source) for c in checks],
     )
+    if ours:
+        emit(f"of the catalogue's checks/: {', '.join(c.id for c in ours)}")
     for who in added.values():
         emit(f"{who.kind} {who.id} is of the extension {who.package} {who.version}, {who.digest}")
 

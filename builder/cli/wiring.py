@@ -21,6 +21,7 @@ from builder.store import Store
 from builder.tools.pool import Pool
 
 if TYPE_CHECKING:
+    from builder.extensions import Extensions
     from builder.oci.client import RegistryClient
     from registry.storage.folder import FolderRegistry
 
@@ -68,6 +69,13 @@ class Workshop:
         """Read the surroundings and the catalogue; raises UsageError or DefinitionError."""
         settings = Settings.load()
         return cls(settings, load_catalogue(settings.catalogue), Store(settings.state))
+
+    @cached_property
+    def extensions(self) -> Extensions:
+        """What the named packages bring; raises ToolError when one cannot be used."""
+        from builder.cli.extending import installed
+
+        return installed(self.settings)
 
     @cached_property
     def pool(self) -> Pool:
@@ -143,4 +151,5 @@ class Workshop:
             self.store,
             emulator=emulator,
             assembler_suite=section.suite,
+            added=self.extensions.checks,
         )

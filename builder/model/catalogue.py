@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from builder.errors import UsageError
-from builder.model.definition import BuilderDefinition, ChecksDefinition, ImageDefinition
+from builder.model.definition import BuilderDefinition, CatalogueCheck, ChecksDefinition, ImageDefinition
 from builder.model.image import Target
 from builder.model.waiver import Waiver, WaiversDefinition
 
@@ -18,7 +18,8 @@ class Catalogue:
     """Definitions and checks by image name; their cross references are known to be sound.
 
     `builder` is the root file system in which the Docker engine assembles images; `files` holds
-    the contents that definitions put into images, by image and path in its folder.
+    the contents that definitions put into images, by image and path in its folder; `common` are the
+    checks for all images, by id.
     """
 
     root: Path
@@ -27,6 +28,7 @@ class Catalogue:
     builder: BuilderDefinition | None = None
     waivers: Mapping[str, WaiversDefinition] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    common: Mapping[str, CatalogueCheck] = field(default_factory=dict)
 
     def targets(self) -> tuple[Target, ...]:
         """Every image to build, parents before children, otherwise by name."""
@@ -90,6 +92,7 @@ class Catalogue:
             stream,
             variant,
             files=self.files.get(name, {}),
+            common=self.common,
         )
         return replace(target, waivers=self._waivers(target)) if self.waivers else target
 

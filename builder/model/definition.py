@@ -259,6 +259,37 @@ class FileCheck(Scoped):
     mode: Annotated[str, Field(pattern=r"^[0-7]{4}$")] | None = None
 
 
+class PathCheck(Strict):
+    """A path that every image must have (of that type and mode), or must not."""
+
+    path: AbsolutePath
+    present: bool = True
+    kind: Literal["file", "directory", "link"] | None = None
+    mode: Annotated[str, Field(pattern=r"^[0-7]{4}$")] | None = None
+
+
+class CatalogueCheck(Strict):
+    """`checks/ID.yaml`: a check for all images of the catalogue, beside those that come with goldsmith."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    title: PlainText
+    rationale: PlainText = Field(description="Why it is demanded.")
+    source: PlainText = Field(description="On whose word.")
+    level: Literal[1, 2] = 1
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = ("runtime", "dev")
+    files: tuple[PathCheck, ...] = ()
+    forbidden: tuple[Annotated[str, Field(pattern=r"^/", max_length=1024)], ...] = Field(
+        (), description="Paths that nothing may have: `*` is anything but a `/`, `**` anything."
+    )
+    labels: tuple[PlainText, ...] = Field((), description="Labels that must be there, and not empty.")
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> CatalogueCheck:
+        if not (self.files or self.forbidden or self.labels):
+            raise ValueError("no check at all: say `files`, `forbidden` or `labels`")
+        return self
+
+
 class ChecksDefinition(Strict):
     """`images/NAME/checks.yaml`: what this image, beyond the rules for all, has to show."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.model.definition import (
+    CatalogueCheck,
     ChecksDefinition,
     CommandCheck,
     FileCheck,
@@ -34,7 +35,8 @@ class Target:
     """One image to build: a stream and a variant of a definition, on all its platforms.
 
     `waivers` are those that concern it, its own and its parents'; `files` the contents that
-    its streams' `files` name, by path in the image's folder.
+    its streams' `files` name, by path in the image's folder; `common` the catalogue's checks for all
+    images, by id.
     """
 
     definition: ImageDefinition
@@ -44,6 +46,7 @@ class Target:
     variant: str
     waivers: tuple[Waiver, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    common: Mapping[str, CatalogueCheck] = field(default_factory=dict)
 
     @property
     def stream(self) -> Stream:
@@ -67,6 +70,13 @@ class Target:
     def file_checks(self, platform: Platform) -> tuple[FileCheck, ...]:
         """The file checks that apply."""
         return tuple(c for c in self.checks.files if c.applies(self.variant, self.stream_name, platform))
+
+    @property
+    def declared_checks(self) -> dict[str, Any]:
+        """All that is declared of checks, as JSON data: a part of the release key."""
+        own: dict[str, Any] = self.checks.model_dump(mode="json", by_alias=True)
+        common = {i: check.model_dump(mode="json", by_alias=True) for i, check in self.common.items()}
+        return {**own, "common": common} if common else own
 
     @property
     def platforms(self) -> tuple[Platform, ...]:

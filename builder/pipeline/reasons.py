@@ -22,7 +22,7 @@ _IDENTITY = {
     "provenance": (Cause.TOOL, "goldsmith attests something else"),
     "keys": (Cause.KEYS, "the keys are other ones"),
     "registry": (Cause.LOST, "the registry is another one"),
-    "checks": (Cause.DEFINITION, "checks.yaml changed"),
+    "checks": (Cause.DEFINITION, "checks.yaml, or a check of the catalogue, changed"),
 }
 
 

@@ -119,10 +119,9 @@ def release_key(image: BuiltImage, tools: Tools) -> Digest:
 
 def release_key_of(digest: Digest, target: Target, identity: Mapping[str, Any]) -> Digest:
     """The same, of an image that is known by its digest."""
-    checks = target.checks.model_dump(mode="json", by_alias=True)
     waivers = sorted(waiver.id for waiver in target.waivers)
     return Digest.of_json(
-        {"image": digest, "ref": target.ref, "checks": checks, "waivers": waivers, **identity}
+        {"image": digest, "ref": target.ref, "checks": target.declared_checks, "waivers": waivers, **identity}
     )
 
 

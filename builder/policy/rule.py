@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from builder.model.evidence import CheckReport, Evidence, Finding, LintReport, NotDone, ScanReport
+from builder.model.extension import ExtensionIdentity
 from builder.model.image import BuiltImage
 from builder.model.waiver import Waiver
 from builder.model.witness import Witness
@@ -34,6 +35,7 @@ class Case:
     now: dt.datetime
     exploited: KnownExploited | None = None
     witnesses: tuple[Witness, ...] = ()  # who built the image again; known at promotion only
+    extensions: tuple[ExtensionIdentity, ...] = ()  # what has to be asked beside our own
 
     @property
     def scans(self) -> Iterator[ScanReport]:

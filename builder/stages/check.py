@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from builder.checks import probe
+from builder.checks import hardening, probe
+from builder.checks.declared import declared
 from builder.checks.files import check_files
 from builder.checks.hardening import PATTERNS, WANTED, harden
 from builder.checks.probe import probe_trial
-from builder.checks.rule import Facts, result
+from builder.checks.rule import Facts, Rule, result
 from builder.errors import ToolError
 from builder.model.definition import CommandCheck
 from builder.model.evidence import CheckReport, CheckResult, Outcome
@@ -45,13 +46,14 @@ def check(
     *,
     emulator: Emulator | ToolError = NATIVE,
     assembler_suite: str = "",
+    added: tuple[Rule, ...] = (),
 ) -> CheckReport:
     """All checks of one platform's candidate.
 
     `engine` is where containers run, `emulator` how programs of the platform run there; or the
     error that tells why not. `probe_folder` gives the folder with the probe's programs, which are
-    of `assembler_suite`. Raises RegistryError or ToolError when the candidate's own layers are
-    damaged; an engine that fails makes checks "not run".
+    of `assembler_suite`. `added` are the checks of extensions. Raises RegistryError or ToolError when
+    the candidate's own layers are damaged; an engine that fails makes checks "not run".
     """
     _same_candidate(image)
 
@@ -76,7 +78,7 @@ def check(
 
     # The engine loads and runs while we read the layers.
     with ThreadPoolExecutor(1, "files") as side:
-        static = side.submit(_static, target, image)
+        static = side.submit(_static, target, image, added)
         where, dynamic = in_containers()
         results = (*static.result(), *dynamic)
     return CheckReport(image.manifest.digest, image.platform, where, results)
@@ -98,8 +100,9 @@ def _same_candidate(image: PlatformImage) -> None:
         )
 
 
-def _static(target: Target, image: PlatformImage) -> tuple[CheckResult, ...]:
-    files = read_filesystem(image, WANTED, PATTERNS)
+def _static(target: Target, image: PlatformImage, added: tuple[Rule, ...]) -> tuple[CheckResult, ...]:
+    rules = (*hardening.RULES, *declared(target.common), *added)
+    files = read_filesystem(image, {*WANTED, *(path for rule in added for path in rule.reads)}, PATTERNS)
     document = read_blob_json(image.layout, image.config)
     config, steps = document.get("config"), document.get("history")
     history = [s for s in steps if isinstance(s, dict)] if isinstance(steps, list) else []
@@ -110,7 +113,7 @@ def _static(target: Target, image: PlatformImage) -> tuple[CheckResult, ...]:
         target.stream.suite,
         tuple(str(step.get("created_by")) for step in history),
     )
-    return (*harden(facts), *check_files(files, target.file_checks(image.platform)))
+    return (*harden(facts, rules), *check_files(files, target.file_checks(image.platform)))
 
 
 def _id(check: CommandCheck) -> str:

@@ -15,10 +15,12 @@ from builder.errors import DefinitionError, Problem
 from builder.model.catalogue import Catalogue, parent_stream
 from builder.model.definition import (
     BuilderDefinition,
+    CatalogueCheck,
     ChecksDefinition,
     DevVariant,
     ImageDefinition,
     Stream,
+    is_name,
 )
 from builder.model.image import Target
 from builder.model.layers import BUDGETS
@@ -30,10 +32,11 @@ __all__ = ["Catalogue", "end_of_life_problem", "json_schemas", "load_catalogue"]
 
 _CHAIN_MAX = len(BUDGETS) - 1  # parents above an image: each needs layers
 _IMAGES_MAX = 2000
+_COMMON_CHECKS_MAX = 200
 
 
 def load_catalogue(root: Path) -> Catalogue:
-    """Read `images/*/` and `templates/builder.yaml`; raises one DefinitionError with all mistakes."""
+    """Read `images/*/`, `checks/` and `templates/builder.yaml`; one DefinitionError has all mistakes."""
     problems: list[Problem] = []
     definitions: dict[str, ImageDefinition] = {}
     checks: dict[str, ChecksDefinition] = {}
@@ -58,12 +61,35 @@ def load_catalogue(root: Path) -> Catalogue:
     builder = None
     if (root / "templates" / "builder.yaml").exists():
         builder = read_model(root, "templates/builder.yaml", BuilderDefinition, problems)
+    common = read_common_checks(root, problems)
     broken = {p.file.split("/")[1] for p in problems if p.file.startswith("images/")}
     for name, definition in definitions.items():
         problems += _cross_problems(name, definition, definitions, broken)
     if problems:
         raise DefinitionError(sorted(problems, key=lambda p: (p.file, p.path)))
-    return Catalogue(root, definitions, checks, builder, waivers, files)
+    return Catalogue(root, definitions, checks, builder, waivers, files, common)
+
+
+def read_common_checks(root: Path, problems: list[Problem]) -> dict[str, CatalogueCheck]:
+    """The checks for all images, `checks/ID.yaml`, by id; mistakes go to `problems`."""
+    paths = sorted((root / "checks").glob("*.yaml"))
+    if len(paths) > _COMMON_CHECKS_MAX:
+        problems.append(Problem("checks", "", f"more than {_COMMON_CHECKS_MAX} checks"))
+        return {}
+    found = {}
+    if paths:
+        from builder.checks.listing import CHECKS
+
+        taken = {check.id for check in CHECKS}
+        for path in paths:
+            file = f"checks/{path.name}"
+            if not is_name(path.stem) or path.stem in taken:
+                why = "is there already" if path.stem in taken else "is no id"
+                hint = "lower-case letters, digits and single hyphens; `goldsmith rules` lists what is taken"
+                problems.append(Problem(file, "", f"{path.stem[:80]!r} {why}", hint))
+            elif check := read_model(root, file, CatalogueCheck, problems):
+                found[path.stem] = check
+    return found
 
 
 def end_of_life_problem(target: Target, today: dt.date) -> Problem | None:
@@ -88,6 +114,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
         for name, model in (
             ("image.yaml", ImageDefinition),
             ("checks.yaml", ChecksDefinition),
+            ("check.yaml", CatalogueCheck),
             ("waivers.yaml", WaiversDefinition),
             ("builder.yaml", BuilderDefinition),
         )

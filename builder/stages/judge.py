@@ -32,7 +32,7 @@ def judge(image: BuiltImage, evidence: tuple[Evidence, ...], policy: Policy, now
 
     Valid from `now` for the policy's time, but no longer than any waiver that was used.
     """
-    case = Case(image, evidence, policy.data, now, policy.exploited)
+    case = Case(image, evidence, policy.data, now, policy.exploited, extensions=policy.extensions)
     rules = (*rules_for(policy.data), *policy.added)
     results = evaluate(case, rules)
     scans = [e.scan for e in evidence if isinstance(e.scan, ScanReport)]

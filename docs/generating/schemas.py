@@ -27,6 +27,7 @@ def definitions() -> str:
     places = {
         "image.yaml": "images/NAME/image.yaml",
         "checks.yaml": "images/NAME/checks.yaml",
+        "check.yaml": "checks/ID.yaml",
         "waivers.yaml": "images/NAME/waivers.yaml",
         "builder.yaml": "templates/builder.yaml",
     }

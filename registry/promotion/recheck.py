@@ -119,7 +119,7 @@ def attested_case(found: Verification, target: Target | None, policy: Policy, no
             "other-policy", f"the policy {policy.name} is not for {found.verdict.ref}", context=found.digest
         )
     image = _image(found, platforms, target, origin is not None)
-    return Case(image, evidence, policy.data, now, policy.exploited)
+    return Case(image, evidence, policy.data, now, policy.exploited, extensions=policy.extensions)
 
 
 def origin_of(found: Verification) -> ImportedFrom | None:

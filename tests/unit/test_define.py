@@ -358,7 +358,7 @@ def test_the_end_of_life_counts_from_the_next_day(tmp_path: Path) -> None:
 
 def test_the_schemas_describe_what_people_write() -> None:
     schemas = json_schemas()
-    assert set(schemas) == {"image.yaml", "checks.yaml", "waivers.yaml", "builder.yaml"}
+    assert set(schemas) == {"image.yaml", "checks.yaml", "check.yaml", "waivers.yaml", "builder.yaml"}
     image_schema = schemas["image.yaml"]
     assert {"schema", "from", "streams"} <= set(image_schema["properties"])
     assert image_schema["additionalProperties"] is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builder.policy.rule import Rule
 from builder.policy.rules import (
+    brought,
     checks_passed,
     database_fresh,
     database_not_sample,
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     evidence_complete.RULE,
     checks_passed.RULE,
     hardening.RULE,
+    brought.RULE,
     scanner_identity.RULE,
     database_fresh.RULE,
     database_not_sample.RULE,
