@@ -27,6 +27,7 @@ _TERMS_MAX = 20  # licences in one combination
 _POINTER = "/usr/share/common-licenses/"
 _POINTED = re.compile(r"[A-Za-z0-9.-]{1,20}")
 _LATER = ("any later version", "or later")
+_UNSAID = "LicenseRef-unsaid"
 _SLUG = re.compile(r"[^A-Za-z0-9.]+")
 _NOT_PLAIN = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ufeff]+")
 
@@ -62,12 +63,15 @@ def _declared(text: str) -> Copyright:
     """The licences of all its Files paragraphs: each of them counts."""
     shorts: dict[str, None] = {}
     bodies: dict[str, str] = {}
+    unsaid = ""
     for number, paragraph in enumerate(_paragraphs(text)):
         if number > _PARAGRAPHS_MAX or len(shorts) > _NAMES_MAX:
             return Copyright()
         short, _, body = paragraph.get("license", "").partition("\n")
         short = " ".join(short.split())
         if not short:
+            # Files of which no licence is named count too, whatever text stands there.
+            unsaid = unsaid or (body.strip() or "no licence is named") if "files" in paragraph else unsaid
             continue
         if body.strip():
             bodies.setdefault(short.lower(), body)
@@ -83,6 +87,9 @@ def _declared(text: str) -> Copyright:
         parts.add(expression)
     if not parts:
         return Copyright()
+    if unsaid:
+        parts.add(_UNSAID)
+        texts[_UNSAID] = unsaid
     return Copyright(_all_of(parts), "declared", texts)
 
 
@@ -175,7 +182,17 @@ def _all_of(parts: set[str]) -> str:
     }
     if len(flat) == 1:
         return next(iter(flat))
-    return " AND ".join(sorted(f"({p})" if " OR " in p and not p.startswith("(") else p for p in flat))
+    return " AND ".join(sorted(f"({p})" if _is_choice(p) else p for p in flat))
+
+
+def _is_choice(expression: str) -> bool:
+    """Whether an OR stands outside of all brackets: within an AND it needs some of its own."""
+    depth = 0
+    for word in expression.replace("(", "( ").replace(")", " )").split():
+        depth += (word == "(") - (word == ")")
+        if word == "OR" and not depth:
+            return True
+    return False
 
 
 def _bracketed(expression: str) -> str:

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.errors import Problem
 from builder.model.assembly import CA_BUNDLE, DOC_TREE, STATUS_DIRECTORY, is_below
@@ -16,6 +17,9 @@ from builder.model.definition import ImageDefinition, SourceFile, Stream
 from builder.model.generated import RESERVED_IDS, RESERVED_NAMES
 from builder.store import read_file
 from builder.tools.strict_model import is_within
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _FILE_MAX = 1 << 20  # bytes; programs come in packages
 
@@ -68,21 +72,26 @@ def _certificate_problems(file: str, content: bytes) -> Iterator[Problem]:
         return
     try:
         content.decode("ascii")
-        found = x509.load_pem_x509_certificates(content)
-    except ValueError as error:
+        found = [_authority(one) for one in x509.load_pem_x509_certificates(content)]
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension) as error:
         yield Problem(
             file, "", f"not a file of PEM certificates: {str(error)[:100]}", "openssl x509 -in FILE"
         )
         return
-    for certificate in found:
-        name = certificate.subject.rfc4514_string()[:100]
-        try:
-            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-            authority = constraints.ca
-        except (x509.ExtensionNotFound, ValueError):
-            authority = False
+    for name, authority in found:
         if not authority:
             yield Problem(file, "", f"{name} is no certificate authority", "give the authority's certificate")
+
+
+def _authority(certificate: x509.Certificate) -> tuple[str, bool]:
+    """Its name, and whether it may sign others. What cannot be decoded shows only when it is asked for."""
+    from cryptography import x509
+
+    name = certificate.subject.rfc4514_string()[:100]
+    try:
+        return name, certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return name, False
 
 
 def _account_problems(file: str, path: str, stream: Stream) -> Iterator[Problem]:

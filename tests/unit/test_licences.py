@@ -39,6 +39,8 @@ def _files(*licences: str) -> bytes:
         (("GPL-2+ or Artistic",), "Artistic-1.0-Perl OR GPL-2.0-or-later"),
         (("GPL-2+ or Artistic, and Expat",), "(Artistic-1.0-Perl OR GPL-2.0-or-later) AND MIT"),
         (("GPL-2+ and Expat or ISC",), "(GPL-2.0-or-later AND MIT) OR ISC"),
+        (("Expat and ISC or Zlib", "GPL-3"), "((ISC AND MIT) OR Zlib) AND GPL-3.0-only"),
+        (("Expat or ISC, and Zlib", "GPL-3"), "(ISC OR MIT) AND Zlib AND GPL-3.0-only"),
         (("GPL-3+ with Autoconf exception",), "GPL-3.0-or-later WITH Autoconf-exception-2.0"),
         (("public-domain",), "LicenseRef-public-domain"),
         (("Odd Licence v3!",), "LicenseRef-Odd-Licence-v3"),
@@ -60,6 +62,14 @@ def test_an_authors_copy_of_a_known_licence_is_that_licence_only_with_its_text()
     named = FORMAT + f"Files: *\nLicense: Expat-Miller\n {MIT}\n"
     assert read_copyright(named.replace("\ncopy", " copy").encode()).expression == "MIT"
     assert read_copyright(_files("Expat-Miller")).expression == "LicenseRef-Expat-Miller"
+
+
+def test_files_whose_licence_is_not_named_count_too() -> None:
+    text = FORMAT + "Files: *\nLicense: Expat\n\nFiles: po/*\nCopyright: x\n\nFiles: y\nLicense:\n Ask me.\n"
+    found = read_copyright(text.encode())
+    assert (found.expression, found.how) == ("LicenseRef-unsaid AND MIT", "declared")
+    assert found.texts == {"LicenseRef-unsaid": "no licence is named"}
+    assert "unknown" in categories(found.expression)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import struct
 import tarfile
@@ -55,8 +56,6 @@ def conf(**changes: str) -> dict[str, Any]:
 
 
 def pem(*certificates: bytes) -> bytes:
-    import base64
-
     return b"".join(
         b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(c) + b"\n-----END CERTIFICATE-----\n"
         for c in certificates
@@ -354,6 +353,14 @@ def authority(ca: bool = True) -> bytes:
     return made.public_bytes(serialization.Encoding.PEM)
 
 
+def altered(certificate: bytes, before: bytes, after: bytes) -> bytes:
+    """The certificate with other bytes in its encoding."""
+    head, *lines, tail, _ = certificate.split(b"\n")
+    encoded = base64.b64decode(b"".join(lines))
+    assert before in encoded
+    return b"\n".join((head, base64.b64encode(encoded.replace(before, after)), tail, b""))
+
+
 def with_certificate(root: Path, content: bytes, **changes: Any) -> Path:
     given = {"certificates": [{"source": "root.pem", "sha256": sha256(content)}], **changes}
     catalogue(root, **given)
@@ -380,8 +387,16 @@ def test_an_authority_of_the_company_is_trusted_beside_the_others(tmp_path: Path
         (b"\xff\xfe", "not a file of PEM certificates"),
         (b"-----BEGIN PRIVATE KEY-----\n", "holds a private key"),
         (authority(ca=False), "CN=Example Root is no certificate authority"),
+        (
+            altered(authority(), b"Example Root", b"Example \xff\xfe\xff\xfe"),
+            "not a file of PEM certificates",
+        ),
+        (
+            altered(authority(), b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x63"),
+            "not a file of PEM certificates",
+        ),
     ],
-    ids=["nothing", "binary", "key", "leaf"],
+    ids=["nothing", "binary", "key", "leaf", "name", "version"],
 )
 def test_what_is_no_authority_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (problem,) = problems(with_certificate(tmp_path, content))
