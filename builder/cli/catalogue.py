@@ -107,32 +107,43 @@ def images(as_json: AsJson = False) -> None:
         emit("\n".join(runs))
 
 
-def lint(as_json: AsJson = False) -> None:
-    """Check all definitions, locks and rendered Dockerfiles; offline."""
+def lint(
+    accept_blocks: Annotated[
+        bool, typer.Option("--accept-blocks", help="First keep what replaced blocks of templates are now.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check all definitions, locks, templates and rendered Dockerfiles; offline."""
     from builder.errors import DefinitionError
     from builder.settings import Settings
     from builder.stages.define import end_of_life_problem, load_catalogue
+    from builder.stages.render import accept_replaced_blocks, template_problems
     from builder.tools.hadolint import locate
 
     settings = Settings.load()
     catalogue = load_catalogue(settings.catalogue)
+    templates = catalogue.root / "templates"
+    accepted = accept_replaced_blocks(templates) if accept_blocks else []
     linter = locate(settings.hadolint_binary, settings.child_environment)
-    problems = []
+    problems = template_problems(templates)
     for target in catalogue.targets():
         ended = end_of_life_problem(target, settings.now.date())
         problems += [ended] if ended else []
-        problems += _lint_built(catalogue, target, linter)
+        problems += [p for p in _lint_built(catalogue, target, linter) if p not in problems]
     if problems:
         raise DefinitionError(problems)
     if as_json:
-        emit_json({"images": len(catalogue.targets()), "linter": linter.version, "problems": []})
+        said = {"images": len(catalogue.targets()), "linter": linter.version, "accepted": accepted}
+        emit_json({**said, "problems": []})
     else:
+        for file in accepted:
+            emit(f"accepted: {file}; review it with git, as you would the template")
         emit(f"{len(catalogue.targets())} images, no mistake")
 
 
 def _lint_built(catalogue: Catalogue, target: Target, linter: Hadolint) -> Iterator[Problem]:
     """What is wrong with the lock of a target, or with the Dockerfiles that it renders to."""
-    from builder.errors import LockError, Problem
+    from builder.errors import DefinitionError, LockError, Problem
     from builder.pipeline.prepare import prepare
 
     try:
@@ -140,6 +151,9 @@ def _lint_built(catalogue: Catalogue, target: Target, linter: Hadolint) -> Itera
     except LockError as error:
         file = f"images/{target.definition.name}/image.lock"
         yield Problem(file, target.ref, error.message, error.hint)
+        return
+    except DefinitionError as error:
+        yield from error.problems
         return
     for platform, context in prepared.contexts.items():
         for finding in linter.lint(context.files["Dockerfile"], variant=context.lock.variant).findings:

@@ -15,6 +15,7 @@ from builder.model.image import Target
 from builder.oci.compress import COMPRESSOR
 from builder.pipeline.prepare import Prepared
 from builder.stages.normalise import NORMALISE_VERSION
+from builder.stages.render import used_templates
 from builder.store import Store, file_digest
 
 _KIND = "history"
@@ -35,10 +36,12 @@ class Components:
     def of(self, prepared: Prepared) -> dict[str, Any]:
         """The parts of an input hash, as JSON data."""
         target = prepared.target
-        own = f"{target.definition.template}.Dockerfile.j2"
+        used = used_templates(self._folder, [target.definition.template])
         return {
             "definition": definition_digest(target),
-            "templates": {n: d for n, d in self._templates.items() if n == own or n.startswith("_partials/")},
+            "templates": {
+                n: d for n, d in self._templates.items() if n in used or n.startswith("_partials/")
+            },
             "packages": {
                 str(platform): {p.name: [p.version, p.sha256] for p in context.lock.packages}
                 for platform, context in prepared.contexts.items()

@@ -67,9 +67,10 @@ def render(
             name: value for name, value in vars(assembly).items() if name.isupper() and name[0] != "_"
         },
     }
-    environment = _environment(templates)
-    dockerfile = _rendered(environment, templates, _dockerfile(target.definition.template), facts)
-    script = _rendered(environment, templates, _SCRIPT, facts)
+    environment, template = _environment(templates), target.definition.template
+    _refuse_unaccepted(environment, templates, template)
+    dockerfile = _rendered(environment, templates, _dockerfile(template), facts)
+    script = _rendered(environment, templates, _script(templates, template), facts)
     files = {
         "Dockerfile": dockerfile,
         "assemble/assemble.sh": script,
@@ -85,25 +86,56 @@ def render(
 def used_templates(templates: Path, names: Iterable[str]) -> tuple[str, ...]:
     """The templates (paths below `templates`) that images of these templates are rendered from.
 
-    With what they include, and what that includes; one that says only when it is rendered what it
-    includes may include any. Raises DefinitionError when one cannot be parsed.
+    With what they include and extend, what that includes, and what is kept of replaced blocks. One
+    that says only when it is rendered what it includes may include any.
+    Raises DefinitionError when one cannot be parsed.
     """
-    from jinja2 import meta
+    from builder.tools.template_blocks import replaces_file, structure
 
     environment = _environment(templates)
-    wanted = [_SCRIPT, *(_dockerfile(name) for name in names)]
+    wanted = [(one, one, 0) for name in names for one in (_dockerfile(name), _script(templates, name))]
     found: dict[str, None] = {}
     while wanted:
-        name = wanted.pop()
+        name, by, line = wanted.pop()
         if name in found:
             continue
         found[name] = None
-        with _mistakes(templates, name):
-            included = set(meta.find_referenced_templates(environment.parse(environment.source(name), name)))
+        with _mistakes(templates, by, line):
+            included = environment.referenced(name)
+            extends = structure(environment, name).extends is not None
         if None in included:
             return tuple(sorted(environment.list_templates(extensions=["j2"])))
-        wanted += [one for one in included if one is not None]
+        wanted += [(one, name, at) for one, at in included.items() if one is not None]
+        if extends and (templates / replaces_file(name)).is_file():
+            found[replaces_file(name)] = None
     return tuple(sorted(found))
+
+
+def template_problems(templates: Path) -> list[Problem]:
+    """What is wrong with the blocks that the templates of a folder replace; they are read, not rendered."""
+    from builder.tools.template_blocks import block_problems
+
+    environment = _environment(templates)
+    problems: list[Problem] = []
+    for name in sorted(environment.list_templates(extensions=["j2"])):
+        try:
+            with _mistakes(templates, name):
+                environment.referenced(name)
+                problems += block_problems(environment, templates, [name])
+        except DefinitionError as error:
+            problems += error.problems
+    return problems
+
+
+def accept_replaced_blocks(templates: Path) -> list[str]:
+    """Write down what the blocks that are replaced are now; returns the files of the catalogue that changed.
+
+    Raises DefinitionError for a template that cannot be read.
+    """
+    from builder.tools.template_blocks import accept_blocks
+
+    with _mistakes(templates, ""):
+        return accept_blocks(_environment(templates), templates)
 
 
 def pool_name(package: LockedPackage) -> str:
@@ -172,13 +204,29 @@ def _dockerfile(template: str) -> str:
     return f"{template}.Dockerfile.j2"
 
 
+def _script(templates: Path, template: str) -> str:
+    """A template may have a script of its own, which extends that of all."""
+    own = f"{template}.assemble.sh.j2"
+    return own if (templates / own).is_file() else _SCRIPT
+
+
+def _refuse_unaccepted(environment: Sandbox, templates: Path, template: str) -> None:
+    from builder.tools.template_blocks import block_problems
+
+    used = used_templates(templates, [template])
+    with _mistakes(templates, _dockerfile(template)):
+        problems = block_problems(environment, templates, used)
+    if problems:
+        raise DefinitionError(problems)
+
+
 def _rendered(environment: Sandbox, templates: Path, name: str, facts: dict[str, Any]) -> bytes:
     with _mistakes(templates, name):
         return environment.rendered(name, facts, _TEMPLATE_MAX).encode()
 
 
 @contextmanager
-def _mistakes(templates: Path, name: str) -> Iterator[None]:
+def _mistakes(templates: Path, name: str, at: int = 0) -> Iterator[None]:
     """What a template can do wrong, as a mistake in the catalogue."""
     from jinja2 import TemplateError, TemplateNotFound
 
@@ -197,7 +245,7 @@ def _mistakes(templates: Path, name: str) -> Iterator[None]:
         RecursionError,
         SyntaxError,
     ) as error:
-        file, line = line_of(error, templates) or (name, 0)
+        file, line = line_of(error, templates) or (name, at)
         said, hint = str(error)[:500], "mend the template"
         if isinstance(error, TemplateNotFound):
             said, hint = f"there is no template {str(error.name)[:200]!r}", "see the files of templates/"

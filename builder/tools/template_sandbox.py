@@ -56,6 +56,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             finalize=self._written,
         )
         self._purse = threading.local()
+        self._referenced: dict[str, dict[str | None, int]] = {}
         self.globals.clear()
         known = {**template_filters.FILTERS, **filters}
         self.filters = {name: self._paid_filter(name, function) for name, function in known.items()}
@@ -75,6 +76,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def source(self, name: str) -> str:
         """The text of a template as it was written; raises OSError, TemplateNotFound or ValueError."""
         return self._folder.get_source(self, name)[0]
+
+    def referenced(self, name: str) -> Mapping[str | None, int]:
+        """What a template extends, includes and imports, with its line; None for what is computed."""
+        source = self.source(name)
+        if source not in self._referenced:
+            self._referenced[source] = dict(_referenced(self.parse(source, name)))
+        return self._referenced[source]
 
     def spend(self, cost: int) -> None:
         """Take from the purse of this rendering; raises SecurityError when it is empty."""
@@ -226,6 +234,15 @@ def line_of(error: BaseException, folder: Path) -> tuple[str, int] | None:
             found = str(file.relative_to(folder)), trace.tb_lineno
         trace = trace.tb_next
     return found
+
+
+def _referenced(tree: nodes.Template) -> Iterator[tuple[str | None, int]]:
+    for node in tree.find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
+        named = getattr(node, "template")  # noqa: B009 - all four have it
+        parts = named.items if isinstance(named, nodes.List | nodes.Tuple) else [named]
+        for part in parts:
+            value = part.value if isinstance(part, nodes.Const) else None
+            yield value if isinstance(value, str) else None, node.lineno
 
 
 def _stamp(path: Path) -> tuple[int, int]:
