@@ -9,6 +9,7 @@ from typing import Any
 from builder.fleet import State, Task, run_graph
 from builder.model.catalogue import Catalogue
 from builder.model.image import BuiltImage, Target
+from builder.model.lock import ImageLock
 from builder.pipeline.build import Builder
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.timing import Stages
@@ -23,8 +24,9 @@ def build_every(
     Packages are unpacked once for all of them. Raises the first error; what was built is kept.
     """
     known: dict[str, Prepared] = {}
+    locks: dict[str, ImageLock] = {}
     wanted = {x.ref: x for t in targets for x in (*reversed(catalogue.ancestors(t)), t)}
-    prepared = {ref: prepare(catalogue, target, known) for ref, target in wanted.items()}
+    prepared = {ref: prepare(catalogue, target, known, locks) for ref, target in wanted.items()}
     below = {ref: catalogue.parent(target) for ref, target in wanted.items()}
     built: dict[str, BuiltImage] = {}
 

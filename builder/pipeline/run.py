@@ -14,6 +14,7 @@ from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.evidence import Evidence
 from builder.model.image import BuiltImage, Target
+from builder.model.lock import ImageLock
 from builder.model.outcome import ImageEnd, ImageOutcome, ImageState
 from builder.model.platform import Platform
 from builder.pipeline.build import Builder
@@ -155,6 +156,7 @@ class Runner:
     ) -> tuple[dict[str, Prepared], dict[str, ImageEnd]]:
         """What can be built, and how the others end before anything is built."""
         known: dict[str, Prepared] = {}
+        locks: dict[str, ImageLock] = {}
         prepared: dict[str, Prepared] = {}
         ends: dict[str, ImageEnd] = {}
         for target in chosen:
@@ -166,7 +168,7 @@ class Runner:
                 ends[ref] = _after(ref, above)
             else:
                 try:
-                    prepared[ref] = prepare(self.catalogue, target, known)
+                    prepared[ref] = prepare(self.catalogue, target, known, locks)
                 except GoldsmithError as error:
                     ends[ref] = ImageEnd(ref, ImageState.FAILED, error=error)
         return prepared, ends

@@ -28,6 +28,7 @@ from tests.bench import (
     promoting,
     reproducing,
     signing,
+    standing,
     unchanged,
     updating,
 )
@@ -95,7 +96,8 @@ def main() -> int:
         "plan_1000": planning.measure,
         "dag_overhead": fleet.measure,
         "nightly_unchanged": nights.measure,
-        "catalogue": catalogue.measure,
+        "catalogue_cold": catalogue.measure,
+        "catalogue_unchanged": standing.measure,
         "rescan": indexing.measure,
         "clock_10000": clocking.measure,
     }
