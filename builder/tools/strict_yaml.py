@@ -12,31 +12,14 @@ import yaml
 
 SIZE_MAX = 256 << 10  # bytes
 _DEPTH_MAX = 20
+_TEXT = "tag:yaml.org,2002:str"
 
 
-class _Strict(yaml.constructor.SafeConstructor):
-    """Safe, and refuses what a reader of the file would not expect."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are text and different from each other."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            where = f"line {key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode):
-                raise ValueError(f"{where}: a key must be plain text")
-            if key.tag != "tag:yaml.org,2002:str":
-                raise ValueError(f'{where}: write the key in quotes: "{key.value}"')
-            if key.value in seen:
-                raise ValueError(f"{where}: the key {key.value!r} stands here twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Loader(_Strict, yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):
     """Python's own reader: slow, with messages for people."""
 
 
-class _FastLoader(_Strict, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """The same over libyaml, thirty times as fast."""
 
 
@@ -67,27 +50,76 @@ def parse(data: bytes) -> Any:
         raise ValueError(str(error).splitlines()[0][:300]) from None
 
 
-def _load(text: str, loader: Any) -> Any:
-    _look_over(text, loader)
-    return yaml.load(text, loader)  # noqa: S506 - a safe loader, made stricter
+def _load(text: str, kind: Any) -> Any:
+    loader = kind(text)
+    try:
+        return _Reading(loader).document()
+    finally:
+        loader.dispose()
 
 
-def _look_over(text: str, loader: Any) -> None:
-    """Refuse, before anything is built, what could be a bomb."""
-    depth = documents = 0
-    for event in yaml.parse(text, loader):
-        where = f"line {event.start_mark.line + 1 if event.start_mark else 0}"
+class _Reading:
+    """Builds the value of a document in one pass over its events; what could be a bomb is refused at once."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def document(self) -> Any:
+        """The value of the only document; None when there is none."""
+        found, documents = None, 0
+        while not isinstance(event := self._loader.get_event(), yaml.StreamEndEvent):
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise ValueError(f"{_line(event)}: more than one document")
+                found = self._value(self._next(), 0)
+        return found
+
+    def _next(self) -> Any:
+        event = self._loader.get_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise ValueError(f"{where}: anchors and aliases are not allowed")
+            raise ValueError(f"{_line(event)}: anchors and aliases are not allowed")
         if getattr(event, "tag", None):
-            raise ValueError(f"{where}: tags are not allowed")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-        if depth > _DEPTH_MAX:
-            raise ValueError(f"{where}: nested deeper than {_DEPTH_MAX}")
-        if documents > 1:
-            raise ValueError(f"{where}: more than one document")
+            raise ValueError(f"{_line(event)}: tags are not allowed")
+        return event
+
+    def _value(self, event: Any, depth: int) -> Any:
+        """The value that begins with an event; `depth` is that of what holds it."""
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event)
+        if depth == _DEPTH_MAX:
+            raise ValueError(f"{_line(event)}: nested deeper than {_DEPTH_MAX}")
+        return (self._mapping if isinstance(event, yaml.MappingStartEvent) else self._sequence)(depth + 1)
+
+    def _scalar(self, event: Any) -> Any:
+        tag = self._tag(event)
+        if tag == _TEXT:
+            return event.value
+        node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
+        return self._loader.construct_object(node)
+
+    def _tag(self, event: Any) -> str:
+        return str(self._loader.resolve(yaml.ScalarNode, event.value, event.implicit))
+
+    def _sequence(self, depth: int) -> list[Any]:
+        found = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            found.append(self._value(event, depth))
+        return found
+
+    def _mapping(self, depth: int) -> dict[str, Any]:
+        """A mapping whose keys are text and different from each other."""
+        found: dict[str, Any] = {}
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise ValueError(f"{_line(event)}: a key must be plain text")
+            if self._tag(event) != _TEXT:
+                raise ValueError(f'{_line(event)}: write the key in quotes: "{event.value}"')
+            if event.value in found:
+                raise ValueError(f"{_line(event)}: the key {event.value!r} stands here twice")
+            found[event.value] = self._value(self._next(), depth)
+        return found
+
+
+def _line(event: Any) -> str:
+    return f"line {event.start_mark.line + 1 if event.start_mark else 0}"
