@@ -49,8 +49,11 @@ def test_a_newcomer_gets_from_nothing_to_an_image_pulled_through_the_gate(
         tool(name)
     for folder in ("images", "templates"):
         shutil.copytree(today.catalogue / folder, tmp_path / "goldsmith" / folder)
-    if (today.state / "pool").is_dir():  # what is there needs no download
-        shutil.copytree(today.state / "pool", tmp_path / "golden/.goldsmith/pool", copy_function=os.link)
+    for folder in ("pool", "apt"):  # what is there needs no download
+        if (today.state / folder).is_dir():
+            shutil.copytree(
+                today.state / folder, tmp_path / "golden/.goldsmith" / folder, copy_function=os.link
+            )
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "goldsmith").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m builder "$@"\n')

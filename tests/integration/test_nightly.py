@@ -120,7 +120,7 @@ def names(tags: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in tags.items() if ":sha256-" not in name}
 
 
-def test_nights(town: Town) -> None:
+def test_nights(town: Town, tmp_path: Path) -> None:
     """One test: each night stands on the one before, and the first takes its time."""
     first = town.night()
     assert set(steps(first).values()) == {"done"}
@@ -134,7 +134,7 @@ def test_nights(town: Town) -> None:
     quiet_night(town, made_here={"greetlib:1", "greeter:1"})
     two_at_once(town)
     killed_night(town)
-    broken_night(town)
+    broken_night(town, tmp_path / "here")
 
 
 def quiet_night(town: Town, made_here: Set[str] = frozenset()) -> None:
@@ -254,23 +254,22 @@ def killed_night(town: Town) -> None:
     assert names(town.tags()) == before
 
 
-def broken_night(town: Town) -> None:
-    """An input that cannot be had blocks what needs it, says since when, and is told once."""
+def broken_night(town: Town, chosen: Path) -> None:
+    """An input that cannot be had blocks what needs it, says since when, and is told once.
+
+    The folder of a report can be chosen.
+    """
     town.told()
     definition = town.checkout.catalogue / "images" / "other" / "image.yaml"
     definition.write_text(definition.read_text().replace("title: ", "titel: ", 1))
     broken = town.night("--no-lock", code=1)
     assert steps(broken)["plan"] == "failed"
     since = {b["what"]: b["since"] for b in broken["blocked"]}
-    again = {b["what"]: b["since"] for b in town.night("--no-lock", code=1)["blocked"]}
-    assert since and since == again
+    night = town.night("--no-lock", "--report", str(chosen), code=1)
+    assert since and since == {b["what"]: b["since"] for b in night["blocked"]}
+    assert {p.name for p in chosen.iterdir()} == {"report.json", "report.md", "report.xml"}
     page = (town.checkout.state / "nightly" / "report.md").read_text()
     assert "## Blocked" in page and "titel" in page
     assert "step plan failed" in town.told()
     suites = ElementTree.fromstring((town.checkout.state / "nightly" / "report.xml").read_text())
     assert {s.get("name"): s.get("failures") for s in suites}["steps"] != "0"
-
-
-def test_the_folder_of_a_report_can_be_chosen(town: Town, tmp_path: Path) -> None:
-    town.night("--no-lock", "--report", str(tmp_path / "here"), code=1)
-    assert {p.name for p in (tmp_path / "here").iterdir()} == {"report.json", "report.md", "report.xml"}
