@@ -36,6 +36,7 @@ from builder.oci.package_file import measure, parts
 SCHEMA = 1
 CONFIG_MAX = 1 << 20  # bytes
 DOCUMENT_MAX = 32 << 20  # bytes
+_ALL_DOCUMENTS_MAX = 128 << 20  # bytes; they are read into memory
 FILES_MAX = 4000  # in one document
 DOCUMENTS_MAX = 64
 TOTAL_MAX = 8 << 30  # bytes of a whole kit
@@ -56,6 +57,11 @@ class KitConfig:
     documents: tuple[Digest, ...]
     tools: Mapping[str, str]
     versions: tuple[str, ...]
+
+
+def holds(path: str) -> bool:
+    """Whether a document may hold a file of that path in the catalogue."""
+    return bool(_PATH.fullmatch(path))
 
 
 def document_bytes(document: KitDocument) -> bytes:
@@ -158,9 +164,11 @@ def check_kit(manifest: Manifest, subject: Digest) -> None:
         _refuse("the kit holds something that does not belong into one", strange[0])
     if sum(x.size for x in manifest.layers) > TOTAL_MAX:
         _refuse(f"the kit is larger than {TOTAL_MAX} bytes")
-    for layer in manifest.layers:
-        if layer.media_type == DOCUMENT_TYPE and layer.size > DOCUMENT_MAX:
-            _refuse(f"a document of the kit is larger than {DOCUMENT_MAX} bytes", str(layer.size))
+    sizes = [x.size for x in manifest.layers if x.media_type == DOCUMENT_TYPE]
+    if max(sizes, default=0) > DOCUMENT_MAX:
+        _refuse(f"a document of the kit is larger than {DOCUMENT_MAX} bytes", str(max(sizes)))
+    if sum(sizes) > _ALL_DOCUMENTS_MAX:
+        _refuse(f"the kit's documents are larger than {_ALL_DOCUMENTS_MAX} bytes", str(sum(sizes)))
 
 
 def parse_config(data: bytes) -> KitConfig:

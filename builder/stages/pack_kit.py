@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from builder.errors import DefinitionError, Problem
+from builder.errors import DefinitionError, Problem, RegistryError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, Target
 from builder.model.kit import KitDocument
 from builder.model.lock import ImageLock
 from builder.model.platform import Platform
+from builder.oci.kit import document_bytes, holds, parse_document
 from builder.store import read_file
 from builder.tools.strict_model import is_within
 
@@ -32,22 +33,34 @@ def document(
 ) -> KitDocument:
     """The document of `target`; `templates` are those that it is rendered from, below `templates/`.
 
-    Raises DefinitionError when a file of the catalogue cannot be read.
+    Files with names that no definition can give (blanks, say) decide on nothing, and are left out.
+    Raises DefinitionError when a file of the catalogue cannot be read, or nobody could read the document.
     """
     root, folder = catalogue.root, target.directory
     files: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if not hidden and str(name) not in _LEFT_OUT and path.is_file():
-            files[f"images/{target.definition.name}/{name}"] = _read(root, path)
+        name = str(path.relative_to(folder))
+        shown = f"images/{target.definition.name}/{name}"
+        if name not in _LEFT_OUT and holds(shown) and path.is_file():
+            files[shown] = _read(root, path)
     for shown in (*(f"templates/{name}" for name in templates), *_SHARED):
         if shown not in _SHARED or (root / shown).is_file():
             files[shown] = _read(root, root / shown)
     lock = ImageLock(tuple(context.lock for context in contexts.values()))
     files[f"images/{target.definition.name}/image.lock"] = lock.text().encode()
     rendered = {str(platform): dict(context.files) for platform, context in contexts.items()}
-    return KitDocument(target.ref, parent, files, rendered)
+    made = KitDocument(target.ref, parent, files, rendered)
+    try:
+        parse_document(document_bytes(made))
+    except RegistryError as error:
+        problem = Problem(
+            f"images/{target.definition.name}",
+            "",
+            f"its files make no rebuild kit: {error.message}",
+            "take out of the folder what no build needs",
+        )
+        raise DefinitionError([problem]) from None
+    return made
 
 
 def _read(root: Path, path: Path) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from builder.engines.direct import DirectEngine
-from builder.errors import GoldsmithError
+from builder.errors import DefinitionError, GoldsmithError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import Descriptor
 from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
@@ -19,13 +19,14 @@ from builder.model.reference import Reference
 from builder.oci.manifest import parse_manifest
 from builder.oci.tarformat import END, TarEntry, header, padding
 from builder.pipeline import kits
+from builder.pipeline.kits import make_kit
 from builder.pipeline.reproduce import Rebuilt, no_mirror, reproduce
 from builder.report import Silent
 from builder.signing.inputs import read_inputs
 from builder.signing.keys import BUILDER
 from builder.store import Store
 from builder.tools.pool import Pool
-from tests.support.kits import KitWorld
+from tests.support.kits import TOOLS, KitWorld
 from tests.support.memory_client import MemoryClient
 
 Document = dict[str, Any]
@@ -170,6 +171,11 @@ def huge_document(manifest: Document, small: dict[Digest, bytes]) -> None:
     manifest["layers"][0]["size"] = 33 << 20
 
 
+def huge_documents(manifest: Document, small: dict[Digest, bytes]) -> None:
+    sizes = (manifest["layers"][0]["size"], *[31 << 20] * 5)
+    manifest["layers"][:1] = [{**manifest["layers"][0], "size": size} for size in sizes]
+
+
 def other_subject(manifest: Document, small: dict[Digest, bytes]) -> None:
     manifest["subject"]["digest"] = str(Digest.of(b"another image"))
 
@@ -219,6 +225,7 @@ LIES: dict[str, tuple[Change, str]] = {
     "extra-content": (add_stranger, "kit-refused"),
     "huge": (huge, "kit-refused"),
     "huge-document": (huge_document, "kit-refused"),
+    "huge-documents": (huge_documents, "kit-refused"),
     "another-image": (other_subject, "kit-refused"),
     "another-version": (other_versions, "other-versions"),
     "other-definition": (documents(file("images/app/image.yaml", None)), "kit-other-definition"),
@@ -309,6 +316,34 @@ def test_a_provenance_that_says_another_input_is_refused(world: KitWorld, tmp_pa
     with pytest.raises(GoldsmithError) as raised:
         rebuild(world, where, tmp_path)
     assert raised.value.reference == "kit-other-input"
+
+
+def test_a_file_that_no_definition_can_name_is_not_in_the_kit(world: KitWorld, tmp_path: Path) -> None:
+    folder = world.target.directory
+    names = ("notes (old).txt", "räume.txt", ".hidden")
+    for name in names:
+        (folder / name).write_text("x")
+    try:
+        kit = make_kit(world.catalogue, world.image, world.pool, TOOLS, None)
+    finally:
+        for name in names:
+            (folder / name).unlink()
+    assert kit.digest == world.kit.digest
+
+
+def test_what_nobody_could_open_is_not_published(world: KitWorld) -> None:
+    large = [world.target.directory / f"large-{n}" for n in range(3)]
+    for path in large:
+        path.write_bytes(b"x" * (12 << 20))
+    try:
+        with pytest.raises(DefinitionError) as raised:
+            make_kit(world.catalogue, world.image, world.pool, TOOLS, None)
+    finally:
+        for path in large:
+            path.unlink()
+    (problem,) = raised.value.problems
+    assert problem.file == "images/app"
+    assert "no rebuild kit" in problem.message and "take out" in problem.hint
 
 
 def test_the_kit_is_a_function_of_the_catalogue_alone(world: KitWorld) -> None:
