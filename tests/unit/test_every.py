@@ -39,7 +39,7 @@ class Builds:
 
 @pytest.fixture(autouse=True)
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(every, "prepare", lambda c, target, known: SimpleNamespace(target=target))
+    monkeypatch.setattr(every, "prepare", lambda c, target, known, locks: SimpleNamespace(target=target))
 
 
 def build(folder: Path, builds: Builds, *refs: str, jobs: int = 1) -> dict:

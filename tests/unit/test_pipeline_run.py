@@ -79,7 +79,7 @@ class World:
         self.in_registry = True
         self.rescanned: frozenset[str] = frozenset()
         self.reporter = _Told()
-        monkeypatch.setattr(running, "prepare", lambda c, target, known=None: _Prepared(target))
+        monkeypatch.setattr(running, "prepare", lambda c, target, known=None, locks=None: _Prepared(target))
 
     def tools(self) -> Tools:
         return Tools(
@@ -296,7 +296,7 @@ def test_what_is_held_is_not_tried_and_neither_is_what_is_built_on_it(world: Wor
 def test_an_image_that_cannot_be_prepared_stops_only_its_descendants(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prepare(catalogue, target: Target, known=None) -> _Prepared:
+    def prepare(catalogue, target: Target, known=None, locks=None) -> _Prepared:
         if target.ref == "base:1":
             raise LockError("stale")
         return _Prepared(target)
