@@ -1,4 +1,4 @@
-"""What teams bring without a fork: rules and checks, from installed packages that are named.
+"""What teams bring without a fork: rules, checks, steps, from installed packages that are named.
 
 Being installed loads nothing: `GOLDSMITH_EXTENSIONS` names the packages, and nothing else is looked
 at. A package names its parts under the entry point groups of `GROUPS`; each is of the type that ours
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from importlib import metadata
 
     from builder.checks import rule as checks
+    from builder.model.image import GeneratedEntry
+    from builder.model.platform import Platform
+    from builder.model.step import Step
 
 SECONDS_MAX = 30.0  # for one question to an extension
 SETTING = "GOLDSMITH_EXTENSIONS"
@@ -60,6 +63,12 @@ class Extensions:
     def checks(self) -> tuple[checks.Rule, ...]:
         """The checks for all images."""
         return tuple(self.of("check"))
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        """The typed steps, by id."""
+        known = (part for part in self.parts if part.identity.kind == "step")
+        return {part.identity.id: replace(part.value, identity=part.identity) for part in known}
 
     def of(self, kind: str) -> Iterator[Any]:
         """The parts of one kind."""
@@ -270,10 +279,26 @@ def _check(guard: Guard, value: object) -> checks.Rule:
     return replace(check, failures=failures)
 
 
+def _step(guard: Guard, value: object) -> Step:
+    from builder.model.definition import Strict
+    from builder.model.step import Step
+
+    step = guard.need(value, Step)
+    guard.texts(step.id, step.title)
+    if not (isinstance(step.schema, type) and issubclass(step.schema, Strict) and callable(step.make)):
+        _broken(guard.name, "its schema must be a Strict model, its make a function")
+
+    def make(values: Any, platform: Platform) -> list[GeneratedEntry]:
+        return guard.ask(lambda: list(itertools.islice(step.make(values, platform), _SEEN_MAX)))
+
+    return replace(step, make=make)
+
+
 # All that can be brought; the type of each kind is the one that ours have.
 GROUPS: Mapping[str, Group] = {
     "goldsmith.rules": Group("rule", _rule),
     "goldsmith.checks": Group("check", _check),
+    "goldsmith.steps": Group("step", _step),
 }
 
 

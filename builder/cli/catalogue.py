@@ -38,11 +38,14 @@ def schema(
     as_json: AsJson = False,
 ) -> None:
     """Print the JSON schemas of the files that people write (image.yaml, access.yaml, …), for editors."""
+    from builder.cli.extending import installed
+    from builder.settings import Settings
     from builder.stages.define import json_schemas
     from builder.store import write_atomically
     from registry.access.load import json_schemas as of_access
 
-    schemas = {**json_schemas(), **of_access()}
+    steps = installed(Settings.load(needs_catalogue=False)).steps
+    schemas = {**json_schemas(steps), **of_access()}
     if output is None:
         emit_json(schemas)
         return
@@ -59,11 +62,11 @@ def schema(
 
 def images(as_json: AsJson = False) -> None:
     """List the catalogue: every stream and variant, parents first."""
+    from builder.cli.extending import open_catalogue
     from builder.settings import Settings
-    from builder.stages.define import load_catalogue
 
     settings = Settings.load()
-    catalogue = load_catalogue(settings.catalogue)
+    catalogue = open_catalogue(settings)
     rows = []
     for target in catalogue.targets():
         parent = catalogue.parent(target)
@@ -114,14 +117,15 @@ def lint(
     as_json: AsJson = False,
 ) -> None:
     """Check all definitions, locks, templates and rendered Dockerfiles; offline."""
+    from builder.cli.extending import open_catalogue
     from builder.errors import DefinitionError
     from builder.settings import Settings
-    from builder.stages.define import end_of_life_problem, load_catalogue
+    from builder.stages.define import end_of_life_problem
     from builder.stages.render import accept_replaced_blocks, template_problems
     from builder.tools.hadolint import locate
 
     settings = Settings.load()
-    catalogue = load_catalogue(settings.catalogue)
+    catalogue = open_catalogue(settings)
     templates = catalogue.root / "templates"
     accepted = accept_replaced_blocks(templates) if accept_blocks else []
     linter = locate(settings.hadolint_binary, settings.child_environment)
@@ -176,13 +180,13 @@ def lock(
     as_json: AsJson = False,
 ) -> None:
     """Resolve the packages of images in the signed archive of today, and write their locks."""
+    from builder.cli.extending import open_catalogue
     from builder.cli.locking import relock
     from builder.settings import Settings
-    from builder.stages.define import load_catalogue
     from builder.store import Store
 
     settings = Settings.load()
-    catalogue = load_catalogue(settings.catalogue)
+    catalogue = open_catalogue(settings)
     store = Store(settings.state)
     with store.exclusive("goldsmith lock"):
         differences, written = relock(catalogue, settings, store, names or [], check)

@@ -188,9 +188,9 @@ def reference_of(text: str, settings: Settings) -> Reference:
 
 def _catalogue_name(text: str, settings: Settings) -> str:
     """`python:3.13` as it is; `python` becomes its only stream."""
-    from builder.stages.define import load_catalogue
+    from builder.cli.extending import open_catalogue
 
-    return text if ":" in text else load_catalogue(settings.catalogue).find(text).ref
+    return text if ":" in text else open_catalogue(settings).find(text).ref
 
 
 def _seen(store: Store, digest: Digest) -> dt.datetime | None:

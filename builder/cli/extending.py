@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.extensions import Extensions
+    from builder.model.catalogue import Catalogue
     from builder.model.definition import CatalogueCheck
     from builder.policy.schema import Policy
     from builder.settings import Settings
@@ -19,6 +20,13 @@ def installed(settings: Settings) -> Extensions:
     from builder.extensions import load
 
     return load(settings.extensions)
+
+
+def open_catalogue(settings: Settings) -> Catalogue:
+    """The catalogue, with what steps of extensions make; raises DefinitionError, or as `installed` does."""
+    from builder.stages.define import load_catalogue
+
+    return load_catalogue(settings.catalogue, installed(settings).steps)
 
 
 def common_checks(settings: Settings) -> Mapping[str, CatalogueCheck]:

@@ -36,14 +36,14 @@ def render(
     as_json: AsJson = False,
 ) -> None:
     """Print an image's Dockerfile as it is built, or write its whole context."""
+    from builder.cli.extending import open_catalogue
     from builder.pipeline.prepare import prepare
     from builder.report import emit, emit_json
     from builder.settings import Settings
-    from builder.stages.define import load_catalogue
     from builder.store import write_atomically
 
     settings = Settings.load()
-    catalogue = load_catalogue(settings.catalogue)
+    catalogue = open_catalogue(settings)
     prepared = prepare(catalogue, catalogue.find(image))
     for platform, context in prepared.contexts.items():
         if output:

@@ -38,12 +38,12 @@ def new(
 ) -> None:
     """Write a complete image folder after an image that there is, and lock it."""
     from builder import scaffold
+    from builder.cli.extending import open_catalogue
     from builder.report import emit, emit_json
     from builder.settings import Settings
-    from builder.stages.define import load_catalogue
 
     settings = Settings.load()
-    catalogue = load_catalogue(settings.catalogue)
+    catalogue = open_catalogue(settings)
     wish = scaffold.Wish(_free(name, catalogue), _model(like, catalogue), _owner(owner, settings), title)
     files = scaffold.scaffold(catalogue, wish)
     lock = _lock_of(catalogue, wish.model)
@@ -113,11 +113,11 @@ def _lock_of(catalogue: Catalogue, model: str) -> dict[str, bytes]:
 
 def _locked(settings: Settings, name: str) -> tuple[bool, str]:
     """Whether the new image is locked, or could be locked now; why not."""
+    from builder.cli.extending import open_catalogue
     from builder.cli.locking import relock
-    from builder.stages.define import load_catalogue
     from builder.store import Store
 
-    catalogue = load_catalogue(settings.catalogue)
+    catalogue = open_catalogue(settings)
     if (catalogue.directory(name) / "image.lock").exists():
         return True, ""
     store = Store(settings.state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from builder.cli.images import Engines
 if TYPE_CHECKING:
     from builder.model.catalogue import Catalogue
     from builder.model.reference import Reference
+    from builder.model.step import Step
     from builder.model.witness import Rebuild
     from builder.oci.client import RegistryClient
     from builder.pipeline.build import Engine
@@ -85,6 +86,11 @@ class Bench:
         from builder.tools.pool import Pool
 
         return Pool(store, no_mirror)
+
+    def steps(self) -> Mapping[str, Step]:
+        from builder.cli.extending import installed
+
+        return installed(self.settings).steps
 
     def engines(self, catalogue: Catalogue, store: Store, kit: OpenedKit) -> list[Engine]:
         from builder.cli.wiring import Workshop

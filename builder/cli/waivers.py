@@ -111,14 +111,14 @@ def waivers(
     as_json: AsJson = False,
 ) -> None:
     """List what is accepted, by whom, and until when; what ends first comes first."""
+    from builder.cli.extending import open_catalogue
     from builder.model.waiver import Waiver
     from builder.report import emit, emit_json, table
     from builder.settings import Settings
-    from builder.stages.define import load_catalogue
     from builder.stages.judge import imported_waivers
 
     settings = Settings.load()
-    catalogue = load_catalogue(settings.catalogue)
+    catalogue = open_catalogue(settings)
     accepted = {**imported_waivers(settings.catalogue), **catalogue.waivers}
     if image and image not in accepted and image not in catalogue.definitions:
         catalogue.find(image)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.cli.extending import open_catalogue
 from builder.errors import UsageError
 from builder.model.catalogue import Catalogue
 from builder.model.evidence import CheckReport
@@ -16,7 +17,6 @@ from builder.model.lock import LockSection
 from builder.model.platform import Platform
 from builder.pipeline.build import Builder, Engine
 from builder.settings import Settings
-from builder.stages.define import load_catalogue
 from builder.store import Store
 from builder.tools.pool import Pool
 
@@ -68,7 +68,7 @@ class Workshop:
     def open(cls) -> Workshop:
         """Read the surroundings and the catalogue; raises UsageError or DefinitionError."""
         settings = Settings.load()
-        return cls(settings, load_catalogue(settings.catalogue), Store(settings.state))
+        return cls(settings, open_catalogue(settings), Store(settings.state))
 
     @cached_property
     def extensions(self) -> Extensions:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from builder.errors import UsageError
 from builder.model.definition import BuilderDefinition, CatalogueCheck, ChecksDefinition, ImageDefinition
-from builder.model.image import Target
+from builder.model.image import Made, Target
 from builder.model.waiver import Waiver, WaiversDefinition
+
+_NOTHING_MADE = Made()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Catalogue:
 
     `builder` is the root file system in which the Docker engine assembles images; `files` holds
     the contents that definitions put into images, by image and path in its folder; `common` are the
-    checks for all images, by id.
+    checks for all images, by id; `made` is what steps of extensions make, by image and stream.
     """
 
     root: Path
@@ -29,6 +31,7 @@ class Catalogue:
     waivers: Mapping[str, WaiversDefinition] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     common: Mapping[str, CatalogueCheck] = field(default_factory=dict)
+    made: Mapping[str, Mapping[str, Made]] = field(default_factory=dict)
 
     def targets(self) -> tuple[Target, ...]:
         """Every image to build, parents before children, otherwise by name."""
@@ -93,6 +96,7 @@ class Catalogue:
             variant,
             files=self.files.get(name, {}),
             common=self.common,
+            made=self.made.get(name, {}).get(stream, _NOTHING_MADE),
         )
         return replace(target, waivers=self._waivers(target)) if self.waivers else target
 

@@ -10,7 +10,7 @@ import datetime as dt
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from builder.model.platform import Platform
 
@@ -31,8 +31,13 @@ def _package(value: str) -> str:
     return value
 
 
+def is_absolute(value: str) -> bool:
+    """Whether it is a plain absolute path: no `..`, no control characters, no trailing `/`."""
+    return _ABSOLUTE.fullmatch(value) is not None and (value == "/" or not value.endswith("/"))
+
+
 def _absolute(value: str) -> str:
-    if not _ABSOLUTE.fullmatch(value) or (value != "/" and value.endswith("/")):
+    if not is_absolute(value):
         raise ValueError("not a plain absolute path (no '..', no control characters, no trailing '/')")
     return value
 
@@ -129,6 +134,15 @@ class DirectoryStep(Strict):
     mode: Literal["0755", "0750", "0700"] = "0755"
 
 
+class AddedStep(Strict):
+    """A step that an extension brings; `goldsmith doctor` lists them."""
+
+    use: Name = Field(description="Its id.")
+    with_: dict[str, JsonValue] = Field(
+        default_factory=dict, alias="with", description="What it asks for: `goldsmith schema` tells."
+    )
+
+
 class DevVariant(Strict):
     """What the dev variant adds to the stream; without an own entrypoint and command, the stream's count."""
 
@@ -175,6 +189,7 @@ class Stream(Strict):
     certificates: tuple[SourceFile, ...] = Field(
         (), description="Certificate authorities (PEM) that are trusted beside those of the image below."
     )
+    steps: tuple[AddedStep, ...] = Field((), description="Steps that extensions bring.")
     run: tuple[RunStep, ...] = Field(
         (), description="The last resort, for the engine docker only: programs that are run at the end."
     )

@@ -56,6 +56,7 @@ def _steps(target: Target, platform: Platform) -> Iterator[GeneratedEntry]:
     if stream.certificates:
         added = b"".join(target.files[c.source].rstrip(b"\n") + b"\n" for c in stream.certificates)
         yield GeneratedEntry(f"/{CA_BUNDLE}", "file", 0o644, content=added, derived=APPENDED)
+    yield from target.made.entries.get(platform, ())
     if stream.java_trust_store:
         yield GeneratedEntry(stream.java_trust_store, "file", 0o644, derived=JAVA_TRUST_STORE)
 

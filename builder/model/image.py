@@ -17,6 +17,7 @@ from builder.model.definition import (
     Stream,
 )
 from builder.model.digest import Digest
+from builder.model.extension import ExtensionIdentity
 from builder.model.lock import LockedPackage, LockSection
 from builder.model.platform import Platform
 from builder.model.waiver import Waiver
@@ -31,12 +32,20 @@ JAVA_TRUST_STORE = "java-trust-store"  # how a generated file is derived: `stage
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What steps of extensions make of one stream, and whose they are."""
+
+    entries: Mapping[Platform, tuple[GeneratedEntry, ...]] = field(default_factory=dict)
+    by: tuple[ExtensionIdentity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One image to build: a stream and a variant of a definition, on all its platforms.
 
     `waivers` are those that concern it, its own and its parents'; `files` the contents that
     its streams' `files` name, by path in the image's folder; `common` the catalogue's checks for all
-    images, by id.
+    images, by id; `made` what steps of extensions make.
     """
 
     definition: ImageDefinition
@@ -47,6 +56,7 @@ class Target:
     waivers: tuple[Waiver, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     common: Mapping[str, CatalogueCheck] = field(default_factory=dict)
+    made: Made = field(default_factory=Made)
 
     @property
     def stream(self) -> Stream:

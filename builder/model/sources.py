@@ -88,4 +88,6 @@ def _said_of(target: Target) -> dict[str, Any]:
         of_variant = [c for c in found if target.variant in c.variants]
         if kind in checks:
             checks[kind] = [c.model_dump(mode="json", exclude={"variants"}) for c in of_variant]
-    return {"ref": target.ref, "definition": said, "stream": stream, "checks": checks}
+    # What a step of an extension makes depends on its code as much as on what is said of it.
+    by = {"steps": [identity.as_dict() for identity in target.made.by]} if target.made.by else {}
+    return {"ref": target.ref, "definition": said, "stream": stream, "checks": checks, **by}

@@ -47,7 +47,7 @@ class Components:
                 for platform, context in prepared.contexts.items()
             },
             "base": prepared.parent,
-            "tool": tool_versions(),
+            "tool": {**tool_versions(), **{f"step {s.id}": s.release for s in target.made.by}},
         }
 
 

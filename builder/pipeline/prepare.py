@@ -74,6 +74,8 @@ def prepare(
         "versions": [*versions().values()],
         "platforms": {str(p): _context_key(c) for p, c in contexts.items()},
     }
+    if target.made.by:
+        key["steps"] = [identity.as_dict() for identity in target.made.by]
     prepared = Prepared(
         target, contexts, packages, Digest.of_json(key), _version(target, packages), key["parent"]
     )

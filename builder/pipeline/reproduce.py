@@ -17,6 +17,7 @@ from builder.model.digest import Digest
 from builder.model.image import BuiltImage, Descriptor, PlatformImage
 from builder.model.platform import Platform
 from builder.model.reference import Reference
+from builder.model.step import Step
 from builder.oci.client import RegistryClient
 from builder.oci.layout import blob_path, create_layout, write_blob, write_layout_index
 from builder.oci.manifest import parse_manifest
@@ -39,6 +40,9 @@ class Workbench(Protocol):
 
     def pool(self, store: Store) -> Pool:
         """A pool over a state directory, with no mirror behind it."""
+
+    def steps(self) -> Mapping[str, Step]:
+        """The steps of extensions, by id."""
 
     def engines(self, catalogue: Catalogue, store: Store, kit: OpenedKit) -> Sequence[Engine]:
         """The engines; one that needs an assembler brings its packages into the store from the kit."""
@@ -84,7 +88,7 @@ def reproduce(
     stages = Stages(inputs.ref, reporter)
     with stages.stage("kit"):
         kit = open_kit(client, where, inputs)
-        catalogue = load_catalogue(write_catalogue(kit, work / "catalogue"))
+        catalogue = load_catalogue(write_catalogue(kit, work / "catalogue"), bench.steps())
         chain = _prepared(catalogue, kit)
         sections = [c.lock for item in chain for c in item.contexts.values()]
         locked = check_packages(kit, sections, inputs)  # 5.

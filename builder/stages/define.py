@@ -9,6 +9,7 @@ import datetime as dt
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from builder.errors import DefinitionError, Problem
@@ -22,26 +23,33 @@ from builder.model.definition import (
     Stream,
     is_name,
 )
-from builder.model.image import Target
+from builder.model.image import Made, Target
 from builder.model.layers import BUDGETS
+from builder.model.step import Step
 from builder.model.waiver import WaiversDefinition
 from builder.tools.steps import inherited_problems, read_sources, step_problems
 from builder.tools.strict_model import is_within, read_model
+from builder.tools.team_steps import read_steps
 
 __all__ = ["Catalogue", "end_of_life_problem", "json_schemas", "load_catalogue"]
 
 _CHAIN_MAX = len(BUDGETS) - 1  # parents above an image: each needs layers
 _IMAGES_MAX = 2000
 _COMMON_CHECKS_MAX = 200
+NO_STEPS: Mapping[str, Step] = MappingProxyType({})
 
 
-def load_catalogue(root: Path) -> Catalogue:
-    """Read `images/*/`, `checks/` and `templates/builder.yaml`; one DefinitionError has all mistakes."""
+def load_catalogue(root: Path, steps: Mapping[str, Step] = NO_STEPS) -> Catalogue:
+    """Read `images/*/`, `checks/` and `templates/builder.yaml`; one DefinitionError has all mistakes.
+
+    `steps` are those of extensions, by id.
+    """
     problems: list[Problem] = []
     definitions: dict[str, ImageDefinition] = {}
     checks: dict[str, ChecksDefinition] = {}
     waivers: dict[str, WaiversDefinition] = {}
     files: dict[str, dict[str, bytes]] = {}
+    made: dict[str, dict[str, Made]] = {}
     for folder in _folders(root, problems):
         shown = f"images/{folder.name}"
         definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems)
@@ -54,7 +62,8 @@ def load_catalogue(root: Path) -> Catalogue:
                     problems += _waiver_problems(folder.name, definition, own_waivers)
         if definition is None or own_checks is None:
             continue
-        problems += _own_problems(root, folder.name, definition, own_checks)
+        made[folder.name] = read_steps(definition, steps, problems)
+        problems += _own_problems(root, folder.name, definition, own_checks, made[folder.name])
         if definition.name == folder.name:
             files[folder.name] = read_sources(root, definition, problems)
         definitions[folder.name], checks[folder.name] = definition, own_checks
@@ -67,7 +76,7 @@ def load_catalogue(root: Path) -> Catalogue:
         problems += _cross_problems(name, definition, definitions, broken)
     if problems:
         raise DefinitionError(sorted(problems, key=lambda p: (p.file, p.path)))
-    return Catalogue(root, definitions, checks, builder, waivers, files, common)
+    return Catalogue(root, definitions, checks, builder, waivers, files, common, made)
 
 
 def read_common_checks(root: Path, problems: list[Problem]) -> dict[str, CatalogueCheck]:
@@ -107,9 +116,12 @@ def end_of_life_problem(target: Target, today: dt.date) -> Problem | None:
     )
 
 
-def json_schemas() -> dict[str, dict[str, Any]]:
-    """The JSON schemas of the files that people write, by file name; for editors."""
-    return {
+def json_schemas(steps: Mapping[str, Step] = NO_STEPS) -> dict[str, dict[str, Any]]:
+    """The JSON schemas of the files that people write, by file name; for editors.
+
+    With those of the steps that extensions bring.
+    """
+    found = {
         name: {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
         for name, model in (
             ("image.yaml", ImageDefinition),
@@ -118,6 +130,23 @@ def json_schemas() -> dict[str, dict[str, Any]]:
             ("waivers.yaml", WaiversDefinition),
             ("builder.yaml", BuilderDefinition),
         )
+    }
+    if steps:
+        parts = found["image.yaml"]["$defs"]
+        parts["AddedStep"] = {"anyOf": [_step_schema(step, parts) for step in steps.values()]}
+    return found
+
+
+def _step_schema(step: Step, parts: dict[str, Any]) -> dict[str, Any]:
+    """What a definition may say of one step; the types that it refers to are added to `parts`."""
+    schema = step.schema.model_json_schema(ref_template=f"#/$defs/{step.id}.{{model}}")
+    parts |= {f"{step.id}.{name}": part for name, part in schema.pop("$defs", {}).items()}
+    return {
+        "description": step.title,
+        "type": "object",
+        "properties": {"use": {"const": step.id}, "with": schema},
+        "required": ["use", *(["with"] if schema.get("required") else [])],
+        "additionalProperties": False,
     }
 
 
@@ -145,7 +174,11 @@ def _folders(root: Path, problems: list[Problem]) -> list[Path]:
 
 
 def _own_problems(
-    root: Path, folder: str, definition: ImageDefinition, checks: ChecksDefinition
+    root: Path,
+    folder: str,
+    definition: ImageDefinition,
+    checks: ChecksDefinition,
+    made: Mapping[str, Made],
 ) -> Iterator[Problem]:
     file = f"images/{folder}/image.yaml"
     if definition.name != folder:
@@ -165,7 +198,8 @@ def _own_problems(
     yield from _check_problems(folder, definition, checks)
     for name, stream in definition.streams.items():
         yield from _stream_problems(file, f"streams.{name}", name, stream)
-        yield from step_problems(file, f"streams.{name}", stream, definition.parent is not None)
+        has_parent = definition.parent is not None
+        yield from step_problems(file, f"streams.{name}", stream, has_parent, made.get(name, Made()))
         if "dev" not in definition.variants and stream.dev != DevVariant():
             yield Problem(file, f"streams.{name}.dev", "the image has no variant dev", "add it to `variants`")
 

@@ -15,12 +15,14 @@ from builder.errors import Problem
 from builder.model.assembly import CA_BUNDLE, DOC_TREE, STATUS_DIRECTORY, is_below
 from builder.model.definition import ImageDefinition, SourceFile, Stream
 from builder.model.generated import RESERVED_IDS, RESERVED_NAMES
+from builder.model.image import Made
 from builder.store import read_file
 from builder.tools.strict_model import is_within
 
 if TYPE_CHECKING:
     from cryptography import x509
 
+_NOTHING = Made()
 _FILE_MAX = 1 << 20  # bytes; programs come in packages
 
 
@@ -132,9 +134,15 @@ def inherited_problems(
                     )
 
 
-def step_problems(file: str, path: str, stream: Stream, has_parent: bool) -> Iterator[Problem]:
-    """What is wrong with a stream's typed steps, without looking at any file."""
-    made = [*stream.links, *stream.files, *stream.directories]
+def step_problems(
+    file: str, path: str, stream: Stream, has_parent: bool, added: Made = _NOTHING
+) -> Iterator[Problem]:
+    """What is wrong with a stream's typed steps, without looking at any file.
+
+    `added` is what steps of extensions make.
+    """
+    others = {entry for entries in added.entries.values() for entry in entries}
+    made = [*stream.links, *stream.files, *stream.directories, *{entry.path for entry in others}]
     written = [p for step in stream.run for p in step.makes]
     made += written
     if stream.certificates:
@@ -159,6 +167,7 @@ def step_problems(file: str, path: str, stream: Stream, has_parent: bool) -> Ite
     leaves = {
         *stream.links,
         *stream.files,
+        *(entry.path for entry in others if entry.kind != "directory"),
         *written,
         *([stream.java_trust_store] if stream.java_trust_store else ()),
     }

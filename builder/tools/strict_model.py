@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -56,6 +57,18 @@ def read_model(root: Path, file: str, model: type[_Model], problems: list[Proble
             for e in found
             if not (e["type"] == "too_short" and any(_is_below(o["loc"], e["loc"]) for o in found))
         ]
+    return None
+
+
+def read_value(
+    value: object, file: str, where: str, model: type[_Model], problems: list[Problem]
+) -> _Model | None:
+    """A part of a file, at the path `where`, as `model`; None, with its mistakes in `problems`."""
+    try:
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        found = [_problem(file, model, dict(e)) for e in error.errors(include_url=False)]
+        problems += [replace(p, path=".".join(x for x in (where, p.path) if x)) for p in found]
     return None
 
 

@@ -16,6 +16,7 @@ from builder.model.digest import Digest, canonical_json
 from builder.model.image import Descriptor
 from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
 from builder.model.reference import Reference
+from builder.model.step import Step
 from builder.oci.manifest import parse_manifest
 from builder.oci.tarformat import END, TarEntry, header, padding
 from builder.pipeline import kits
@@ -50,6 +51,9 @@ class Bench:
 
     def pool(self, store: Store) -> Pool:
         return Pool(store, no_mirror)
+
+    def steps(self) -> dict[str, Step]:
+        return {}
 
     def engines(self, catalogue: object, store: Store, kit: object) -> list[DirectEngine]:
         return [DirectEngine()]
