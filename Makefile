@@ -50,9 +50,8 @@ lock: setup ## bring the images' package locks up to date
 docs: setup ## write the reference pages anew from the code
 	@$(PYTHON) docs/generate.py
 
-sizes: setup ## build all runtime images and write their sizes into docs/catalogue.md
-	@for image in $$($(GOLDSMITH) images --json | $(PYTHON) -c 'import json, sys; print(*(i["ref"] for i in json.load(sys.stdin)["images"] if not i["ref"].endswith("-dev")))'); do \
-	  $(GOLDSMITH) build $$image --json >/dev/null || exit 1; done
+sizes: setup ## build the catalogue, record digests and sizes, write the tables of docs/catalogue.md
+	@$(GOLDSMITH) facts
 	@$(PYTHON) docs/sizes.py
 
 # No index address gets into the file: it is asked for by name, wherever it is installed.
