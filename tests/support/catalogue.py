@@ -36,7 +36,9 @@ def stream(*packages: str, **changes: Any) -> Document:
 
 def write(root: Path, *images: Document, builder: Document | None = None) -> Path:
     """Write a catalogue below `root`; returns `root`."""
-    (root / "templates").mkdir(parents=True, exist_ok=True)
+    partials = root / "templates" / "_partials"
+    partials.mkdir(parents=True, exist_ok=True)
+    (partials / "assemble.sh.j2").write_text("#!/bin/sh\n")
     (root / "templates" / "debian-runtime.Dockerfile.j2").write_text("FROM scratch\n")
     (root / "images").mkdir(exist_ok=True)
     for document in images:
