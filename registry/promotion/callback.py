@@ -95,7 +95,8 @@ def change(office: Office, reference: Reference, wanted: Channel, why: str, repl
     told = [publish_record(office, repo, subject, record) for repo in places]
     moved = False
     if instead is not None and takes_tag:
-        moved = move_tag(office, subject.repo, subject.tag, instead.digest)
+        tag = office.client.reference(subject.repo, subject.tag)
+        moved = move_tag(office, tag, pointed, instead.digest)
     changed = is_new or any(told) or moved
     if changed:
         tell_gates(office, state, places)

@@ -8,7 +8,7 @@ a request for each of dozens of small things.
 
 What an earlier reading found elsewhere can be told to the next one (`Brought`): content is what its
 digest says wherever it lies, so a blob that was hashed there is only looked for here. Tags, listings
-and manifests are always read anew.
+and the image's own manifests are always read anew; so is everything that was not written just now.
 """
 
 from __future__ import annotations
@@ -51,19 +51,22 @@ R = TypeVar("R")
 class Brought:
     """What is known when an image is read where it was copied to: `blobs` are hashed bytes by digest.
 
-    `placed` are the blobs, with their sizes, that the registry confirmed to have there in this run.
+    `placed` are the blobs, with their sizes, and `written` the manifests, with their types, that the
+    registry confirmed to have there in this run, by their digests.
     """
 
     blobs: Mapping[Digest, bytes] = field(default_factory=dict)
     placed: Mapping[Digest, int] = field(default_factory=dict)
+    written: Mapping[Digest, tuple[bytes, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy wrote: how many manifests, and the blobs that are there since, with their sizes."""
+    """What a copy wrote: how many manifests and listings, and what is there since (as in `Brought`)."""
 
     manifests: int = 0
     placed: Mapping[Digest, int] = field(default_factory=dict)
+    written: Mapping[Digest, tuple[bytes, str]] = field(default_factory=dict)
 
 
 class Closure:
@@ -115,6 +118,9 @@ class Closure:
             }
             kits = [d.digest for d in here.listed[image] if d.artifact_type == KIT_TYPE][:_KITS_MAX]
             wanted = [*sorted(bundles)[:REFERRERS_MAX], *kits]
+            if brought:
+                here.manifests |= {d: brought.written[d] for d in wanted if d in brought.written}
+                wanted = [d for d in wanted if d not in brought.written]
             _all(pool, [lambda d=d: here._fetch(d) for d in wanted])  # type: ignore[misc]
             content = here._blobs_of(here.subjects)
             if brought:  # of the image itself every blob is looked for, of its evidence what is in doubt
@@ -267,11 +273,14 @@ class Closure:
         return list(blobs.values())
 
 
-def copy(closure: Closure, repo: str, work: Path, kits: frozenset[Digest] = frozenset()) -> Copied:
+def copy(
+    closure: Closure, repo: str, work: Path, kits: frozenset[Digest] = frozenset(), is_new: bool = False
+) -> Copied:
     """Copy an image with its attestations, and those `kits` that it has, to another repository.
 
     By digest, and of blobs only links, where the registry can: nothing visible changes but the
-    evidence. The signature tags are not copied: they name the repository. Raises RegistryError.
+    evidence. The signature tags are not copied: they name the repository. When the image `is_new`
+    there, nothing is there of it, and nothing is asked for. Raises RegistryError.
     """
     client = closure.client
     subjects, bundles = closure.subjects, {s: closure.bundles(s) for s in closure.subjects}
@@ -289,7 +298,7 @@ def copy(closure: Closure, repo: str, work: Path, kits: frozenset[Digest] = froz
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="copy") as pool:
         wanted = list(dict.fromkeys((*subjects, *carried)))
         missing, moving = set(wanted), list(tags)
-        if not is_missing(closure.image):
+        if not is_new:
             missing = {d for d, gone in zip(wanted, pool.map(is_missing, wanted), strict=True) if gone}
             moving = [t for t, other in zip(tags, pool.map(points_elsewhere, tags), strict=True) if other]
         blobs = closure._blobs_of([*(d for d in wanted if d in missing), *(tags[t] for t in moving)])
@@ -301,8 +310,12 @@ def copy(closure: Closure, repo: str, work: Path, kits: frozenset[Digest] = froz
         _each(pool, lambda t: _put(closure, repo, tags[t], t), moving)
         written = len(missing) + len(moving)
         if not client.supports_referrers(repo):
-            written += sum(_each(pool, lambda s: _list_anew(closure, repo, s, bundles[s]), subjects))
-    return Copied(written, {b.digest: b.size for b in blobs})
+            listed = {s: () if is_new else client.referrers(repo, s) for s in subjects}
+            written += sum(
+                _each(pool, lambda s: _list_anew(closure, repo, s, bundles[s], listed[s]), subjects)
+            )
+    put = {d: closure.manifests[d] for d in carried if d in missing}
+    return Copied(written, {b.digest: b.size for b in blobs}, put)
 
 
 def _link(closure: Closure, repo: str, blob: Descriptor, work: Path) -> None:
@@ -326,9 +339,14 @@ def _put(closure: Closure, repo: str, digest: Digest, tag: str | None = None) ->
     closure.client.put_manifest(where, data, media_type)
 
 
-def _list_anew(closure: Closure, repo: str, subject: Digest, bundles: tuple[Digest, ...]) -> bool:
-    """List exactly these bundles, and the records that are there; whether that was news."""
-    listed = closure.client.referrers(repo, subject)
+def _list_anew(
+    closure: Closure,
+    repo: str,
+    subject: Digest,
+    bundles: tuple[Digest, ...],
+    listed: tuple[Descriptor, ...],
+) -> bool:
+    """List exactly these bundles, and the records that were `listed`; whether that was news."""
     kinds = {d.digest: d.annotations.get(BUNDLE_PREDICATE_ANNOTATION) for d in listed}
     # What witnesses attested here stays, too.
     wanted = {*bundles, *(d for d, kind in kinds.items() if kind == REBUILD_TYPE)}

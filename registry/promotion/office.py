@@ -31,7 +31,7 @@ from registry.approvals.needs import Approvers
 from registry.audit.ledger import Action, Entry, Fact, Ledger, LedgerBroken
 from registry.changes import announce
 from registry.promotion.closure import Closure
-from registry.promotion.records import attach, put_content, read_record, signed_record
+from registry.promotion.records import attach, put_content, read_back, read_record, signed_record
 
 _THREADS = 8
 _RECENT = 8  # decisions that gates are reminded of
@@ -279,9 +279,9 @@ def publish_record(
     data, media_type, _ = (known or client).get_manifest(index)
     platforms = parse_manifest(data, media_type).manifests
 
-    def says_it(one: Descriptor, registry: Registry) -> bool:
+    def says_it(one: Descriptor) -> bool:
         where, key = index.with_digest(one.digest), office.trust
-        return read_record(registry, where, subject.digest, key, one.digest) == record
+        return read_record(known or client, where, subject.digest, key, one.digest) == record
 
     def upload(one: Descriptor) -> SignedManifest:
         item = signed_record(record, one, office.keys.verdict)
@@ -290,30 +290,31 @@ def publish_record(
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="records") as pool:
         carriers = (*platforms, Descriptor(media_type, subject.digest, len(data)))
-        there = list(pool.map(lambda one: says_it(one, known or client), carriers))
+        there = list(pool.map(says_it, carriers))
         wanted = [one for one, said in zip(carriers, there, strict=True) if not said]
         uploads = pool.map(lambda item: put_content(client, repo, item, known), before)
         items = dict(zip((one.digest for one in wanted), pool.map(upload, wanted), strict=True))
+        records = tuple(items.values())
         last = items.pop(subject.digest, None)
         list(pool.map(lambda one: attach(client, repo, [one[1]], one[0], known), items.items()))
         list(uploads)
         if on_index := [*before, *([last] if last else [])]:
             attach(client, repo, on_index, subject.digest, known)
-        for one, said in zip(wanted, pool.map(lambda one: says_it(one, client), wanted), strict=True):
-            if not said:
-                raise _vanished(str(index.with_digest(one.digest)))
+        list(pool.map(lambda item: read_back(client, repo, item), records))
     return bool(wanted or before)
 
 
-def move_tag(office: Office, repo: str, tag: str, digest: Digest, known: Registry | None = None) -> bool:
+def move_tag(
+    office: Office, ref: Reference, there: Digest | None, digest: Digest, known: Registry | None = None
+) -> bool:
     """Let a tag point to an image that is there; whether it did not before. Read back.
 
-    `known` answers for the image's manifest. The tag is looked at just before: others may write.
+    `there` is where it pointed when that was looked at last; `known` answers for the image's manifest.
     """
-    if points_to(office, repo, tag) == digest:
+    if there == digest:
         return False
-    client, ref = office.client, office.client.reference(repo, tag)
-    data, media_type, _ = (known or client).get_manifest(client.reference(repo, digest=digest))
+    client = office.client
+    data, media_type, _ = (known or client).get_manifest(ref.with_digest(digest))
     client.put_manifest(ref, data, media_type)
     if client.get_manifest(ref)[2] != digest:
         raise _vanished(str(ref))

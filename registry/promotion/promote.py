@@ -113,7 +113,7 @@ def promote(
     heed_clock(office, state)
     waits = _waits(state, digest, action)
     # 4. its immutable tag
-    _refuse_taken(office, subject, state)
+    taken = _refuse_taken(office, subject, state)
     # 5. its approvals
     matter, going_back = matter_of(office, subject, found, state.history), action is Action.ROLLBACK
     if not going_back:
@@ -125,7 +125,8 @@ def promote(
     copied, signed = _bring(office, source, subject.repo, named_kits(found))
     # 7. the consumer's eyes
     home = office.client.reference(subject.repo, digest=digest)
-    arrived = Closure.read(office.client, subject.repo, digest, Brought(source.blobs, copied.placed))
+    brought = Brought(source.blobs, copied.placed, copied.written)
+    arrived = Closure.read(office.client, subject.repo, digest, brought)
     there = verified(office, home, arrived)
     # 8. what is new
     previous = points_to(office, subject.repo, subject.tag)
@@ -136,13 +137,13 @@ def promote(
     extra, record = signed_news(office, subject, news, entry, arrived), record_of(subject, entry)
     told = publish_record(office, subject.repo, subject, record, arrived, extra)
     # 12. the tags, the floating one last
-    tags = (subject.immutable_tag, subject.tag)
-    moved = sum(move_tag(office, subject.repo, tag, digest, arrived) for tag in tags)
+    tags = {subject.immutable_tag: taken, subject.tag: previous}
+    moved = sum(move_tag(office, home.with_tag(tag), there, digest, arrived) for tag, there in tags.items())
     changed = bool(copied.manifests or signed or is_new or told or moved)
     # 13. the gates
     if changed:
         tell_gates(office, state, (subject.repo,))
-    return Promotion(home, subject.ref, tags, previous, entry, changed)
+    return Promotion(home, subject.ref, tuple(tags), previous, entry, changed)
 
 
 def rollback(office: Office, ref: str, target: Target | None, why: str) -> Promotion:
@@ -188,7 +189,8 @@ def _waits(state: State, digest: Digest, action: Action) -> bool:
     return waits
 
 
-def _refuse_taken(office: Office, subject: Subject, state: State) -> None:
+def _refuse_taken(office: Office, subject: Subject, state: State) -> Digest | None:
+    """4. what the immutable tag points to: the image, or nothing yet."""
     there = points_to(office, subject.repo, subject.immutable_tag)
     owners = {
         e.fact.digest
@@ -204,22 +206,24 @@ def _refuse_taken(office: Office, subject: Subject, state: State) -> None:
             hint="the same input gave another digest: find out why; the tag is never given again",
             reference="immutable-tag",
         )
+    return there
 
 
 def _bring(office: Office, source: Closure, repo: str, kits: frozenset[Digest]) -> tuple[Copied, int]:
     """6. the closure in the consumers' repository, and how many signatures for its name there are news."""
+    is_new = office.client.head_manifest(office.client.reference(repo, digest=source.image)) is None
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="sign") as pool:
-        signing = pool.map(lambda one: _sign_name(office, repo, one), source.subjects)
-        copied = Copied() if source.repo == repo else copy(source, repo, office.work, kits)
+        signing = pool.map(lambda one: _sign_name(office, repo, one, is_new), source.subjects)
+        copied = Copied() if source.repo == repo else copy(source, repo, office.work, kits, is_new)
         return copied, sum(signing)
 
 
-def _sign_name(office: Office, repo: str, digest: Digest) -> bool:
+def _sign_name(office: Office, repo: str, digest: Digest, is_new: bool) -> bool:
     """6. the signature for the names under which the image is pulled from now on; whether it is news."""
     client, key = office.client, office.keys.builder
     payloads = [simple_signing(f"{host}/{repo}", digest) for host in office.hosts]
     ref = client.reference(repo, signature_tag(digest))
-    if client.head_manifest(ref) is not None:
+    if not is_new and client.head_manifest(ref) is not None:
         there = Closure.read_signatures(client, ref)
         # Keys in a KMS or HSM never sign the same twice: what is good stays.
         if [p for p, _ in there] == payloads and all(key.public.verifies(s, p) for p, s in there):

@@ -13,6 +13,7 @@ from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.model.release import SignedManifest
 from builder.oci.client import RegistryClient
+from builder.oci.manifest import parse_manifest
 from builder.signing import channels, cosign_parse
 from builder.signing.claims import calls_back
 from builder.signing.collect import Registry, manifest_at
@@ -79,6 +80,13 @@ def attach(
     if unlisted:
         listed = known.referrers(repo, subject) if known else None
         client.put_referrers_fallback(repo, subject, unlisted, replace_same_kind=True, listed=listed)
+
+
+def read_back(client: RegistryClient, repo: str, item: SignedManifest) -> None:
+    """Read a record that was attached as everybody will; that it is listed, `attach` has seen."""
+    client.get_manifest(client.reference(repo, digest=item.digest))
+    for blob in parse_manifest(item.manifest, item.media_type).layers:
+        client.check_blob(repo, blob)
 
 
 def listing(item: SignedManifest) -> Descriptor:
