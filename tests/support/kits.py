@@ -57,7 +57,7 @@ class KitWorld:
             image("base", streams={"1": stream("libhello")}),
             image("app", **{"from": "base"}),
         )
-        (root / "templates" / "_partials").mkdir()
+        (root / "templates" / "_partials").mkdir(exist_ok=True)
         (root / "templates" / "_partials" / "assemble.sh.j2").write_text("true\n")
         self.store = Store(self.folder / "state").create()
         self.packages = [

@@ -37,7 +37,7 @@ STORED = "templates/acme.Dockerfile.replaces.yaml"
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write(tmp_path, image("one", template="acme"))
-    (tmp_path / "templates" / "_partials").mkdir()
+    (tmp_path / "templates" / "_partials").mkdir(exist_ok=True)
     (tmp_path / "templates" / "_partials" / "assemble.sh.j2").write_text(
         "true\n{% block tail %}{% endblock %}"
     )

@@ -26,7 +26,7 @@ def rendered(root: Path, text: str, **others: str) -> BuildContext:
     """An image whose template is `text`, rendered; `others` are more templates, `/` written `__`."""
     write(root, image("one"))
     folder = root / "templates"
-    (folder / "_partials").mkdir()
+    (folder / "_partials").mkdir(exist_ok=True)
     (folder / "_partials" / "assemble.sh.j2").write_text("true\n")
     (folder / NAME).write_text(text)
     for name, more in others.items():
