@@ -27,6 +27,7 @@ from builder.model.image import Made, Target
 from builder.model.layers import BUDGETS
 from builder.model.step import Step
 from builder.model.waiver import WaiversDefinition
+from builder.tools.inherit import add_streams_alike, written_out
 from builder.tools.steps import inherited_problems, read_sources, step_problems
 from builder.tools.strict_model import is_within, read_model
 from builder.tools.team_steps import read_steps
@@ -52,7 +53,7 @@ def load_catalogue(root: Path, steps: Mapping[str, Step] = NO_STEPS) -> Catalogu
     made: dict[str, dict[str, Made]] = {}
     for folder in _folders(root, problems):
         shown = f"images/{folder.name}"
-        definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems)
+        definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems, written_out)
         own_checks = read_model(root, f"{shown}/checks.yaml", ChecksDefinition, problems)
         if (root / shown / "waivers.yaml").exists():
             own_waivers = read_model(root, f"{shown}/waivers.yaml", WaiversDefinition, problems)
@@ -131,6 +132,7 @@ def json_schemas(steps: Mapping[str, Step] = NO_STEPS) -> dict[str, dict[str, An
             ("builder.yaml", BuilderDefinition),
         )
     }
+    add_streams_alike(found["image.yaml"])
     if steps:
         parts = found["image.yaml"]["$defs"]
         parts["AddedStep"] = {"anyOf": [_step_schema(step, parts) for step in steps.values()]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,9 +18,16 @@ from builder.tools import strict_yaml
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def read_model(root: Path, file: str, model: type[_Model], problems: list[Problem]) -> _Model | None:
+def read_model(
+    root: Path,
+    file: str,
+    model: type[_Model],
+    problems: list[Problem],
+    written_out: Callable[[str, Mapping[str, Any], list[Problem]], dict[str, Any]] | None = None,
+) -> _Model | None:
     """The file `root/file` as `model`; None, with every mistake of it in `problems`, when it is not one.
 
+    `written_out` puts what the file says in short into the model's form, before that is looked at.
     Keys that are unknown come with the one that was meant; links must stay inside `root`.
     """
     path = root / file
@@ -47,6 +54,11 @@ def read_model(root: Path, file: str, model: type[_Model], problems: list[Proble
     problems += [Problem(file, name, "unknown key", f"did you mean {alias!r}?") for alias, name in aliased]
     if aliased:
         return None
+    if written_out:
+        before = len(problems)
+        value = written_out(file, value, problems)
+        if len(problems) > before:  # what was not written out has mistakes of its own
+            return None
     try:
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
