@@ -173,9 +173,13 @@ def read_file(path: Path | str, bytes_max: int) -> bytes:
     A pipe, which could keep us waiting for ever, and a device are refused.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
-        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+        found = os.fstat(handle.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        data = handle.read(bytes_max + 1)
+        # Room for as much as is there: for the limit, it would be megabytes for each small file.
+        data = handle.read(min(found.st_size, bytes_max) + 1)
+        if len(data) > found.st_size:  # it grows, or does not say its size
+            data += handle.read(bytes_max + 1 - len(data))
     if len(data) > bytes_max:
         raise OSError(errno.EFBIG, f"larger than {bytes_max >> 10} KiB", str(path))
     return data

@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+import orjson
+
 _PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -45,6 +47,19 @@ class Digest(str):
     def of_json(cls, value: Any) -> Digest:
         """The digest of `value` as canonical JSON."""
         return cls.of(canonical_json(value))
+
+
+def is_digest_of_json(digest: str, value: Any) -> bool:
+    """Whether `digest` is that of `value` as canonical JSON.
+
+    A faster writer is asked first: of what it writes, only the very same bytes have that digest.
+    """
+    try:
+        if Digest.of(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)) == digest:
+            return True
+    except orjson.JSONEncodeError:
+        pass
+    return Digest.of_json(value) == digest
 
 
 def canonical_json(value: Any) -> bytes:

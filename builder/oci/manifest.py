@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from builder.errors import RegistryError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import INDEX_TYPE, MANIFEST_TYPE, Descriptor, ImageConfig
@@ -124,9 +126,7 @@ def parse_manifest(data: bytes, media_type: str | None = None, default: str | No
     readers could understand differently.
     """
     raw = parse_json(data, "manifest")
-    stated = raw.get("mediaType", default)
-    if stated not in (*MANIFEST_TYPES, *INDEX_TYPES):
-        raise _refusal(f"the manifest's mediaType is not supported: {_show(stated)}")
+    stated = _stated_type(raw, default)
     if media_type is not None and media_type.partition(";")[0].strip() != stated:
         raise _refusal(f"the manifest says it is {stated}, but it was sent as {_show(media_type)}")
     if raw.get("schemaVersion") != 2 or isinstance(raw["schemaVersion"], float):
@@ -146,6 +146,18 @@ def parse_manifest(data: bytes, media_type: str | None = None, default: str | No
         artifact_type=_media_type(artifact_type, "artifactType") if artifact_type else None,
         annotations=_annotations(raw.get("annotations"), "annotations"),
     )
+
+
+def stated_type(data: bytes) -> str:
+    """The media type that a manifest or index says it has, nothing else; raises RegistryError."""
+    return _stated_type(parse_json(data, "manifest"), None)
+
+
+def _stated_type(raw: Mapping[str, Any], default: str | None) -> str:
+    stated = raw.get("mediaType", default)
+    if stated not in (*MANIFEST_TYPES, *INDEX_TYPES):
+        raise _refusal(f"the manifest's mediaType is not supported: {_show(stated)}")
+    return str(stated)
 
 
 def parse_descriptor(raw: Any, where: str) -> Descriptor:
@@ -190,15 +202,31 @@ def parse_json(data: bytes, what: str, limit: int = MANIFEST_MAX) -> dict[str, A
     if len(data) > limit:
         raise _refusal(f"the {what} is larger than {limit} bytes")
     try:
-        value = _DECODER.decode(_text(data))
+        value = _own_form(data)
+        if value is None:
+            value = _DECODER.decode(_text(data))
     except RecursionError:
         raise _refusal(f"the {what} is nested too deeply") from None
     except ValueError as error:
         raise _refusal(f"the {what} is not proper JSON", str(error)[:200]) from None
     if not isinstance(value, dict):
         raise _refusal(f"the {what} is not a JSON object")
-    _check_depth(value, what)
+    if data.count(b"{") + data.count(b"[") > _DEPTH_MAX:
+        _check_depth(value, what)
     return value
+
+
+def _own_form(data: bytes) -> Any:
+    """The value of a document that is what its value is written as, without blanks; None for all others.
+
+    Nothing in such a document can be read in two ways: a repeated key would be longer than what is written,
+    and so would be any number or escape that is not its only form. It is what we write ourselves.
+    """
+    try:
+        value = orjson.loads(data)
+        return value if orjson.dumps(value) == data else None
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

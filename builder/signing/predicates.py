@@ -90,6 +90,7 @@ BUILD_TYPE = "https://goldsmith.dev/build/v1"
 _DEPENDENCIES_MAX = 20_000
 _DISTRIBUTION = "debian"
 _URIS_KEPT = 20_000
+_TIMES_KEPT = 1000
 _PURL = re.compile(r"pkg:deb/debian/([^@]+)@([^?]+)\?arch=([a-z0-9]+)&distro=[a-z]+")
 
 
@@ -305,9 +306,14 @@ def parse_time(parent: Mapping[str, Any], key: str, what: str) -> dt.datetime:
     """The time under `key`, RFC 3339 in UTC to the second; refuses anything else."""
     value = text(parent, key, what)
     try:
-        return dt.datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+        return _time(value)
     except ValueError:
         refuse("predicate-malformed", f"the {what}'s {key} is malformed", context=quoted(value))
+
+
+@lru_cache(maxsize=_TIMES_KEPT)  # one statement's is asked for several times, and a night's are the same
+def _time(value: str) -> dt.datetime:
+    return dt.datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
 
 
 def timestamp(at: dt.datetime) -> str:
@@ -351,11 +357,7 @@ def sha256_of(value: Any, what: str) -> Digest:
 
 
 def _package(package: LockedPackage, suite: str) -> dict[str, Any]:
-    return {
-        "uri": package_url(package, suite),
-        "digest": {"sha256": package.sha256},
-        "name": package.path,
-    }
+    return {"uri": package_url(package, suite), "digest": {"sha256": package.sha256}, "name": package.path}
 
 
 def _parent(ref: str, digest: Digest) -> dict[str, Any]:

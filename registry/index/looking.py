@@ -19,6 +19,7 @@ from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
 from builder.tools import workers
 from registry.index.reading import ImageFacts, evidence_mark, read_image
+from registry.index.snapshot import Once
 from registry.storage.folder import FolderRegistry
 
 THREADS = 8
@@ -58,11 +59,11 @@ class Looker:
 
     def look(self, errand: Errand) -> Look:
         """What an image says; it is not read when its evidence is what the index knows."""
-        where = errand.where
+        where, registry = errand.where, Once(self.registry)
         try:
-            if errand.mark and errand.mark == evidence_mark(self.registry, where, errand.digest, errand.tags):
+            if errand.mark and errand.mark == evidence_mark(registry, where, errand.digest, errand.tags):
                 return None
-            return read_image(self.registry, where, self.trust, errand.tags)
+            return read_image(registry, where, self.trust, errand.tags)
         except (EvidenceRefused, RegistryError) as error:
             return error
 

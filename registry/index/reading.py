@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from builder.model.channel import ChannelRecord
-from builder.model.digest import Digest, canonical_json
+from builder.model.digest import Digest, canonical_json, is_digest_of_json
 from builder.model.image import Descriptor
 from builder.model.platform import Platform
 from builder.model.reference import Reference
@@ -253,7 +253,7 @@ def _platform_facts(
 def _sbom(digest: Digest, about: Iterable[Statement], verdict: Verdict) -> Mapping[str, Any]:
     wanted = verdict.sboms[str(digest)]
     for one in about:
-        if one.predicate_type == CYCLONEDX_TYPE and Digest.of(canonical_json(one.predicate)) == wanted:
+        if one.predicate_type == CYCLONEDX_TYPE and is_digest_of_json(wanted, one.predicate):
             return one.predicate
     refuse("sbom-mismatch", "the attested SBOM is not the one that was judged", context=str(digest))
 
@@ -275,17 +275,20 @@ def packages_of(sbom: Mapping[str, Any], release: str, platform: Platform | None
 
 def _package(component: Mapping[str, Any], release: str, platform: Platform | None) -> Package:
     listed = component.get("properties")
-    properties = tuple(
-        (p["name"].removeprefix(_PREFIX), _short(p.get("value")))
-        for p in (listed if isinstance(listed, list) else ())
-        if isinstance(p, dict) and isinstance(p.get("name"), str) and p["name"] in _FACTS
-    )
+    properties = [
+        (name, value[:_TEXT_MAX])
+        for p in (listed if type(listed) is list else ())
+        if type(p) is dict
+        and type(name := p.get("name")) is str
+        and name in _FACTS
+        and type(value := p.get("value")) is str
+    ]
     return _described(
         release,
-        _short(text(component, "purl", "SBOM")),
-        _short(text(component, "name", "SBOM")),
-        _short(text(component, "version", "SBOM")),
-        properties,
+        text(component, "purl", "SBOM")[:_TEXT_MAX],
+        text(component, "name", "SBOM")[:_TEXT_MAX],
+        text(component, "version", "SBOM")[:_TEXT_MAX],
+        tuple(properties),
         platform.debian if platform else "",
     )
 
@@ -295,7 +298,7 @@ def _described(
     release: str, purl: str, name: str, version: str, properties: tuple[tuple[str, str], ...], own: str
 ) -> Package:
     base, rest = _split(purl)
-    facts = dict(properties)
+    facts = {name.removeprefix(_PREFIX): value for name, value in properties}
     return Package(
         release=release,
         purl=base,

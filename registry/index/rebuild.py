@@ -32,6 +32,7 @@ from registry.index.looking import THREADS, Errand, Looker, looks
 from registry.index.reading import NOT_AN_IMAGE, ImageFacts
 from registry.index.writing import Problem, Writer
 from registry.pulls import Pull
+from registry.storage.folder import FolderRegistry
 
 _COSIGN_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.sig|\.att|\.sbom)?")
 
@@ -170,6 +171,8 @@ def _fill(
 def _repositories(host: str, registry: ListingRegistry) -> Iterator[_Repository]:
     def point(name: str, tag: str) -> Digest | RegistryError | None:
         try:
+            if isinstance(registry, FolderRegistry):  # what lies there is read and hashed with the image
+                return registry.points_to(Reference(host, name, tag))
             found = registry.head_manifest(Reference(host, name, tag))
         except RegistryError as error:
             registry.repositories()  # raises when all of it is away

@@ -8,6 +8,7 @@ byte is hashed when it is read, as over the network. Nothing is written.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from builder.errors import RegistryError
@@ -15,7 +16,7 @@ from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.oci.faults import RegistryRefused
-from builder.oci.manifest import MANIFEST_MAX, parse_manifest
+from builder.oci.manifest import MANIFEST_MAX, parse_manifest, stated_type
 from builder.store import read_file
 
 _LINK_MAX = 200  # bytes
@@ -54,6 +55,10 @@ class FolderRegistry:
         except OSError as error:
             raise _unreadable(error) from None
 
+    def points_to(self, ref: Reference) -> Digest | None:
+        """The digest that a tag has; what lies there is not looked at. None when there is no such tag."""
+        return self._digest(ref)
+
     def head_manifest(self, ref: Reference) -> Descriptor | None:
         """What the reference points to; None when there is no such tag or digest."""
         if self._digest(ref) is None:
@@ -67,7 +72,7 @@ class FolderRegistry:
         if digest is None:
             raise RegistryRefused(404, f"{ref} is not in the registry", "", "")
         data = self._read(digest, MANIFEST_MAX)
-        return data, parse_manifest(data).media_type, digest
+        return data, stated_type(data), digest
 
     def get_blob_bytes(self, repo: str, descriptor: Descriptor, limit: int) -> bytes:
         """A small blob's bytes, with its size and digest checked."""
@@ -129,14 +134,20 @@ class FolderRegistry:
         return data
 
     def _repository(self, name: str) -> Path:
-        return self._repositories / Reference(self.host, name).name
+        return self._repositories / _checked(name)
 
     # Text, not Path: these are made dozens of times for each image.
     def _link(self, repo: str, *parts: str) -> str:
-        return "/".join((self._links, Reference(self.host, repo).name, *parts, "link"))
+        return "/".join((self._links, _checked(repo), *parts, "link"))
 
     def _data(self, digest: Digest) -> str:
         return f"{self._blobs}/{digest.hex[:2]}/{digest.hex}/data"
+
+
+@lru_cache(maxsize=1024)
+def _checked(name: str) -> str:
+    """The name of a repository; raises ValueError for anything else, which may lead elsewhere."""
+    return Reference("localhost", name).name
 
 
 def _unreadable(error: Exception) -> RegistryError:

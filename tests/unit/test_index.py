@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -217,6 +218,27 @@ def test_unchanged_images_are_not_read_again(fleet: Fleet) -> None:
     assert ask(fleet) == before
     assert fleet.reindex(afresh=True).read == 2
     assert ask(fleet) == before
+
+
+def test_of_an_image_everything_is_of_one_moment(fleet: Fleet) -> None:
+    """Evidence that comes while an image is read is not what its mark stands for: it is read next time."""
+    here = fleet.image([LIBSSL])
+    registry, renewed = fleet.registry, here.signed(issued_at=NOW + DAY, waivers=("W-2",))
+    listed = registry.referrers
+
+    def referrers(*question: Any) -> Any:
+        found = listed(*question)
+        registry.store_signed("candidate/python", renewed)
+        return found
+
+    registry.referrers = referrers  # type: ignore[method-assign]
+    fleet.reindex()
+    registry.referrers = listed  # type: ignore[method-assign]
+    assert fleet.reindex().read == 1
+    assert ask(fleet, "pkg:deb/debian/openssl").images[0].waivers == ("W-2",)
+    fleet.registry.asked.clear()
+    fleet.reindex(afresh=True)
+    assert (registry.asked["referrers"], registry.asked["manifest"]) == (1, 2)
 
 
 def test_renewed_evidence_is_read_again(fleet: Fleet) -> None:

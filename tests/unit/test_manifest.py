@@ -166,6 +166,46 @@ def test_an_error_does_not_repeat_megabytes() -> None:
     assert len(caught.value.message) < 400
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":18446744073709551616}',
+        '{"a":-0}',
+        '{"a":1.0}',
+        '{"a":1e16}',
+        '{"a":[true,1,""]}',
+        '{"a":"\\ud800\\/\\u0041"}',
+        '{"b":1,"a":{"c":null}}',
+        '{ "a" : 1 }',
+        '{"a":"}{"}',
+    ],
+)
+def test_every_way_to_write_a_value_is_read_alike(text: str) -> None:
+    """Documents in the form that we write ourselves are read in a shorter way."""
+    found = parse_json(text.encode(), "thing")
+    assert repr(found) == repr(json.loads(text)) == repr(parse_json(b" " + text.encode(), "thing"))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":1,"a":1}', '{"a":1,"a":2}', '{"x":[{"a":{},"b":1,"a":{}}]}', '{"":0,"":0}']
+)
+@pytest.mark.parametrize("blank", [b"", b" "])
+def test_a_repeated_key_is_refused_however_it_is_written(text: str, blank: bytes) -> None:
+    with pytest.raises(RegistryError, match="proper JSON"):
+        parse_json(text.encode() + blank, "thing")
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(31, True), (32, False)])
+def test_nesting_has_a_limit_in_either_form(depth: int, fits: bool) -> None:
+    for blank in (b"", b" "):
+        data = b'{"x":' + b"[" * depth + b"]" * depth + b"}" + blank
+        if fits:
+            assert "x" in parse_json(data, "thing")
+        else:
+            with pytest.raises(RegistryError, match="nested"):
+                parse_json(data, "thing")
+
+
 def test_json_limits_apply_to_other_documents() -> None:
     with pytest.raises(RegistryError, match="larger than 3 bytes"):
         parse_json(b'{"a":1}', "thing", limit=3)

@@ -146,6 +146,9 @@ def test_only_so_much_of_a_plain_file_is_read(tmp_path: Path) -> None:
     assert file_tail(path, 2) == "45"
     with pytest.raises(OSError, match="larger"):
         read_file(path, 4)
+    with pytest.raises(OSError, match="larger"):
+        read_file("/proc/self/status", 5)  # it says that it is empty
+    assert b"Name:" in read_file("/proc/self/status", 1 << 20)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         read_file(tmp_path / "pipe", 5)
