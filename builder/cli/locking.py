@@ -11,6 +11,7 @@ from builder.model.digest import Digest
 from builder.model.image import Target
 from builder.model.lock import ImageLock
 from builder.model.platform import Platform
+from builder.pipeline.resolving import Remembering
 from builder.settings import Settings
 from builder.stages import lock as stage
 from builder.stages.lock import SectionDiff
@@ -31,9 +32,10 @@ def relock(
     """
     targets = wanted(catalogue, names)
     images = {t.definition.name for t in targets}
-    archive = _archive(catalogue, settings, store, targets, builder=not names)
+    apt, state = _archive(catalogue, settings, store, targets, builder=not names)
+    archive = Remembering(apt, store)
     refs = sorted(t.ref for t in targets)
-    if store.record("resolved", _resolution(catalogue, archive, images, refs)):
+    if all(state.values()) and store.record("resolved", _resolution(catalogue, state, images, refs)):
         return [], []
     locks: dict[str, ImageLock] = {}
     work = []
@@ -57,7 +59,7 @@ def relock(
         if not check and stage.write(path, new):
             written.append(shown)
     if not check or not differences:
-        store.remember("resolved", _resolution(catalogue, archive, images, refs), {"written": written})
+        store.remember("resolved", _resolution(catalogue, state, images, refs), {"written": written})
     return differences, written
 
 
@@ -71,20 +73,20 @@ def _platforms(targets: Collection[Target]) -> list[Platform]:
     return sorted({p for t in targets for p in t.platforms})
 
 
-def _resolution(catalogue: Catalogue, archive: Apt, wanted: set[str], refs: list[str]) -> Digest:
+def _resolution(catalogue: Catalogue, state: object, wanted: set[str], refs: list[str]) -> Digest:
     """The content key of a finished resolution: the archive, what is asked for, and the locks."""
     files = [catalogue.root / "templates" / f"builder.{kind}" for kind in ("yaml", "lock")]
     files += [catalogue.directory(n) / f"image.{k}" for n in sorted(wanted) for k in ("yaml", "lock")]
     key = {str(f.relative_to(catalogue.root)): file_digest(f) if f.is_file() else None for f in files}
     # The locks of parents that were not asked for decide as well.
     others = sorted(catalogue.root.glob("images/*/image.lock"))
-    return Digest.of_json([archive.indexes(), refs, key, [file_digest(f) for f in others]])
+    return Digest.of_json([state, refs, key, [file_digest(f) for f in others]])
 
 
 def _archive(
     catalogue: Catalogue, settings: Settings, store: Store, targets: Collection[Target], builder: bool
-) -> Apt:
-    """The archive with fresh indexes of every suite and architecture that is needed."""
+) -> tuple[Apt, dict[str, Digest | None]]:
+    """The archive with fresh indexes of every suite and architecture that is needed, and their state."""
     keyring = Path(settings.debian_keyring) if settings.debian_keyring else KEYRING
     archive = Apt(store.apt, mirror.find(settings.debian_mirror), settings.child_environment, keyring)
     needed = {(t.stream.suite, p.debian) for t in targets for p in t.platforms}
@@ -93,4 +95,4 @@ def _archive(
     with ThreadPoolExecutor(_UPDATES, "update") as threads:
         for done in [threads.submit(archive.update, *one) for one in sorted(needed)]:
             done.result()
-    return archive
+    return archive, {f"{suite} {part}": archive.state(suite, part) for suite, part in sorted(needed)}

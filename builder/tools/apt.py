@@ -106,10 +106,15 @@ class Apt:
                 if any(word in said for word in words):
                     raise LockError(message.format(suite=suite), context=done.log, hint=hint)
 
-    def indexes(self) -> tuple[Digest, ...]:
-        """The digests of all signed release files that are here: the state of the archive."""
-        found = self.root.glob("*/lists/*InRelease")
-        return tuple(sorted(Digest.of(path.read_bytes()) for path in found))
+    def state(self, suite: str, architecture: str) -> Digest | None:
+        """The content of the signed release files that are here of a suite; None when there are none.
+
+        They hold the digests of all indexes. An archive is signed anew each day: when, and until when
+        that holds, is `update`'s to check, and not content.
+        """
+        found = sorted((self.root / f"{suite}-{architecture}" / "lists").glob("*Release"))
+        contents = {path.name: _content(path.read_bytes()) for path in found}
+        return Digest.of_json(contents) if contents else None
 
     def resolve(self, suite: str, architecture: str, request: Sequence[str]) -> tuple[LockedPackage, ...]:
         """The closure of `request` under Depends and Pre-Depends, sorted by name.
@@ -178,6 +183,12 @@ class Apt:
             ok=(0, _APT_FAILED),
             hint=_INSTALL_APT,
         )
+
+
+def _content(release: bytes) -> Digest:
+    """What a release file says, without its times and its signature."""
+    lines = release.partition(b"-----BEGIN PGP SIGNATURE-----")[0].splitlines()
+    return Digest.of(b"\n".join(line for line in lines if not line.startswith((b"Date:", b"Valid-Until:"))))
 
 
 def _configuration(folder: Path, architecture: str) -> str:

@@ -73,6 +73,24 @@ def test_an_unchanged_index_is_not_fetched_again(archive: Archive, tmp_path: Pat
         assert not any("Packages" in path for path in server.requests)
 
 
+def test_the_state_of_an_archive_is_its_content_and_not_when_it_was_signed(
+    archive: Archive, tmp_path: Path
+) -> None:
+    private = apt(archive, tmp_path)
+    assert private.state("trixie", "amd64") is None
+    private.update("trixie", "amd64")
+    before = private.state("trixie", "amd64")
+    assert before is not None
+    archive.publish(dated=NOW - dt.timedelta(minutes=5))
+    private.update("trixie", "amd64")
+    assert private.state("trixie", "amd64") == before
+    archive.add("hello", "1.1-1", depends="libhello1 (>= 1:2)")
+    archive.publish(dated=NOW - dt.timedelta(minutes=1))
+    private.update("trixie", "amd64")
+    assert private.state("trixie", "amd64") != before
+    assert private.resolve("trixie", "amd64", ["hello"])[0].version == "1.1-1"
+
+
 def test_the_host_configuration_is_not_used(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
