@@ -18,7 +18,6 @@ from tests.support import oracles
 from tests.support.requires import tool
 
 pytestmark = pytest.mark.integration
-IMAGES = ("base:13", "python:3.13")
 
 
 def build(checkout: Checkout, image: str, engine: str, prefix: tuple[str, ...] = ()) -> dict:
@@ -27,21 +26,39 @@ def build(checkout: Checkout, image: str, engine: str, prefix: tuple[str, ...] =
     return json.loads(checkout.goldsmith("build", image, "--engine", engine, "--json", prefix=prefix).stdout)
 
 
+def build_both(checkout: Checkout, engine: str, prefix: tuple[str, ...] = ()) -> dict[str, dict]:
+    """Python built from nothing, and the base that was built on the way, by image."""
+    python = build(checkout, "python:3.13", engine, prefix)
+    base = json.loads(
+        checkout.goldsmith("build", "base:13", "--engine", engine, "--json", prefix=prefix).stdout
+    )
+    assert (python["outcome"], base["outcome"]) == ("built", "unchanged")
+    return {"base:13": base, "python:3.13": python}
+
+
+def digests_of(built: dict[str, dict]) -> dict[str, str]:
+    return {image: result["digest"] for image, result in built.items()}
+
+
 @pytest.fixture(scope="module")
-def digests(today: Checkout) -> dict[str, str]:
-    """The digests of the direct engine, in the first checkout."""
-    return {image: build(today, image, "direct")["digest"] for image in IMAGES}
+def first(today: Checkout) -> dict[str, dict]:
+    """What the direct engine makes in the first checkout."""
+    return build_both(today, "direct")
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_another_checkout_in_another_mood_gives_the_same_digest(
-    image: str, digests: dict[str, str], another_checkout: Callable[..., Checkout]
+@pytest.fixture(scope="module")
+def digests(first: dict[str, dict]) -> dict[str, str]:
+    return digests_of(first)
+
+
+def test_another_checkout_in_another_mood_gives_the_same_digests(
+    digests: dict[str, str], another_checkout: Callable[..., Checkout]
 ) -> None:
     other = another_checkout(
         "a folder with blanks", TZ="Asia/Tokyo", LANG="tr_TR.UTF-8", LC_ALL="tr_TR.UTF-8"
     )
     umask = ("sh", "-c", 'umask 077; exec "$@"', "sh")
-    assert build(other, image, "direct", umask)["digest"] == digests[image]
+    assert digests_of(build_both(other, "direct", umask)) == digests
 
 
 def test_another_user_gives_the_same_digest(
@@ -60,27 +77,25 @@ def test_another_user_gives_the_same_digest(
         assert build(other, "python:3.13", "direct", setpriv)["digest"] == digests["python:3.13"]
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_docker_and_direct_give_the_same_digest(
-    image: str, digests: dict[str, str], another_checkout: Callable[..., Checkout], today: Checkout
+def test_docker_and_direct_give_the_same_digests(
+    digests: dict[str, str], another_checkout: Callable[..., Checkout], today: Checkout
 ) -> None:
     umask = ("sh", "-c", 'umask 027; exec "$@"', "sh")
-    # One daemon serves all of these checkouts: it belongs to the first one's state directory.
+    # The daemon belongs to the first checkout's state directory.
     other = another_checkout("docker's", TZ="America/Lima", DOCKER_HOST=_engine_of(today))
-    built = build(other, image, "docker", umask)
-    assert built["digest"] == digests[image]
-    verify_layout(Path(built["layout"]))
+    built = build_both(other, "docker", umask)
+    assert digests_of(built) == digests
+    for result in built.values():
+        verify_layout(Path(result["layout"]))
 
 
-def test_buildah_and_direct_give_the_same_digest(
+def test_buildah_and_direct_give_the_same_digests(
     digests: dict[str, str], another_checkout: Callable[..., Checkout]
 ) -> None:
     path = f"{oracles.buildah()}:{os.environ['PATH']}"
     other = another_checkout("buildah's", TZ="America/Lima", PATH=path)
     umask = ("sh", "-c", 'umask 077; exec "$@"', "sh")
-    assert build(other, "python:3.13", "buildah", umask)["digest"] == digests["python:3.13"]
-    parent = json.loads(other.goldsmith("build", "base:13", "--engine", "buildah", "--json").stdout)
-    assert (parent["outcome"], parent["digest"]) == ("unchanged", digests["base:13"])
+    assert digests_of(build_both(other, "buildah", umask)) == digests
     assert not list((other.state / "tmp").iterdir())
 
 
@@ -89,23 +104,18 @@ def test_an_unchanged_input_is_not_built_again(today: Checkout, digests: dict[st
     assert (again["outcome"], again["digest"]) == ("unchanged", digests["python:3.13"])
 
 
-def test_layers_are_few_and_shared(today: Checkout, digests: dict[str, str]) -> None:
-    base, python = (
-        json.loads(today.goldsmith("build", image, "--json").stdout)["platforms"]["linux/amd64"]["layers"]
-        for image in IMAGES
-    )
+def test_layers_are_few_and_shared(first: dict[str, dict]) -> None:
+    base, python = (result["platforms"]["linux/amd64"]["layers"] for result in first.values())
     assert python[: len(base)] == base
     assert len(python) <= 12
 
 
 def test_a_damaged_image_in_the_state_directory_is_built_again(
-    today: Checkout, digests: dict[str, str]
+    today: Checkout, first: dict[str, dict]
 ) -> None:
-    built = json.loads(today.goldsmith("build", "base:13", "--json").stdout)
-    (Path(built["layout"]) / "index.json").write_text("{}")
+    (Path(first["base:13"]["layout"]) / "index.json").write_text("{}")
     again = json.loads(today.goldsmith("build", "base:13", "--json").stdout)
-    assert (again["outcome"], again["digest"]) == ("built", digests["base:13"])
-    assert build(today, "base:13", "direct")["digest"] == digests["base:13"]
+    assert (again["outcome"], again["digest"]) == ("built", first["base:13"]["digest"])
 
 
 def _engine_of(checkout: Checkout) -> str:

@@ -121,8 +121,11 @@ def test_the_catalogue_has_the_findings_of_a_scan_of_each(
 ) -> None:
     union = Union(database, trivy, tmp_path)
     catalogue = load_catalogue(ROOT)
-    for target in catalogue.targets():
-        union.add_sbom(closure_of(catalogue, target), "13.1")
+    closures = {closure_of(catalogue, target) for target in catalogue.targets()}
+    for one in sorted(closures):
+        # What another image has as well, and more, would be scanned twice.
+        if not any(set(one) < set(other) for other in closures):
+            union.add_sbom(one, "13.1")
     assert len(union.single) >= 2
     union.check(13, "13.1")
 
