@@ -130,8 +130,11 @@ def _command(arguments: list[str]) -> int:
 @lru_cache(maxsize=len(COMMANDS) + 1)
 def application(modules: tuple[str, ...]) -> Any:
     """The command line with the commands of these modules."""
+    from builder.cli.overview import Overview
+
     app = typer.Typer(
         name="goldsmith",
+        cls=Overview,
         help="Golden base images: built reproducibly, scanned, judged, signed and published.",
         no_args_is_help=True,
         add_completion=False,

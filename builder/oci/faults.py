@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from builder.errors import RegistryError
+
+# urllib3 begins with the connection's own name, which says nothing to people.
+_CONNECTION = re.compile(r"^\w+\(host='[^']*', port=\d+\): ")
 
 
 class RegistryRefused(RegistryError):
@@ -83,4 +87,5 @@ def why(error: BaseException) -> str:
             break
         error = inner
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).rpartition(">: ")[2].partition("url:")[0][:200]
+    text = _CONNECTION.sub("", str(text))
+    return text.rpartition(">: ")[2].partition("url:")[0][:200]

@@ -113,10 +113,11 @@ def read(path: Path) -> bytes:
         with open(path, "rb") as handle:
             return handle.read(_KEY_FILE_MAX)
     except OSError as error:
+        others = "; for what others sign, get their public keys, and say --trust DIR"
         raise UsageError(
             f"there is no usable {path.name} in {path.parent}",
             context=error.strerror or str(error),
-            hint="`goldsmith init` makes the keys",
+            hint=f"`goldsmith init` makes keys of your own{others if path.suffix == '.pub' else ''}",
         ) from None
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from builder import errors
 from builder.cli import main as command_line
+from builder.cli.overview import SECTIONS
 from builder.report import plain
 from builder.signing.refusal import EvidenceRefused
 from tests.support.catalogue import image, write
@@ -272,3 +273,11 @@ def test_a_denial_is_called_one(
 def test_each_command_is_found_in_the_module_that_is_loaded_for_it() -> None:
     for module, names in command_line.COMMANDS.items():
         assert sorted(command_line.application((module,)).commands) == sorted(names), module
+
+
+def test_the_help_lists_every_command_once_under_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for names in command_line.COMMANDS.values() for name in names]
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(names)
+    assert run("--help") == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert {name for name in names if shown.count(name) != 1} == set()

@@ -240,8 +240,9 @@ def test_publishing_needs_neither_root_nor_approver(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
     load_keys(tmp_path, {}, PASSPHRASE)
     Trust.load(tmp_path)
-    with pytest.raises(UsageError, match=r"no usable root\.pub"):
+    with pytest.raises(UsageError, match=r"no usable root\.pub") as missing:
         open_signer(tmp_path, "root", {}, PASSPHRASE)
+    assert "--trust" in missing.value.hint  # who only verifies makes no keys
 
 
 def test_a_folder_of_two_roles_gets_the_other_two(tmp_path: Path) -> None:
