@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 from builder.errors import DefinitionError, GoldsmithError, LockError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
-from builder.model.evidence import CheckReport, Evidence, LintReport, NotDone, Outcome, Sboms, ScanReport
+from builder.model.evidence import (
+    CheckReport,
+    Evidence,
+    LintReport,
+    NotDone,
+    Outcome,
+    Sboms,
+    ScanReport,
+    Severity,
+)
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.verdict import Verdict
 from builder.pipeline.build import Builder
@@ -26,6 +35,7 @@ from builder.store import Store
 
 EVIDENCE_STAGES = ("check", "scan", "lint")
 _CONTEXT_MAX = 160  # characters of why a tool failed, in a line
+_WORST = tuple(Severity)
 _Found = TypeVar("_Found")
 
 
@@ -155,11 +165,18 @@ def _stage(name: str, evidence: Sequence[Evidence], reproduce: str) -> Stage:
             places.setdefault(line, []).append(str(one.platform))
     said = tuple(f"{', '.join(where)}: {line}" for line, where in places.items())
     worst = next((o for o in (Outcome.FAILED, Outcome.NOT_RUN) if o in outcomes), Outcome.PASSED)
-    return Stage(name, worst, said, reproduce if said else "")
+    return Stage(name, worst, said, "" if worst is Outcome.PASSED else reproduce)
 
 
 def _against(found: object) -> Iterator[tuple[Outcome, str]]:
-    """What a platform's evidence has against it; what a scanner found is for the policy to judge."""
+    """What a platform's evidence has against it; what a scanner found is told and judged later."""
+    if isinstance(found, ScanReport):
+        for one in sorted(found.findings, key=lambda f: (not f.fixable, _WORST.index(f.severity), f.id)):
+            state = (
+                f"fixed in {one.fixed_version}" if one.fixable else f"no fix, Debian's state: {one.status}"
+            )
+            where = f"{one.package} {one.installed_version}"
+            yield Outcome.PASSED, f"{one.id} ({one.severity.lower()}) in {where}: {state}"
     if isinstance(found, NotDone):
         yield Outcome.NOT_RUN, f"not done: {found.reason}"
     if isinstance(found, CheckReport):

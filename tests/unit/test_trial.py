@@ -10,7 +10,7 @@ import pytest
 from builder.cli.main import run
 from builder.errors import LockError, ToolError
 from builder.model.digest import Digest
-from builder.model.evidence import CheckReport, CheckResult, LintReport, NotDone, Outcome
+from builder.model.evidence import CheckReport, CheckResult, Finding, LintReport, NotDone, Outcome, Severity
 from builder.pipeline import trial
 from builder.pipeline.trial import Tried, Trying
 from builder.policy.engine import evaluate
@@ -46,6 +46,7 @@ class Hands:
     def __init__(self) -> None:
         self.broken: dict[str, ToolError] = {}
         self.results: tuple[CheckResult, ...] = (CheckResult("x", "It works", Outcome.PASSED),)
+        self.findings: tuple[Finding, ...] = ()
         self.asked: list[str] = []
 
     def check(self, target, image):
@@ -55,7 +56,7 @@ class Hands:
     def scan(self, target, image, work):
         self._ask("scan")
         proof = evidence(image)
-        return proof.scan, proof.sboms
+        return replace(proof.scan, findings=self.findings), proof.sboms
 
     def lint(self, context):
         self._ask("lint")
@@ -109,6 +110,22 @@ def test_a_failed_check_is_told_with_the_command_that_does_it_again(world: World
     stage = found.stages[3]
     assert stage.reproduce == "goldsmith try python:1 --only check"
     assert stage.said == ("linux/amd64: It computes (it): exit code 127",)
+
+
+def test_every_finding_is_listed_the_fixable_first_and_the_others_with_debians_state(world: World) -> None:
+    hands = Hands()
+    hands.findings = (
+        Finding("CVE-1-1", "libc6", "2.41", "", Severity.LOW, "will_not_fix", "x"),
+        Finding("CVE-1-3", "libc6", "2.41", "", Severity.CRITICAL, "affected", "x"),
+        Finding("CVE-1-2", "tar", "1.35", "1.36", Severity.LOW, "fixed", "x"),
+    )
+    stage = tried(world, hands).stages[4]
+    assert (stage.name, stage.outcome, stage.reproduce) == ("scan", Outcome.PASSED, "")
+    assert stage.said == (
+        "linux/amd64: CVE-1-2 (low) in tar 1.35: fixed in 1.36",
+        "linux/amd64: CVE-1-3 (critical) in libc6 2.41: no fix, Debian's state: affected",
+        "linux/amd64: CVE-1-1 (low) in libc6 2.41: no fix, Debian's state: will_not_fix",
+    )
 
 
 def test_without_an_engine_the_checks_are_told_as_not_run_and_it_is_not_good(world: World) -> None:
