@@ -105,13 +105,19 @@ def dropped_paths(variant: str) -> tuple[str, ...]:
     return DROPPED_TREES if variant == "dev" else (*DROPPED_TREES, *DROPPED_PATHS, CERTIFICATES)
 
 
+_DROPPED = {variant: frozenset(dropped_paths(variant)) for variant in ("runtime", "dev")}
+
+
 def is_dropped(path: str, variant: str, without: Sequence[str] = ()) -> bool:
     """Whether a file of a package at `path` (without a leading `/`) is left out.
 
     `without` is what the definition leaves out beyond the rules for all images.
     """
-    if any(is_below(path, tree) for tree in (*dropped_paths(variant), *without)):
-        return True
+    trees, above = _DROPPED["dev" if variant == "dev" else "runtime"], path
+    while above:
+        if above in trees or above in without:
+            return True
+        above = above.rpartition("/")[0]
     return path.startswith(DOC_TREE + "/") and posixpath.basename(path) != DOC_KEPT
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ _CHUNK = 1 << 20  # bytes
 _ENTRIES_MAX = 1_000_000
 _TOTAL_MAX = 16 << 30  # bytes of content in one root file system
 _READ_MAX = 64 << 20  # bytes of one file that is held in memory
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _WHITEOUT = ".wh."
 _KINDS = {
     tarfile.REGTYPE: "0",
@@ -170,7 +172,7 @@ def _node(member: tarfile.TarInfo) -> tuple[str, Node]:
 
 def _clean(name: str) -> str:
     steps = [s for s in name.split("/") if s not in ("", ".")]
-    if ".." in steps or any(ord(c) < 32 for c in name):
+    if ".." in steps or _CONTROL.search(name):
         raise NotReproducible(f"{name[:200]!r} is not a path inside the root file system")
     return "/".join(steps)
 

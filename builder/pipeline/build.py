@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from builder.model.assembly import is_appended
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, RawImage
 from builder.model.lock import LockedPackage
-from builder.oci.rootfs import read_files
+from builder.oci.rootfs import Node, image_tree, read_files
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
 from builder.stages import normalise as normaliser
@@ -55,6 +55,7 @@ class Builder:
 
     def __init__(self, store: Store, pool: Pool, engines: Sequence[Engine]) -> None:
         self._store, self._pool, self._engines = store, pool, tuple(engines)
+        self._trees: dict[Digest, Mapping[str, Node]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,7 +138,8 @@ class Builder:
             with stages.stage("build", engine.name):
                 raw = engine.build(context, self._pool, place)
             with stages.stage("normalise", engine.name):
-                image = normaliser.normalise(raw, contents, layout if number == 0 else place / "layout")
+                to = layout if number == 0 else place / "layout"
+                image = normaliser.normalise(raw, contents, to, self._tree(below))
             if first is not None and (found := differences(first, image)):
                 raise NotReproducible(
                     f"{context.ref}: {self._engines[0].name} and {engine.name} give different images",
@@ -149,6 +151,15 @@ class Builder:
         if first is None:
             raise NotReproducible("no engine was named", hint="use --engine direct")
         return first
+
+    def _tree(self, below: PlatformImage | None) -> Mapping[str, Node] | None:
+        """The tree of a parent, read once for all that is built on it."""
+        if below is None:
+            return None
+        digest = below.manifest.digest
+        if digest not in self._trees:
+            self._trees[digest] = image_tree(below)
+        return self._trees[digest]
 
     def _keep(self, built: BuiltImage, work: Path) -> Path:
         """Move the layout to its place; one that is there already may be damaged, and goes."""

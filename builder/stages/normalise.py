@@ -75,16 +75,19 @@ _EMPTIED = (
 )
 
 
-def normalise(raw: RawImage, contents: Contents, layout: Path) -> PlatformImage:
+def normalise(
+    raw: RawImage, contents: Contents, layout: Path, below: Mapping[str, Node] | None = None
+) -> PlatformImage:
     """The canonical image of one platform, written into `layout` (made when missing).
 
+    `below` is the parent's tree, when it was read already.
     Raises NotReproducible when the engine lost a file of the parent, brought one that belongs
     to nothing, changed the content of one, or made something that no image may hold.
     """
     context = raw.context
     create_layout(layout)
     with open(raw.rootfs, "rb") as tar:
-        parent = image_tree(context.parent) if context.parent else {}
+        parent = below if below is not None else image_tree(context.parent) if context.parent else {}
         tree = _canonical(read_tree(raw.rootfs), context, contents, parent)
         if raw.whole:
             missing = sorted(set(parent) - set(tree))

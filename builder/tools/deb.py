@@ -11,6 +11,7 @@ import contextlib
 import io
 import lzma
 import posixpath
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ _CHUNK = 1 << 20  # bytes
 _CONTROL_MAX = 16 << 20  # bytes, unpacked; the largest md5sums list of Debian 13 is below 2 MiB
 _DATA_MAX = 4 << 30  # bytes of one package, unpacked
 _FILES_MAX = 200_000
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _USR_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 KINDS = {
     tarfile.REGTYPE: "0",
@@ -115,7 +117,7 @@ def _entry(path: Path, member: tarfile.TarInfo) -> DebEntry | None:
         depth = 0 if link.startswith("/") else name.count("/")
         for step in link.split("/"):
             depth += -1 if step == ".." else step not in ("", ".")
-            if depth < 0 or any(ord(c) < 32 for c in step):
+            if depth < 0 or _CONTROL.search(step):
                 raise _refused(path, f"the link {name[:200]!r} points out of the tree")
     if kind == "2" and name in _USR_MERGED:
         merged_name = name
@@ -128,7 +130,7 @@ def _entry(path: Path, member: tarfile.TarInfo) -> DebEntry | None:
 
 def inside(path: Path, name: str) -> str:
     """A member's name as a clean relative path; raises LockError when it leaves the tree."""
-    if name.startswith("/") or ".." in name.split("/") or any(ord(c) < 32 for c in name):
+    if name.startswith("/") or ".." in name.split("/") or _CONTROL.search(name):
         raise _refused(path, f"{name[:200]!r} is not a path inside the tree")
     return posixpath.normpath(name)
 

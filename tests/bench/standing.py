@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from builder.cli.releasing import ReleaseTools, runner
+from builder.cli.releasing import ReleaseTools
+from builder.cli.running import runner
 from builder.cli.wiring import Workshop
 from builder.model.image import BuiltImage, PlatformImage
 from builder.model.layers import LAYERS_MAX
