@@ -1,4 +1,4 @@
-"""What teams bring without a fork: rules, checks, steps, from installed packages that are named.
+"""What teams bring without a fork: rules, checks, steps, scanners, in packages that are named.
 
 Being installed loads nothing: `GOLDSMITH_EXTENSIONS` names the packages, and nothing else is looked
 at. A package names its parts under the entry point groups of `GROUPS`; each is of the type that ours
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from builder.checks import rule as checks
     from builder.model.image import GeneratedEntry
     from builder.model.platform import Platform
+    from builder.model.scanner import Scanner
     from builder.model.step import Step
 
 SECONDS_MAX = 30.0  # for one question to an extension
 SETTING = "GOLDSMITH_EXTENSIONS"
 _PACKAGES_MAX = 16
+_SCANNER_PATIENCE = 10  # times SECONDS_MAX
 _FILES_MAX = 10_000  # of a package
 _SEEN_MAX = 1000  # answers that are taken from one question
 _TEXT_MAX = 1000  # characters of a title, and so on
@@ -65,10 +67,18 @@ class Extensions:
         return tuple(self.of("check"))
 
     @property
+    def scanners(self) -> tuple[Scanner, ...]:
+        """The scanners beside ours."""
+        return tuple(self._named("scanner"))
+
+    @property
     def steps(self) -> dict[str, Step]:
         """The typed steps, by id."""
-        known = (part for part in self.parts if part.identity.kind == "step")
-        return {part.identity.id: replace(part.value, identity=part.identity) for part in known}
+        return {step.id: step for step in self._named("step")}
+
+    def _named(self, kind: str) -> Iterator[Any]:
+        known = (part for part in self.parts if part.identity.kind == kind)
+        return (replace(part.value, identity=part.identity) for part in known)
 
     def of(self, kind: str) -> Iterator[Any]:
         """The parts of one kind."""
@@ -205,7 +215,7 @@ class Guard:
         if wrong:
             self.fail(f"{type(wrong[0]).__name__}: {str(wrong[0])[:300]}")
         if not answer:
-            self.fail(f"it did not end within {self.seconds_max:.0f} s")
+            self.fail(f"it did not end within {self.seconds_max:g} s")
         return answer[0]
 
     def fail(self, why: str) -> NoReturn:
@@ -294,11 +304,28 @@ def _step(guard: Guard, value: object) -> Step:
     return replace(step, make=make)
 
 
+def _scanner(guard: Guard, value: object) -> Scanner:
+    from builder.model.evidence import Finding
+    from builder.model.scanner import Scanned, Scanner
+
+    scanner = guard.need(value, Scanner)
+    guard.texts(scanner.id, scanner.title)
+    if not callable(scanner.scan):
+        _broken(guard.name, "its scan must be a function")
+    patient = replace(guard, seconds_max=guard.seconds_max * _SCANNER_PATIENCE)
+
+    def scan(given: Scanned) -> list[Finding]:
+        return patient.ask(lambda: list(scanner.scan(given)))
+
+    return replace(scanner, scan=scan)
+
+
 # All that can be brought; the type of each kind is the one that ours have.
 GROUPS: Mapping[str, Group] = {
     "goldsmith.rules": Group("rule", _rule),
     "goldsmith.checks": Group("check", _check),
     "goldsmith.steps": Group("step", _step),
+    "goldsmith.scanners": Group("scanner", _scanner),
 }
 
 

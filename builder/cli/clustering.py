@@ -125,7 +125,12 @@ def carry_out(order: Order) -> Made:
         tools = _Assay(
             check=workshop.check,
             scan=lambda target, image, work: scan(
-                image, name=target.ref, database=database, trivy=scanner, work=work
+                image,
+                name=target.ref,
+                database=database,
+                trivy=scanner,
+                work=work,
+                further=workshop.extensions.scanners,
             ),
             lint=lambda context: linter.lint(context.files["Dockerfile"], variant=context.lock.variant),
         )

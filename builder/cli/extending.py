@@ -64,7 +64,7 @@ def extended(policy: Policy, extensions: Extensions) -> Policy:
 
     from builder.extensions import combined
 
-    who = extensions.identities("rule", "check")
+    who = extensions.identities("rule", "check", "scanner")
     return replace(policy, digest=combined(policy.digest, who), added=extensions.rules, extensions=who)
 
 

@@ -185,7 +185,10 @@ def _instruments(workshop: Workshop, office: Office) -> Instruments:
     tools = ReleaseTools(workshop, IMPORT_POLICY, workshop.settings.trivy_db)
 
     def scanned(target: Target, image: PlatformImage, work: Path) -> tuple[ScanReport, Sboms]:
-        return scan_import(image, name=target.ref, database=tools.database, trivy=tools.trivy, work=work)
+        further, scanner = workshop.extensions.scanners, tools.trivy
+        return scan_import(
+            image, name=target.ref, database=tools.database, trivy=scanner, work=work, further=further
+        )
 
     def judged(image: BuiltImage, evidence: tuple[Evidence, ...]) -> Verdict:
         return judge(image, evidence, office.policy, office.now)

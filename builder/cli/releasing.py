@@ -164,7 +164,15 @@ class ReleaseTools:
         """Scan one platform of an image."""
         from builder.stages.scan import scan
 
-        return scan(image, name=target.ref, database=self.database, trivy=self.trivy, work=work)
+        further = self.workshop.extensions.scanners
+        return scan(
+            image,
+            name=target.ref,
+            database=self.database,
+            trivy=self.trivy,
+            work=work,
+            further=further,
+        )
 
     def lint(self, context: BuildContext) -> LintReport | NotDone:
         """Lint a rendered Dockerfile."""

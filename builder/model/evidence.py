@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from builder.model.digest import Digest
+from builder.model.extension import ExtensionIdentity
 from builder.model.platform import Platform
 
 
@@ -17,6 +18,9 @@ class Severity(StrEnum):
     MEDIUM = "MEDIUM"
     LOW = "LOW"
     UNKNOWN = "UNKNOWN"
+
+
+_SEVERITIES = tuple(Severity)
 
 
 class Outcome(StrEnum):
@@ -101,6 +105,18 @@ class Finding:
         """Whether a version without the vulnerability is published."""
         return bool(self.fixed_version)
 
+    def as_dict(self) -> dict[str, str]:
+        """The finding as it is attested."""
+        return {
+            "id": self.id,
+            "package": self.package,
+            "installedVersion": self.installed_version,
+            "fixedVersion": self.fixed_version,
+            "severity": self.severity.value,
+            "status": self.status,
+            "title": self.title,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:
@@ -143,9 +159,27 @@ class CanaryResult:
     found: tuple[str, ...]
 
 
+NOT_AFFECTED = "not_affected"  # the status of what a distribution has found to be no flaw of its package
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherScan:
+    """What the scanner of an extension found in the same platform."""
+
+    scanner: ExtensionIdentity
+    findings: tuple[Finding, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """The scan as it is attested."""
+        return {"scanner": self.scanner.as_dict(), "findings": [f.as_dict() for f in self.findings]}
+
+
 @dataclass(frozen=True, slots=True)
 class ScanReport:
-    """A complete scan of one platform manifest; it exists only if the scan can be trusted."""
+    """A complete scan of one platform manifest; it exists only if the scan can be trusted.
+
+    `further` is what scanners of extensions found, beside the `findings` of ours.
+    """
 
     digest: Digest
     platform: Platform
@@ -159,6 +193,23 @@ class ScanReport:
     licences: tuple[PackageLicences, ...]
     canary: CanaryResult
     expressions: tuple[PackageLicence, ...] = ()  # read here, of every package; none for others' images
+    further: tuple[FurtherScan, ...] = ()
+
+    @property
+    def union(self) -> tuple[Finding, ...]:
+        """What any scanner found: of one vulnerability in one package, the gravest that is affected."""
+        if not self.further:
+            return self.findings
+        found: dict[tuple[str, str], Finding] = {}
+        for finding in (*self.findings, *(f for one in self.further for f in one.findings)):
+            key = (finding.id, finding.package)
+            if key not in found or _gravity(finding) < _gravity(found[key]):
+                found[key] = finding
+        return tuple(found.values())
+
+
+def _gravity(finding: Finding) -> tuple[bool, int]:
+    return finding.status == NOT_AFFECTED, _SEVERITIES.index(finding.severity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class Release:
         counts = dict.fromkeys((s.value for s in Severity), 0)
         for item in self.evidence:
             if isinstance(item.scan, ScanReport):
-                for finding in item.scan.findings:
+                for finding in item.scan.union:
                     counts[finding.severity.value] += 1
         return counts
 

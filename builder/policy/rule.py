@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from builder.model.evidence import CheckReport, Evidence, Finding, LintReport, NotDone, ScanReport
+from builder.model.evidence import (
+    NOT_AFFECTED,
+    CheckReport,
+    Evidence,
+    Finding,
+    LintReport,
+    NotDone,
+    ScanReport,
+)
 from builder.model.extension import ExtensionIdentity
 from builder.model.image import BuiltImage
 from builder.model.waiver import Waiver
@@ -21,8 +29,6 @@ from builder.policy.schema import PolicyData, Thresholds
 from builder.policy.waivers import Decision, Terms, decide
 
 _SHOWN = 5  # items of a list in one failure
-# Trivy also lists what the distribution has found not to be affected.
-NOT_AFFECTED = "not_affected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +50,13 @@ class Case:
 
     def waived(self, scan: ScanReport) -> Iterator[tuple[Finding, Waiver]]:
         """The findings of a scan that are waived, and by what."""
-        for finding in scan.findings:
+        for finding in scan.union:
             if finding.status != NOT_AFFECTED and (found := self.decision(scan, finding).waiver):
                 yield finding, found
 
     def counted(self, scan: ScanReport) -> Iterator[Finding]:
         """The findings that count: neither waived, nor found not to affect the distribution."""
-        for finding in scan.findings:
+        for finding in scan.union:
             if finding.status != NOT_AFFECTED and self.decision(scan, finding).waiver is None:
                 yield finding
 

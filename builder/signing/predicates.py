@@ -372,18 +372,7 @@ def _scan_result(scan: ScanReport) -> dict[str, Any]:
         "platform": str(scan.platform),
         "os": {"family": scan.os_family, "version": scan.os_version},
         "packages": list(scan.packages),
-        "findings": [
-            {
-                "id": f.id,
-                "package": f.package,
-                "installedVersion": f.installed_version,
-                "fixedVersion": f.fixed_version,
-                "severity": f.severity.value,
-                "status": f.status,
-                "title": f.title,
-            }
-            for f in scan.findings
-        ],
+        "findings": [f.as_dict() for f in scan.findings],
         "secrets": [{"rule": s.rule, "path": s.path, "severity": s.severity.value} for s in scan.secrets],
         "licences": _licences((x.package, x.licences) for x in scan.licences),
         "expressions": [[x.package, x.expression, x.how, str(x.copyright or "")] for x in scan.expressions],
@@ -392,6 +381,7 @@ def _scan_result(scan: ScanReport) -> dict[str, Any]:
             "version": scan.canary.version,
             "found": list(scan.canary.found),
         },
+        **({"further": [one.as_dict() for one in scan.further]} if scan.further else {}),
     }
 
 

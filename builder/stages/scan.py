@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ from builder.errors import ToolError
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import CanaryResult, Sboms, ScanReport
 from builder.model.image import PlatformImage
+from builder.model.scanner import Scanner
 from builder.oci.filesystem import read_filesystem
 from builder.oci.layout import single_platform_view, verified_chunks
 from builder.tools.canary import CANARIES, plant
+from builder.tools.further_scan import ask_scanners
 from builder.tools.strict_json import clean, parse_object
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
@@ -63,22 +65,30 @@ def scan(
     trivy: Trivy,
     work: Path,
     seconds_max: float = SECONDS_MAX,
+    further: Sequence[Scanner] = (),
 ) -> tuple[ScanReport, Sboms]:
     """Scan one platform of an image for vulnerabilities, secrets and licences.
 
     The SPDX document also has each package's licence by its copyright file, and all those files.
-    `name` is what the SBOMs call the image, `work` an empty folder for the files between.
+    `name` is what the SBOMs call the image, `work` an empty folder for the files between,
+    `further` the scanners of extensions, which are asked too.
     Raises ToolError when any of the conditions above does not hold, RegistryError when the
     image's own blobs are damaged.
     """
     try:
-        return _scan(image, name, database, trivy, work, seconds_max)
+        return _scan(image, name, database, trivy, work, seconds_max, further)
     except OSError as error:
         raise _refusal("its files cannot be read or written", str(error)) from None
 
 
 def _scan(
-    image: PlatformImage, name: str, database: Database, trivy: Trivy, work: Path, seconds_max: float
+    image: PlatformImage,
+    name: str,
+    database: Database,
+    trivy: Trivy,
+    work: Path,
+    seconds_max: float,
+    further: Sequence[Scanner],
 ) -> tuple[ScanReport, Sboms]:
     major = MAJOR_VERSIONS.get(image.lock.suite)
     if major is None:
@@ -102,9 +112,10 @@ def _scan(
     sboms = replace(sboms, spdx=with_licences(sboms.spdx, licences))
     _verify_packages(spdx_packages(sboms.spdx), expected, "the SPDX document")
     canary = _plant(major, database, trivy, work, seconds_max)
+    asked = ask_scanners(further, image, name, view, sboms, expected, work)
     database.verify()  # 8
     scanned = _scan_report(image, report, database, trivy, canary)
-    return replace(scanned, expressions=licences.packages), sboms
+    return replace(scanned, expressions=licences.packages, further=asked), sboms
 
 
 def scan_import(
@@ -115,6 +126,7 @@ def scan_import(
     trivy: Trivy,
     work: Path,
     seconds_max: float = SECONDS_MAX,
+    further: Sequence[Scanner] = (),
 ) -> tuple[ScanReport, Sboms]:
     """Scan one platform of an image that others made: any distribution, language packages too.
 
@@ -148,10 +160,11 @@ def scan_import(
         canary = CanaryResult("", "", ())
         if report.os_family == "debian" and major.isdigit() and int(major) in CANARIES:
             canary = _plant(int(major), database, trivy, work, seconds_max)
+        asked = ask_scanners(further, image, name, view, sboms, report.packages, work)
         database.verify()
     except OSError as error:
         raise _refusal("its files cannot be read or written", str(error)) from None
-    return _scan_report(image, report, database, trivy, canary), sboms
+    return replace(_scan_report(image, report, database, trivy, canary), further=asked), sboms
 
 
 def _scan_report(

@@ -12,8 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from builder.errors import ToolError
 from builder.model.channel import Channel
-from builder.model.evidence import Severity
-from builder.policy.rule import NOT_AFFECTED
+from builder.model.evidence import NOT_AFFECTED, Severity
 from registry.audit.ledger import Entry
 from registry.clock.remediation import Move, Taken
 from registry.clock.sightings import Said, Spot

@@ -22,6 +22,7 @@ from builder.model.evidence import (
     DatabaseIdentity,
     Evidence,
     Finding,
+    FurtherScan,
     NotDone,
     Outcome,
     PackageLicence,
@@ -31,6 +32,7 @@ from builder.model.evidence import (
     Secret,
     Severity,
 )
+from builder.model.extension import ExtensionIdentity
 from builder.model.image import BuiltImage, Descriptor, PlatformImage, Target
 from builder.model.imported import ImportedFrom, import_target, installed_packages
 from builder.model.lock import LockedPackage, LockSection
@@ -182,18 +184,7 @@ def _scan(report: Mapping[str, Any], digest: Digest, platform: Platform) -> Scan
         os_family=system["family"],
         os_version=system["version"],
         packages=tuple(result["packages"]),
-        findings=tuple(
-            Finding(
-                f["id"],
-                f["package"],
-                f["installedVersion"],
-                f["fixedVersion"],
-                Severity(f["severity"]),
-                f["status"],
-                f["title"],
-            )
-            for f in result["findings"]
-        ),
+        findings=_findings(result["findings"]),
         secrets=tuple(Secret(s["rule"], s["path"], Severity(s["severity"])) for s in result["secrets"]),
         licences=tuple(PackageLicences(p, tuple(names)) for p, names in result["licences"].items()),
         canary=CanaryResult(canary["package"], canary["version"], tuple(canary["found"])),
@@ -202,7 +193,30 @@ def _scan(report: Mapping[str, Any], digest: Digest, platform: Platform) -> Scan
             PackageLicence(str(p), str(e), str(how), Digest(d) if d else None)
             for p, e, how, d in result.get("expressions", ())
         ),
+        further=tuple(
+            FurtherScan(_scanner(one["scanner"]), _findings(one["findings"]))
+            for one in result.get("further", ())
+        ),
     )
+
+
+def _findings(found: Any) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            f["id"],
+            f["package"],
+            f["installedVersion"],
+            f["fixedVersion"],
+            Severity(f["severity"]),
+            f["status"],
+            f["title"],
+        )
+        for f in found
+    )
+
+
+def _scanner(who: Mapping[str, str]) -> ExtensionIdentity:
+    return ExtensionIdentity(who["kind"], who["id"], who["package"], who["version"], Digest(who["digest"]))
 
 
 def _checks(report: Mapping[str, Any], digest: Digest, platform: Platform) -> CheckReport:

@@ -19,6 +19,7 @@ from functools import partial
 
 from builder.model.channel import Channel
 from builder.model.evidence import (
+    NOT_AFFECTED,
     DatabaseIdentity,
     Finding,
     ScannerIdentity,
@@ -26,7 +27,6 @@ from builder.model.evidence import (
 )
 from builder.model.rebuild import RebuildRequest
 from builder.model.waiver import Waiver
-from builder.policy.rule import NOT_AFFECTED
 from builder.policy.rules import known_exploited, vulnerabilities_fixable, vulnerabilities_unfixed
 from builder.policy.schema import Policy
 from builder.policy.waivers import Terms, decide

@@ -164,8 +164,8 @@ def test_an_image_of_which_one_was_not_made_is_denied(site: Site, tmp_path: Path
     common = replace(image, target=replace(image.target, common={"acme-opt": model(labels=["a"])}))
     for one, missing in (
         (case, None),
-        (replace(case, extensions=who), "acme-motd was not made"),
-        (replace(case, image=common), "acme-opt was not made"),
+        (replace(case, extensions=who), "the check acme-motd was not asked"),
+        (replace(case, image=common), "the check acme-opt was not asked"),
         (replace(case, image=replace(common, imported=True), extensions=who), None),
     ):
         (result,) = evaluate(one, [brought.RULE])

@@ -1,0 +1,200 @@
+"""Scanners of extensions: what they find counts beside ours, and one that does not answer is no scan."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder import extensions
+from builder.errors import PolicyDenied, ToolError
+from builder.model.evidence import (
+    NOT_AFFECTED,
+    Finding,
+    FurtherScan,
+    Sboms,
+    ScanReport,
+    Severity,
+)
+from builder.model.image import PlatformImage
+from builder.policy.engine import evaluate
+from builder.policy.rule import Case
+from builder.policy.rules import vulnerabilities_unfixed
+from builder.stages.publish import publish
+from builder.stages.scan import scan
+from builder.store import Store
+from builder.tools.further_scan import ask_scanners
+from builder.tools.trivy_db import Database, open_database
+from tests.support.evidence import World, evidence
+from tests.support.extensions import NAMED, Site, site
+from tests.support.fake_trivy import fake_trivy
+from tests.support.images import NOW, add_layer, built_image, create_layout, platform_image
+from tests.support.indexes import binary
+from tests.support.memory_client import MemoryClient
+from tests.support.promotion import policy
+from tests.support.rescans import Night
+from tests.support.vulndb import sample_database
+
+__all__ = ["site"]
+POINT = {"goldsmith.scanners": {"second": "acme_scanner:SCANNER"}}
+MODULE = """
+import json
+from builder.model.evidence import Finding, Severity
+from builder.model.scanner import Scanner
+def finding(package="hello", **changes):
+    said = {{"id": "ACME-1", "package": package, "installed_version": "2.10-5", "fixed_version": "",
+             "severity": Severity.CRITICAL, "status": "affected", "title": "bad", **changes}}
+    return Finding(**said)
+def scan(given):
+    {body}
+SCANNER = Scanner("acme-scanner", "The company's own", scan)
+"""
+LOOK = """named = json.loads(given.cyclonedx.read_text())
+    assert (given.layout / "index.json").is_file() and not list(given.work.glob("x*"))
+    assert given.packages == ("hello=2.10-5",) and named["bomFormat"] == "CycloneDX"
+    return [finding()]"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(sample_database(tmp_path_factory.mktemp("database")))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> PlatformImage:
+    layout = create_layout(tmp_path / "image")
+    return platform_image(layout, [add_layer(layout, {"hello": b"hello\n"})])
+
+
+@pytest.fixture
+def database(tmp_path: Path, source: str) -> Database:
+    now = dt.datetime(2026, 9, 1, tzinfo=dt.UTC)
+    return open_database(Store(tmp_path / "state").create(), source, now=now, age_days_max=30)
+
+
+def scanned(site: Site, image: PlatformImage, database: Database, body: str) -> ScanReport:
+    site.install({"acme_scanner": MODULE.format(body=body)}, POINT)
+    further = extensions.load(NAMED).scanners
+    work = site.folder.parent / "work"
+    work.mkdir()
+    trivy = fake_trivy(site.folder.parent / "fake", image)
+    report, _ = scan(image, name="base:13", database=database, trivy=trivy, work=work, further=further)
+    return report
+
+
+def test_a_second_scanner_reads_the_image_and_its_sbom(
+    site: Site, image: PlatformImage, database: Database
+) -> None:
+    report = scanned(site, image, database, LOOK)
+    (further,) = report.further
+    assert (further.scanner.kind, further.scanner.id) == ("scanner", "acme-scanner")
+    assert [f.id for f in further.findings] == ["ACME-1"]
+    assert "ACME-1" in {f.id for f in report.union} and "ACME-1" not in {f.id for f in report.findings}
+
+
+def test_a_scan_without_its_answer_is_none(site: Site, image: PlatformImage, database: Database) -> None:
+    with pytest.raises(ToolError) as raised:
+        scanned(site, image, database, "raise OSError('no engine')")
+    assert "OSError: no engine" in raised.value.message and raised.value.reference == "extension-failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "TypeError"),
+        ("import threading; threading.Event().wait(5)", "did not end"),
+        ("return ['ACME-1']", "gives a str"),
+        ("return [finding(package='other')]", "not in the image"),
+        ("return [finding(id='')]", "texts"),
+        ("return [finding(title='x' * 2000)]", "texts"),
+        ("return [finding(title='\\x1b')]", "texts"),
+        ("return [finding(severity='HIGH')]", "no finding"),
+    ],
+)
+def test_what_is_no_good_answer_is_none(site: Site, image: PlatformImage, body: str, said: str) -> None:
+    site.install({"acme_scanner": MODULE.format(body=body)}, POINT)
+    further = extensions.load(NAMED, 0.02 if "Event" in body else 3).scanners  # tenfold for scanners
+    sboms = Sboms(image.manifest.digest, b"{}", b"{}")
+    with pytest.raises(ToolError) as raised:
+        ask_scanners(further, image, "base:13", image.layout, sboms, ("hello=2.10-5",), site.folder.parent)
+    assert said in raised.value.message and raised.value.hint
+    assert "acme-scanner" in raised.value.message or "acme_scanner" in raised.value.message
+
+
+def test_what_is_no_scanner_is_an_error(site: Site) -> None:
+    site.install({"acme_scanner": "SCANNER = 7"}, POINT)
+    with pytest.raises(ToolError) as raised:
+        extensions.load(NAMED)
+    assert raised.value.reference == "extension-broken"
+
+
+def found(severity: Severity, status: str = "affected", identifier: str = "CVE-2026-1") -> Finding:
+    return Finding(identifier, "hello", "2.10-5", "", severity, status, "bad")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "counted"),
+    [
+        (found(Severity.LOW), found(Severity.CRITICAL), [Severity.CRITICAL]),
+        (found(Severity.CRITICAL), found(Severity.LOW), [Severity.CRITICAL]),
+        (found(Severity.CRITICAL, NOT_AFFECTED), found(Severity.LOW), [Severity.LOW]),
+        (found(Severity.LOW), found(Severity.CRITICAL, NOT_AFFECTED), [Severity.LOW]),
+        (found(Severity.LOW), found(Severity.LOW, identifier="ACME-1"), [Severity.LOW, Severity.LOW]),
+    ],
+)
+def test_of_two_opinions_the_graver_one_counts_once(
+    site: Site, tmp_path: Path, ours: Finding, theirs: Finding, counted: list[Severity]
+) -> None:
+    site.install({"acme_scanner": MODULE.format(body="return []")}, POINT)
+    (who,) = extensions.load(NAMED).identities()
+    built = built_image(tmp_path / "built")
+    proof = evidence(built.platforms[0])
+    assert isinstance(proof.scan, ScanReport)
+    report = replace(proof.scan, findings=(ours,), further=(FurtherScan(who, (theirs,)),))
+    case = Case(built, (replace(proof, scan=report),), policy().data, NOW)
+    assert [f.severity for f in case.counted(report)] == counted
+    (result,) = evaluate(case, [vulnerabilities_unfixed.RULE])
+    assert result.passed == (Severity.CRITICAL not in counted)
+
+
+@pytest.fixture
+def night(site: Site, tmp_path: Path) -> Night:
+    """A registry whose policy asks for the scanner."""
+    site.install({"acme_scanner": MODULE.format(body="return []")}, POINT)
+    night = Night(tmp_path, MemoryClient(True))
+    night.house.policy = replace(policy(), extensions=extensions.load(NAMED).identities())
+    return night
+
+
+def published(night: Night, findings: tuple[Finding, ...]) -> World:
+    """A candidate that the scanner of the extension has seen, too."""
+    here = night.image([binary("bash", "5.2.37-2")])
+    (who,) = night.house.policy.extensions
+    proofs = []
+    for proof in here.proofs:
+        assert isinstance(proof.scan, ScanReport)
+        proofs.append(replace(proof, scan=replace(proof.scan, further=(FurtherScan(who, findings),))))
+    night.client = night.house.client = MemoryClient(True)
+    seen = replace(here, proofs=tuple(proofs))
+    publish(seen.signed(), night.client)
+    return seen
+
+
+def test_an_image_that_it_did_not_see_is_not_promoted(night: Night) -> None:
+    with pytest.raises(PolicyDenied) as raised:
+        night.promote(night.image([binary("bash", "5.2.37-2")]))
+    assert "additions-asked: linux/amd64: the scanner acme-scanner was not asked" in raised.value.context
+    assert night.promote(published(night, ())).changed
+
+
+def test_what_it_found_is_attested_and_counts_at_promotions_and_rescans(night: Night) -> None:
+    """A rescan asks our own scanner alone; what the other one found stays."""
+    here = published(night, (replace(found(Severity.CRITICAL), package="bash"),))
+    with pytest.raises(PolicyDenied) as raised:
+        night.promote(here)
+    assert "CVE-2026-1 in bash" in raised.value.context
+    night.sleep()
+    done = night.rescan()
+    assert done.renewed == 0 and "CVE-2026-1 in bash" in done.failed[0].error.context
