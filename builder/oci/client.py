@@ -328,7 +328,7 @@ class RegistryClient:
     def _stated_digest(self, reply: Reply, ref: Reference) -> Digest | None:
         """The digest that the registry states; raises RegistryError when it is not the one asked for."""
         raw = reply.headers.get("Docker-Content-Digest")
-        if raw is None:
+        if not raw:
             return None
         stated = parse_digest(raw, "Docker-Content-Digest")
         if ref.digest is not None and stated != ref.digest:

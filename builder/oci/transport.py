@@ -28,7 +28,8 @@ from builder.oci.faults import RegistryRefused, Temporary, foreign, redacted, un
 
 if TYPE_CHECKING:
     from oras.container import Container
-    from urllib3 import BaseHTTPResponse, PoolManager
+
+    from builder.oci.session import Exchange, Session
 
 T = TypeVar("T")
 
@@ -98,12 +99,12 @@ class Body:
 class Reply:
     """An answer whose body is read at most once, in pieces, within the deadline."""
 
-    def __init__(self, response: BaseHTTPResponse, where: str, url: str) -> None:
+    def __init__(self, response: Exchange, where: str, url: str) -> None:
         self._response = response
         self.where = where
         self.status = response.status
         self.url = url
-        self.headers: Mapping[str, str] = response.headers
+        self.headers = response.headers
 
     def __enter__(self) -> Reply:
         return self
@@ -119,12 +120,12 @@ class Reply:
 
     def chunks(self) -> Iterator[bytes]:
         """The body in pieces; raises Temporary when it is cut or too slow."""
-        from urllib3.exceptions import HTTPError
+        from http.client import HTTPException
 
         try:
-            while chunk := self._response.read(_CHUNK, decode_content=False):
+            while chunk := self._response.read(_CHUNK):
                 yield chunk
-        except (HTTPError, OSError) as error:
+        except (HTTPException, OSError) as error:
             raise Temporary("the connection to the registry broke", f"{self.where}: {why(error)}") from None
 
     def read(self, limit: int) -> bytes:
@@ -166,7 +167,7 @@ class Transport:
         self._ca_bundle = ca_bundle
         self._addresses = Addresses() if foreign else None
         self._sleep: Callable[[float], object] = sleep or threading.Event().wait
-        self._made: PoolManager | None = None
+        self._made: Session | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
         self._places: dict[str, Container] = {}
@@ -309,9 +310,8 @@ class Transport:
 
     def _once(self, ends: float, method: str, url: str, headers: dict[str, str], body: Body | None) -> Reply:
         """One exchange, nothing followed or repeated; raises Temporary."""
-        from urllib3 import Timeout
-        from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
-        from urllib3.exceptions import TimeoutError as TooLate
+        import ssl
+        from http.client import HTTPException
 
         where = f"{method} {redacted(url)}"
         left = ends - time.monotonic()
@@ -322,41 +322,27 @@ class Transport:
         if body is not None:
             body.ends = ends
             sent["Content-Length"] = str(body.size)
-        limits = self.limits
-        timeout = Timeout(min(limits.connect_seconds, left), min(limits.read_seconds, left))
+        connect, read = min(self.limits.connect_seconds, left), min(self.limits.read_seconds, left)
         try:
-            response = self._session().urlopen(
-                method,
-                url,
-                body=(body if body.size else b"") if body is not None else None,
-                headers=sent,
-                timeout=timeout,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except SSLError as error:
+            response = self._session().send(method, url, sent, body, connect, read)
+        except ssl.SSLError as error:
             raise RegistryError(
                 "the registry's certificate is not trusted",
                 context=f"{where}: {why(error)}",
                 hint="give the CA certificate of the registry",
             ) from None
-        except (HTTPError, OSError) as error:
-            # A refused connection is a kind of "too late" to urllib3.
-            late = isinstance(error, TooLate | TimeoutError) and not isinstance(error, NewConnectionError)
+        except (HTTPException, OSError) as error:
+            late = isinstance(error, TimeoutError)
             message = f"the registry {'did not answer in time' if late else 'cannot be reached'}"
             raise Temporary(message, f"{where}: {why(error)}") from None
         return Reply(response, where, url)
 
-    def _session(self) -> PoolManager:
+    def _session(self) -> Session:
         with self._lock:
             if self._made is None:
-                from builder.oci.session import bounded_session
+                from builder.oci.session import Session
 
-                self._made = bounded_session(
-                    self._local, self.limits.read_seconds, self._ca_bundle, self._addresses
-                )
+                self._made = Session(self._local, self.limits.read_seconds, self._ca_bundle, self._addresses)
             return self._made
 
     def _refusal(self, reply: Reply, method: str) -> RegistryError:

@@ -8,10 +8,12 @@ a name lead. Nothing that a token says is ever fetched.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from builder.errors import RegistryError, ToolError
 from builder.oci.addresses import Addresses
-from builder.oci.session import bounded_session
+from builder.oci.session import Exchange, Session
 from builder.tools.strict_json import parse_object
 from registry.access.rules import Issuer, is_address
 
@@ -147,33 +149,31 @@ def _usable(item: Mapping[str, Any], issuer: Issuer) -> list[Key]:
 
 def fetched(address: str, ca_file: Path | None) -> bytes:
     """What stands at an address, within bounds of size and time; raises IssuerAway."""
-    from urllib3 import Timeout
-    from urllib3.exceptions import HTTPError
-
     local = threading.local()
     local.ends = time.monotonic() + _TOTAL_SECONDS
     try:
-        with bounded_session(local, _READ_SECONDS, ca_file, Addresses()) as session:
-            response = session.urlopen(
-                "GET",
-                address,
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                timeout=Timeout(_CONNECT_SECONDS, _READ_SECONDS),
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            if response.status != 200:
-                raise IssuerAway(f"it answered {response.status}")
-            data: bytes = response.read(_BYTES_MAX + 1)
+        with Session(local, _READ_SECONDS, ca_file, Addresses()) as session:
+            asked = {"Accept": "application/json", "Accept-Encoding": "identity"}
+            reply = session.send("GET", address, asked, None, _CONNECT_SECONDS, _READ_SECONDS)
+            with contextlib.closing(reply):
+                if reply.status != 200:
+                    raise IssuerAway(f"it answered {reply.status}")
+                data = _read(reply)
     except RegistryError as error:
         raise IssuerAway(error.message) from None
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPException, OSError, ValueError) as error:
         raise IssuerAway(f"it did not answer ({type(error).__name__})") from None
-    if len(data) > _BYTES_MAX:
-        raise IssuerAway("its answer is too large")
     return data
+
+
+def _read(reply: Exchange) -> bytes:
+    parts, size = [], 0
+    while chunk := reply.read(_BYTES_MAX + 1 - size):
+        parts.append(chunk)
+        size += len(chunk)
+        if size > _BYTES_MAX:
+            raise IssuerAway("its answer is too large")
+    return b"".join(parts)
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_what_was_checked_is_what_is_connected_to(monkeypatch: pytest.MonkeyPatc
         raise ConnectionRefusedError
 
     monkeypatch.setattr("socket.getaddrinfo", resolver)
-    monkeypatch.setattr("urllib3.util.connection.create_connection", connect)
+    monkeypatch.setattr("socket.create_connection", connect)
     client = RegistryClient("hub.example", limits=LIMITS, foreign=True)
     with pytest.raises(Temporary):
         client.ping()
