@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,10 +134,11 @@ def test_a_promotion_asks_for_little(sim: Simulator, house: House) -> None:
     # read there are the payloads and records that were written just now.
     assert sim.count("GET", rf"/v2/{REPO}/blobs/") <= 2 * len(here.image.platforms) + 2
     assert sim.count("HEAD", rf"/v2/{REPO}/blobs/") <= 4  # every blob of the image itself
-    # ... and every manifest by its digest once, in each of the two repositories.
+    # ... and every manifest by its digest once at its source; at home those of the image, and the records.
     manifests = [s.path for s in sim.requests if s.method == "GET" and "/manifests/sha256:" in s.path]
     assert len(manifests) == len(set(manifests))
-    assert len(sim.requests) <= 180
+    assert sim.count("GET", rf"/v2/{REPO}/manifests/sha256:") <= 2 * (1 + len(here.image.platforms))
+    assert len(sim.requests) <= 140
 
 
 def test_the_record_names_the_ledgers_entry(house: House) -> None:
@@ -365,7 +367,9 @@ def test_cut_at_any_write_nothing_unapproved_is_visible_and_the_next_run_complet
 
 
 def moments(total: int) -> list[int]:
-    """Each of the last writes, where things become visible, and some of the many before."""
+    """Each of the last writes, where things become visible, and some before; all with GOLDSMITH_TEST_EVERY_STEP."""
+    if os.environ.get("GOLDSMITH_TEST_EVERY_STEP"):
+        return list(range(total))
     return sorted({*range(0, total, 36), *range(max(total - 5, 0), total)})
 
 
