@@ -165,6 +165,13 @@ class Cluster:
                 hint="see the workers' logs; too little memory is the usual reason",
                 reference="workers-lost",
             )
+        if error is not None and type(error).__name__ == "NoValidWorkerError":
+            return ToolError(
+                f"the scheduler at {self._address} had no worker that builds for too long",
+                context=str(error)[:500],
+                hint="nothing is half-published; start workers and run again: it goes on from there",
+                reference="no-workers",
+            )
         return ToolError(
             f"the scheduler at {self._address} was lost",
             context=f"{type(error).__name__}: {error}"[:500] if error else "the connection broke",

@@ -148,20 +148,29 @@ def test_the_scheduler_lost_is_a_clear_error_and_the_next_run_resumes(
         assert site.moves("done") == 1
 
 
-def test_without_a_certificate_neither_a_worker_nor_we_get_in(tmp_path: Path) -> None:
+def test_without_a_certificate_neither_a_worker_nor_we_get_in_and_the_last_worker_lost_is_told(
+    tmp_path: Path,
+) -> None:
     files = certificates(tmp_path)
     tls = (f"--tls-ca-file={files.ca}", f"--tls-cert={files.certificate}", f"--tls-key={files.key}")
-    with processes(tmp_path, *tls) as running, simulator() as sim:
+    patience = {"DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "1 second"}
+    with processes(tmp_path, *tls, **patience) as running, simulator() as sim:
         assert running.address.startswith("tls://")
         bare = Processes(tmp_path / "bare", address=running.address)
         bare.folder.mkdir()
         stranger, log = bare.start_worker()
         try:
-            running.start_worker()
+            worker, _ = running.start_worker()
             with connect(running.address, files) as cluster:
                 site = Site(tmp_path, running, cluster, sim)
+                wait_until(lambda: cluster._client.scheduler_info()["workers"], "the worker")
                 site.submit("secret").result(90)
                 assert len(cluster._client.scheduler_info()["workers"]) == 1
+                worker.kill()
+                wait_until(lambda: not cluster._client.scheduler_info()["workers"], "the end of the worker")
+                with pytest.raises(ToolError) as alone:
+                    site.submit("nobody").result(90)
+                assert alone.value.reference == "no-workers", alone.value.context
         finally:
             stranger.kill()
             stranger.wait(90)

@@ -22,7 +22,9 @@ from tests.support.images import built_image, signed_image, target
 ROOT = Path(__file__).parents[2]
 SECONDS = 90.0  # patience; a machine may be busy with other things
 _SETTINGS = {
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3 seconds",
+    # A machine that is busy lets a living worker miss many heartbeats.
+    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10 seconds",
+    "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "60 seconds",
     "DASK_DISTRIBUTED__WORKER__HEARTBEAT": "500ms",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "20s",
 }
@@ -79,6 +81,7 @@ class Processes:
     options: tuple[str, ...] = ()
     address: str = ""
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def start_scheduler(self) -> subprocess.Popen[bytes]:
         """Start it on a free port and wait until it says its address."""
@@ -120,16 +123,22 @@ class Processes:
                 stderr=out,
                 stdin=subprocess.DEVNULL,
                 cwd=self.folder,
-                env={**os.environ, **_SETTINGS, "PYTHONPATH": str(ROOT), **(environment or {})},
+                env={
+                    **os.environ,
+                    **_SETTINGS,
+                    **self.settings,
+                    "PYTHONPATH": str(ROOT),
+                    **(environment or {}),
+                },
             )
         self.children.append(child)
         return child, log
 
 
 @contextlib.contextmanager
-def processes(folder: Path, *options: str) -> Iterator[Processes]:
-    """A scheduler; it and all workers are ended at the end, also frozen ones."""
-    found = Processes(folder, options)
+def processes(folder: Path, *options: str, **settings: str) -> Iterator[Processes]:
+    """A scheduler with these settings of Dask; it and all workers are ended at the end, also frozen ones."""
+    found = Processes(folder, options, settings=settings)
     try:
         found.start_scheduler()
         yield found
