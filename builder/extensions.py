@@ -20,7 +20,6 @@ from builder.errors import ToolError, UsageError
 from builder.model.definition import is_name
 from builder.model.digest import Digest
 from builder.model.extension import NAME, VERSION, ExtensionIdentity
-from builder.policy.rule import Case, Rule, Seen
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from builder.model.platform import Platform
     from builder.model.scanner import Scanner
     from builder.model.step import Step
+    from builder.policy.rule import Case, Rule, Seen
 
 SECONDS_MAX = 30.0  # for one question to an extension
 SETTING = "GOLDSMITH_EXTENSIONS"
@@ -254,6 +254,7 @@ class Group:
 
 
 def _rule(guard: Guard, value: object) -> Rule:
+    from builder.policy.rule import Rule
     from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
 
     rule = guard.need(value, Rule)

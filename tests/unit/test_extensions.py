@@ -80,6 +80,20 @@ def test_what_is_installed_but_not_named_is_not_even_imported(site: Site) -> Non
         extensions.load(NAMED)
 
 
+def test_where_none_is_named_no_metadata_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would cost every command its time."""
+    from importlib import metadata
+
+    def search(*_: object, **__: object) -> None:
+        raise AssertionError("searched")
+
+    for name in ("entry_points", "distribution", "distributions"):
+        monkeypatch.setattr(metadata, name, search)
+    assert extensions.load(()).parts == ()
+    with pytest.raises(AssertionError, match="searched"):
+        extensions.load(NAMED)
+
+
 def test_another_code_or_version_is_another_policy(site: Site) -> None:
     digest = Digest.of(b"policy")
     seen = {digest}
