@@ -83,6 +83,19 @@ class LockError(GoldsmithError):
     """The lock is missing, stale or contradicts itself, or the archive cannot be trusted."""
 
 
+class NoSuchPackage(LockError):
+    """The archive has no such package for a suite and architecture."""
+
+    def __init__(self, suite: str, architecture: str, names: Iterable[str], *, context: str = "") -> None:
+        self.names = tuple(sorted(names))
+        super().__init__(
+            f"{suite} has no package {', '.join(self.names)} for {architecture}",
+            context=context,
+            hint="look for the right name in the archive; names differ from release to release, "
+            "and not every package is built for every architecture",
+        )
+
+
 class UsageError(GoldsmithError):
     """The command line or the environment asks for something that makes no sense."""
 

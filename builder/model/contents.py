@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -29,3 +31,22 @@ class Contents:
     files: dict[str, PackagedFile]
     directories: dict[str, int]
     epoch: int
+
+
+def through(paths: Iterable[str], leads_elsewhere: Callable[[str], bool]) -> tuple[str, str] | None:
+    """The first path that lies below something else than a directory, and that; None when all is well.
+
+    Whoever unpacks such a path writes through the link, to wherever that leads.
+    """
+    known: dict[str, str | None] = {"": None}
+    for path in paths:
+        above, way = posixpath.dirname(path), []
+        while above not in known:
+            way.append(above)
+            above = posixpath.dirname(above)
+        found = known[above]
+        for step in reversed(way):
+            found = known[step] = found or (step if leads_elsewhere(step) else None)
+        if found:
+            return path, found
+    return None

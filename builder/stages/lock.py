@@ -6,12 +6,12 @@ takes what was locked and reviewed, or is refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from builder.errors import LockError
+from builder.errors import DefinitionError, LockError, NoSuchPackage, Problem
 from builder.model.catalogue import Catalogue
 from builder.model.definition import BuilderDefinition
 from builder.model.digest import Digest
@@ -202,8 +202,8 @@ def resolve_image(
     """Lock all streams, variants and platforms of one image; `locks` holds its ancestors' locks.
 
     With `only`, those targets; the sections of the others are taken from `kept`, if they are there.
-    Raises LockError when the archive cannot satisfy it, when the parent's lock does not fit
-    today's archive, or when the platforms disagree on a version.
+    Raises DefinitionError when the archive lacks a package, LockError when it cannot satisfy the rest,
+    when the parent's lock does not fit today's archive, or when the platforms disagree on a version.
     """
     named = None if only is None else {t.ref for t in only}
     known = {s.label: s for s in kept.sections} if kept else {}
@@ -229,6 +229,20 @@ def compare(old: ImageLock | None, new: ImageLock, file: str) -> tuple[SectionDi
     return tuple(out)
 
 
+def _unknown(chain: Sequence[Target], platform: Platform, error: NoSuchPackage) -> Iterator[Problem]:
+    """Where the packages are asked for that the archive does not have."""
+    for name in error.names:
+        file, path = f"images/{chain[0].definition.name}/image.yaml", f"streams.{chain[0].stream_name}"
+        for target in reversed(chain):
+            stream = target.stream
+            for key, packages in (("packages", stream.packages), ("dev.packages", stream.dev.packages)):
+                if name in packages:
+                    file = f"images/{target.definition.name}/image.yaml"
+                    path = f"streams.{target.stream_name}.{key}.{packages.index(name)}"
+        said = f"{chain[0].stream.suite} has no package {name} for {platform}"
+        yield Problem(file, path, said, error.hint)
+
+
 def _resolve(
     catalogue: Catalogue,
     target: Target,
@@ -240,7 +254,10 @@ def _resolve(
     own = request(target)
     wanted = own.union(*(request(a) for a in ancestors))
     left_out = {name for t in (target, *ancestors) for name in omitted(t)} - own
-    closure = archive.resolve(target.stream.suite, platform.debian, sorted(wanted))
+    try:
+        closure = archive.resolve(target.stream.suite, platform.debian, sorted(wanted))
+    except NoSuchPackage as error:
+        raise DefinitionError(_unknown((target, *ancestors), platform, error)) from None
     inherited: dict[str, LockedPackage] = {}
     for ancestor in ancestors:
         lock = locks[ancestor.definition.name]

@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from builder.errors import NotReproducible
+from builder.errors import LockError, NotReproducible
 from builder.model import layers as layering
 from builder.model.assembly import USR_ALIASES
-from builder.model.contents import Contents, PackagedFile
+from builder.model.contents import Contents, PackagedFile, through
 from builder.model.digest import Digest
 from builder.model.image import (
     CONFIG_TYPE,
@@ -82,7 +82,8 @@ def normalise(
 
     `below` is the parent's tree, when it was read already.
     Raises NotReproducible when the engine lost a file of the parent, brought one that belongs
-    to nothing, changed the content of one, or made something that no image may hold.
+    to nothing, changed the content of one, or made something that no image may hold; LockError when
+    a path would be written through a link.
     """
     context = raw.context
     create_layout(layout)
@@ -98,6 +99,7 @@ def normalise(
         own = {path: node for path, node in tree.items() if not _inherited(tar, node, parent.get(path))}
         _compare(tar, own, context, contents)
     _check(own, tree, context, contents)
+    _refuse_through_links(own, {**parent, **tree})
     groups = layering.assign(context.lock.packages, context.depth)
     plan = _plan(own, {**parent, **tree}, contents, groups)
     layers = tuple(_write_layers(raw.rootfs, plan, contents, layout))
@@ -180,6 +182,18 @@ def _check(
     if lost:
         raise NotReproducible(
             f"the build lost /{lost[0]}", context=f"{len(lost)} files of locked packages are missing"
+        )
+
+
+def _refuse_through_links(own: Mapping[str, Node], tree: Mapping[str, Node]) -> None:
+    """Nothing is written through a link, of this image or of those below it."""
+    crossed = through(own, lambda path: path in tree and tree[path].kind != "5")
+    if crossed:
+        path, link = crossed
+        raise LockError(
+            f"/{path} would be written through /{link}, which is no directory",
+            context=f"it leads to {tree[link].link}" if tree[link].link else "",
+            hint="name the place where that leads, or leave out the package that brings it",
         )
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from builder.errors import LockError
 from builder.model import assembly
-from builder.model.contents import Contents, PackagedFile
+from builder.model.contents import Contents, PackagedFile, through
 from builder.model.lock import LockedPackage
 from builder.tools.deb import DebControl, DebEntry
 from builder.tools.package import PackageReader
@@ -81,7 +81,18 @@ class _Gathered:
         self._epoch = max(self._epoch, reader.newest)
 
     def contents(self) -> Contents:
-        """Everything so far; what packages share belongs to none of them."""
+        """Everything so far; what packages share belongs to none of them.
+
+        Raises LockError when one package would be written through a link of another, or of its own.
+        """
+        crossed = through([*self.files, *self._directories], self.files.__contains__)
+        if crossed:
+            path, link = crossed
+            who = self.files[path].package if path in self.files else "a package"
+            raise LockError(
+                f"{who} brings /{path}, but /{link} is no directory: {self.files[link].package} brings that",
+                hint="leave one of them out with `omit:`, or lock another version",
+            )
         shared = {
             name: PackagedFile("", 0, 0o644, hashlib.sha256(data).hexdigest())
             for name, data in self._shared.items()

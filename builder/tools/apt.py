@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from builder.errors import LockError, ToolError
+from builder.errors import LockError, NoSuchPackage, ToolError
 from builder.model.digest import Digest
 from builder.model.lock import LockedPackage
 from builder.store import write_atomically
@@ -128,13 +128,11 @@ class Apt:
             # Once more, this time with apt's reasons.
             spoken = [word for word in command if word not in ("-qq", "--print-uris")]
             spoken = ["apt-get", "--simulate", *spoken[1:], *sorted(set(request))]
-            raise _unresolvable(self._run(suite, architecture, spoken, _RESOLVE_SECONDS), suite)
+            raise _unresolvable(self._run(suite, architecture, spoken, _RESOLVE_SECONDS), suite, architecture)
         planned = dict(_planned(done.text, suite))
         missing = sorted(set(request) - set(planned))
         if missing:
-            raise LockError(
-                f"{suite} has no package {', '.join(missing)}", hint="look for the right name in the archive"
-            )
+            raise NoSuchPackage(suite, architecture, missing)
         names = [f"{name}={version}" for name, (version, _) in sorted(planned.items())]
         # Only the signed index holds SHA-256 for every package: one call for all of them.
         shown = self._run(suite, architecture, ["apt-cache", "show", "--", *names], _RESOLVE_SECONDS)
@@ -245,18 +243,14 @@ def _sources(mirror: Mirror, suite: str, architecture: str, keyring: Path) -> st
     )
 
 
-def _unresolvable(done: Completed, suite: str) -> LockError:
+def _unresolvable(done: Completed, suite: str, architecture: str) -> LockError:
     said = done.stderr.decode("utf-8", "replace")
     unknown = sorted(
         set(re.findall(r"(?:Unable to locate package|Couldn't find any package by \w+) '?([^'\s]+)", said))
         | set(re.findall(r"Package '?([^'\s]+)'? has no installation candidate", said))
     )
     if unknown:
-        return LockError(
-            f"{suite} has no package {', '.join(unknown)}",
-            context=done.log,
-            hint="look for the right name in the archive; names differ from release to release",
-        )
+        return NoSuchPackage(suite, architecture, unknown, context=done.log)
     return LockError(
         f"the packages cannot be installed together from {suite}",
         context=f"{done.text[-2000:]}\n{done.log}".strip(),

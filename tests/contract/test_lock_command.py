@@ -143,9 +143,11 @@ def test_one_unknown_package_changes_no_lock(place: Place) -> None:
     place.archive.add("libc", "2.41-2")
     place.archive.publish()
     code, said = place.goldsmith("lock")
-    assert (code, said["error"]) == (1, "lock-error")
-    assert said["message"] == "trixie has no package ap"
-    assert said["hint"]
+    assert (code, said["error"]) == (1, "definition-error")
+    (problem,) = said["problems"]
+    assert (problem["file"], problem["path"]) == ("images/app/image.yaml", "streams.3.packages.0")
+    assert problem["message"] == "trixie has no package ap for linux/amd64"
+    assert problem["hint"]
     assert place.locks() == before
 
 
@@ -219,6 +221,7 @@ def test_schemas_are_written(place: Place, tmp_path: Path) -> None:
     assert sorted(Path(p).name for p in said["written"]) == [
         "access.schema.json",
         "builder.schema.json",
+        "check.schema.json",
         "checks.schema.json",
         "image.schema.json",
         "roles.schema.json",
@@ -230,7 +233,7 @@ def test_schemas_are_written(place: Place, tmp_path: Path) -> None:
 def test_lint_finds_stale_locks_and_what_hadolint_says(place: Place) -> None:
     place.goldsmith("lock")
     partials = place.catalogue / "templates" / "_partials"
-    partials.mkdir()
+    partials.mkdir(exist_ok=True)
     (partials / "assemble.sh.j2").write_text("#!/bin/sh\n")
     template = place.catalogue / "templates" / "debian-runtime.Dockerfile.j2"
     template.write_text("FROM scratch\nUSER 65532:65532\n")

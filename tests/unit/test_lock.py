@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.errors import LockError
+from builder.errors import DefinitionError, LockError, NoSuchPackage
 from builder.model.catalogue import Catalogue
 from builder.model.generated import DEV_PACKAGES
 from builder.model.lock import HEADER, ImageLock, LockedPackage, LockSection
@@ -21,6 +21,7 @@ from builder.stages.define import load_catalogue
 from tests.support.catalogue import Document, image, stream, write
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+NOWHERE = "nowhere"
 BOTH = ["linux/amd64", "linux/arm64"]
 
 
@@ -37,6 +38,8 @@ class World:
             name = waiting.pop()
             if name not in closure:
                 closure.add(name)
+                if self.own.get((name, architecture)) == NOWHERE:
+                    raise NoSuchPackage(suite, architecture, [name])
                 waiting += self.packages[name][1:]
         return tuple(self.package(name, architecture) for name in sorted(closure))
 
@@ -242,6 +245,29 @@ def test_platforms_that_disagree_are_refused(tmp_path: Path, world: World) -> No
     with pytest.raises(LockError, match="the platforms disagree") as caught:
         stage.resolve_image(catalogue, "base", world, {})
     assert "libc: 2.41 on linux/amd64, 2.40 on linux/arm64" in caught.value.context
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "path"),
+    [
+        ("certificates", "images/base/image.yaml", "streams.1.packages.0"),
+        ("app", "images/app/image.yaml", "streams.3.packages.0"),
+        ("shell", "images/app/image.yaml", "streams.3.dev.packages.1"),
+    ],
+)
+def test_a_package_that_one_platform_lacks_is_named_with_file_path_and_platform(
+    tmp_path: Path, world: World, name: str, file: str, path: str
+) -> None:
+    base, app = two_images(variants=["runtime", "dev"], platforms=BOTH)
+    app["streams"]["3"]["dev"] = {"packages": ["setup", "shell"]}
+    catalogue = load_catalogue(write(tmp_path, {**base, "platforms": BOTH}, app))
+    locks = lock_all(catalogue, world)
+    world.own[name, "arm64"] = NOWHERE
+    with pytest.raises(DefinitionError) as caught:
+        stage.resolve_image(catalogue, "app", world, locks)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.path) == (file, path)
+    assert problem.message == f"trixie has no package {name} for linux/arm64"
 
 
 def test_a_binary_rebuild_on_one_platform_is_no_disagreement(tmp_path: Path, world: World) -> None:

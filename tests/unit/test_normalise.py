@@ -357,3 +357,28 @@ def test_a_damaged_layer_of_the_parent_is_refused(world: World) -> None:
     blob.write_bytes(blob.read_bytes()[:-20])
     with pytest.raises(RegistryError, match=r"damaged|other content"):
         world.build(world.context(world.deb("hello", HELLO), parent=parent))
+
+
+@pytest.mark.parametrize("target", ["/etc", "../etc", "../../root"])
+@pytest.mark.parametrize("packages", [1, 2])
+def test_what_would_be_written_through_a_link_of_a_package_is_refused(
+    world: World, target: str, packages: int
+) -> None:
+    members = (
+        [directory("./usr/share/"), link("./usr/share/x", target)],
+        [member("./usr/share/x/passwd", b"root::0:0::/:\n")],
+    )
+    debs = (
+        [world.deb("evil", [*members[0], *members[1]])]
+        if packages == 1
+        else [world.deb("evil", members[0]), world.deb("other", members[1])]
+    )
+    with pytest.raises(LockError, match=r"/usr/share/x/passwd.*/usr/share/x.*|points out of the tree"):
+        world.build(world.context(world.deb("base-files", BASE_FILES), *debs))
+
+
+def test_nothing_is_written_through_a_link_of_the_image_below(world: World) -> None:
+    below = [*BASE_FILES, directory("./usr/share/"), link("./usr/share/x", "/etc")]
+    parent = world.build(world.context(world.deb("base-files", below)))
+    with pytest.raises(LockError, match="/usr/share/x/passwd would be written through /usr/share/x"):
+        world.build(world.context(world.deb("evil", [member("./usr/share/x/passwd", b"x")]), parent=parent))
