@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from builder.model.outcome import ImageEnd
-from builder.nightly import Night
+from builder.nightly import Night, Promoted
 from builder.report import plain
 
 _DIGEST_SHOWN = 19  # characters
 _ROWS_MAX = 50  # images on the page; the JSON has all
+_CHANGES_MAX = 12  # lines of one promotion on the page
+_CODE_MAX = 500  # characters
 _QUIET = frozenset({"unchanged"})
 
 
@@ -46,6 +49,7 @@ def as_dict(night: Night) -> dict[str, Any]:
                 "ref": p.ref,
                 "state": p.state,
                 "detail": p.detail,
+                "changes": list(p.changes),
                 "error": p.error.as_dict() if p.error else None,
             }
             for p in night.promoted
@@ -98,6 +102,7 @@ def as_markdown(night: Night) -> str:
             for i in changed[:_ROWS_MAX]
         ]
         lines += [f"| and {len(changed) - _ROWS_MAX} more | | | |"] * (len(changed) > _ROWS_MAX)
+    lines += _promotions(night.promoted)
     if night.deprecated:
         lines += ["", "## Deprecated", "", "| image | digest | use instead |", "| --- | --- | --- |"]
         lines += [
@@ -108,6 +113,17 @@ def as_markdown(night: Night) -> str:
             len(night.deprecated) > _ROWS_MAX
         )
     return "\n".join(lines) + "\n"
+
+
+def _promotions(promoted: Sequence[Promoted]) -> list[str]:
+    """What was promoted, with what is new in it."""
+    moved = [p for p in promoted if p.state == "promoted"]
+    lines = ["", "## Promoted", ""] if moved else []
+    for one in moved[:_ROWS_MAX]:
+        lines.append(f"* {_code(one.ref)}: {_code(one.detail)}")
+        lines += [f"  * {_code(line)}" for line in one.changes[:_CHANGES_MAX]]
+        lines += [f"  * and {len(one.changes) - _CHANGES_MAX} more"] * (len(one.changes) > _CHANGES_MAX)
+    return lines + [f"* and {len(moved) - _ROWS_MAX} more"] * (len(moved) > _ROWS_MAX)
 
 
 def as_junit(night: Night) -> bytes:
@@ -154,6 +170,12 @@ def _cell(text: str) -> str:
     """One cell of a Markdown table, whatever the text holds."""
     folded = " ".join(plain(text).split())[:300]
     return folded.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+
+
+def _code(text: str) -> str:
+    """Text as inline code: no link, no mention, no markup, whatever it holds."""
+    folded = " ".join(plain(text).split())[:_CODE_MAX]
+    return "`" + (folded.replace("`", "'") or "?") + "`"
 
 
 def _xml(text: str) -> str:

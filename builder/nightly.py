@@ -57,12 +57,16 @@ class StepEnd:
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """What became of the promotion of one image: `promoted`, `in place`, or why it was refused."""
+    """What became of the promotion of one image: `promoted`, `in place`, or why it was refused.
+
+    `changes` are the lines of its change record, in short.
+    """
 
     ref: str
     state: str
     detail: str = ""
     error: GoldsmithError | None = None
+    changes: tuple[str, ...] = ()
 
 
 class Deprecated(Protocol):

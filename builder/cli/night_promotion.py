@@ -10,6 +10,7 @@ from builder.errors import GoldsmithError, PolicyDenied
 if TYPE_CHECKING:
     from builder.model.catalogue import Catalogue
     from builder.model.outcome import ImageEnd
+    from builder.model.reference import Reference
     from builder.nightly import Promoted
     from registry.access.roles import Permission
     from registry.audit.ledger import Entry
@@ -50,6 +51,20 @@ def promote_one(
         require(Permission.PROMOTE, name)
         where = office.client.reference(f"candidate/{name}", digest=digest)
         done = promotion.promote(office, where, target, WHY)
-        return Promoted(end.ref, "promoted" if done.changed else "in place", str(done.reference))
+        if not done.changed:
+            return Promoted(end.ref, "in place", str(done.reference))
+        return Promoted(end.ref, "promoted", str(done.reference), changes=_changes(office, done.reference))
     except GoldsmithError as error:
         return Promoted(end.ref, "refused", error.message, error)
+
+
+def _changes(office: Office, where: Reference) -> tuple[str, ...]:
+    """What the change record says is new; one that cannot be read undoes no promotion."""
+    from registry.diff.output import record_in_short
+    from registry.promotion.changelog import read_change
+
+    try:
+        record = read_change(office.client, where, office.trust)
+    except GoldsmithError as error:
+        return (f"its change record cannot be read: {error.message}",)
+    return record_in_short(record) if record else ()

@@ -17,6 +17,7 @@ from registry.diff.compare import ImageDiff, layers_of
 
 _NOT_ATTESTED = "Findings, licences, checks and waivers were not compared: what is built here is not attested"
 _SHOWN = 200  # rows of a table
+_SHORT = 8  # names in a line
 _MARKDOWN_MAX = 60_000  # characters; GitHub takes 65,536 in a pull request, and bots add their own
 _MEBI = 1 << 20
 
@@ -86,6 +87,29 @@ def as_markdown(diff: ImageDiff, why: str = "") -> str:
         lines.append("")
     lines += [] if diff.attested else [f"{_NOT_ATTESTED}.", ""]
     return _within([*lines, *(f"* {line}" for line in _waivers(diff, _code))])
+
+
+def record_in_short(record: ChangeRecord) -> tuple[str, ...]:
+    """A change record in a few lines, for a report that has others; platforms that say the same are one."""
+    told: dict[tuple[str, ...], list[str]] = {}
+    for one in record.platforms:
+        lines = [f"{title}: {_listed([_change(m) for m in moved])}" for title, moved in _parts(one)]
+        lines += [
+            f"{title}: {_listed([_finding(f) for f in findings])}"
+            for title, findings in (("fixed", one.fixed), ("new findings", one.new))
+            if findings
+        ]
+        told.setdefault(tuple(lines), []).append(one.platform)
+    before = f"before it {record.previous}" if record.previous else "the first image"
+    unknown = [f"the image before could not be compared: {record.unknown}"] if record.unknown else []
+    return (
+        before,
+        *(f"why: {why}" for why in record.reasons[:_SHORT]),
+        *unknown,
+        *_platforms_moved(record),
+        *(f"{', '.join(on)}: {line}" for lines, on in told.items() for line in lines or ("no difference",)),
+        *_waivers(record),
+    )
 
 
 def records_as_markdown(records: Sequence[ChangeRecord]) -> str:
@@ -186,6 +210,11 @@ def _size(one: PlatformDiff) -> str:
         f"{one.size_after / _MEBI:.2f} MiB ({change:+,} bytes); with the old one at hand {one.pulled:,} "
         f"bytes are pulled; {one.layers_new} layers new, {one.layers_shared} shared"
     )
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = len(texts) - _SHORT
+    return ", ".join([*texts[:_SHORT], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _change(moved: Moved) -> str:

@@ -116,6 +116,15 @@ def test_the_next_one_says_what_it_brings_and_why(story: Story) -> None:
     for part in ("CVE-2026-1", "2.10-6", "package: hello 2.10-5 -> 2.10-6", str(old.digest)):
         assert part in text and part in markdown
     assert json.loads(json.dumps(output.record_as_dict(new)))["previous"] == old.digest
+    short = "\n".join(output.record_in_short(new))
+    for part in (
+        f"before it {old.digest}",
+        "packages: hello: 2.10-5 → 2.10-6",
+        "fixed: CVE-2026-1",
+        "CVE-2026-2",
+    ):
+        assert part in short
+    assert "the first image" in output.record_in_short(old)
 
 
 def test_it_is_attached_before_anything_moves_and_by_one_listing(story: Story) -> None:
@@ -240,6 +249,7 @@ def test_what_is_too_much_is_cut_and_counted() -> None:
     kept = changerecords.bounded(record)
     assert changerecords.decode(json.loads(changerecords.encode(kept))) == kept
     assert kept.platforms[0].omitted == 2_000
+    assert any("and 4992 more" in line for line in output.record_in_short(kept))
     markdown = output.records_as_markdown([kept])
     assert len(markdown) < 65_536
     assert "too long" in markdown

@@ -162,6 +162,10 @@ def fixed_night(town: Town) -> None:
     assert (images(night, "built"), images(night, "unchanged")) == (moved, set(REFS) - moved)
     after = names(town.tags())
     assert {r for r in REFS if before[r] != after[r]} == moved
+    new = {p["ref"]: p["changes"] for p in night["promotions"]}
+    assert set(new) == moved
+    assert any("greetlib-app: 1.0-1 → 1.0-2" in line for line in new["greetlib:1"]), new
+    assert any(line.startswith("linux/amd64: fixed: ") and CVE in line for line in new["greetlib:1"]), new
     assert {d["ref"]: (d["digest"], d["replacement"]) for d in night["deprecated"]} == {
         ref: (before[ref], f"{ref}@{after[ref]}") for ref in moved
     }

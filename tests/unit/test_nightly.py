@@ -20,7 +20,7 @@ from builder.errors import (
 )
 from builder.model.outcome import ImageEnd, ImageState
 from builder.model.plan import Action, Cause, PlannedImage, Reason
-from builder.night_report import as_json, as_junit, as_markdown
+from builder.night_report import as_dict, as_json, as_junit, as_markdown
 from builder.nightly import (
     Blocked,
     Night,
@@ -250,6 +250,19 @@ def test_the_page_is_one_page_and_hostile_texts_stay_in_their_cells() -> None:
     assert table
     for line in table:
         assert line.replace("\\|", "").count("|") in (2, 5)
+
+
+def test_a_promotion_says_what_is_new_on_the_page_and_in_the_data() -> None:
+    changes = ("before it sha256:1", "linux/amd64: packages: openssl: 1 → 2", f"fixed: {HOSTILE}")
+    promoted = Promoted("python:3.13", "promoted", "registry.example/python@sha256:2", changes=changes)
+    night = Night(NOW, (), (), (promoted, Promoted("base:13", "in place")))
+    page = as_markdown(night)
+    assert "* `python:3.13`: `registry.example/python@sha256:2`" in page
+    assert "  * `linux/amd64: packages: openssl: 1 → 2`" in page
+    assert "base:13" not in page
+    assert "\x1b" not in page
+    assert all(line.count("`") in (2, 4) for line in page.splitlines() if line.lstrip().startswith("*"))
+    assert as_dict(night)["promotions"][0]["changes"] == list(changes)
 
 
 def test_junit_can_be_read_and_counts_failures() -> None:
