@@ -21,6 +21,7 @@ from builder.oci.layout import blob_path, verified_chunks
 from builder.oci.tarformat import END, TarEntry, header, padding
 
 _CHUNK = 1 << 20  # bytes
+_READ = 1 << 16  # bytes that are taken from a layer at a time
 _ENTRIES_MAX = 1_000_000
 _TOTAL_MAX = 16 << 30  # bytes of content in one root file system
 _READ_MAX = 64 << 20  # bytes of one file that is held in memory
@@ -148,7 +149,7 @@ def layer_members(image: PlatformImage, layer: Layer) -> Iterator[tuple[tarfile.
     """The entries of a layer, its blob checked first; raises RegistryError when it is damaged."""
     for _ in verified_chunks(image.layout, layer.blob):
         pass
-    with tarfile.open(blob_path(image.layout, layer.blob.digest), mode="r|gz") as source:
+    with tarfile.open(blob_path(image.layout, layer.blob.digest), mode="r|gz", bufsize=_READ) as source:
         for member in source:
             yield member, source.extractfile(member) if member.isreg() else None
 

@@ -25,6 +25,7 @@ from builder.oci.tarformat import BoundedTarInfo
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60  # bytes
 _CHUNK = 1 << 20  # bytes
+_READ = 1 << 16  # bytes that are taken from an archive at a time
 _CONTROL_MAX = 16 << 20  # bytes, unpacked; the largest md5sums list of Debian 13 is below 2 MiB
 _DATA_MAX = 4 << 30  # bytes of one package, unpacked
 _FILES_MAX = 200_000
@@ -164,7 +165,7 @@ def write_plain(source: Path, target: Path) -> None:
 def _opened(path: Path, part: str) -> Iterator[tarfile.TarFile]:
     with (
         _unpacked(path, part) as stream,
-        tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedTarInfo) as tar,
+        tarfile.open(fileobj=stream, mode="r|", bufsize=_READ, tarinfo=BoundedTarInfo) as tar,
     ):
         yield tar
 
