@@ -59,12 +59,13 @@ def audit(
     """
     if context.invoked_subcommand is not None:
         return
+    from builder.cli.moments import moment
     from builder.report import emit, emit_json, table
     from registry.audit.ledger import Action
 
     if what and what not in list(Action):
         raise UsageError(f"no such action: {what[:50]!r}", context=", ".join(Action))
-    first = _day(since)
+    first = moment(since)
     if ledger is None:
         _require_reader()
 
@@ -212,17 +213,3 @@ def _ledger(folder: Path | None, trust: Path | None) -> Ledger:
     # The ledger needs no other key than this one.
     believed = trusted(store, keys) if (keys / FILE).exists() else Trust.of(load_public(keys, VERDICT))
     return Ledger(folder or ledger_folder(store), believed)
-
-
-def _day(text: str) -> dt.datetime | None:
-    import datetime as dt
-
-    if not text:
-        return None
-    try:
-        found = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"no date: {text[:50]!r}", hint="write 2026-03-01, or 2026-03-01T12:00:00Z"
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=dt.UTC)

@@ -12,7 +12,6 @@ import typer
 
 from builder.cli.evidence import TrustFolder
 from builder.cli.witnessing import witness
-from builder.errors import UsageError
 
 if TYPE_CHECKING:
     from builder.signing.trustfile import TrustedKey
@@ -115,9 +114,11 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Deny everything that a key signed from a moment on. A current key gets a successor at once."""
-    moment = _moment(at)
+    from builder.cli.moments import moment
+
+    first = moment(at)
     with _keeper("revoke") as keeper:
-        done = keeper.revoke(key, moment, why, _pem(public))
+        done = keeper.revoke(key, first and first.replace(microsecond=0), why, _pem(public))
     _tell(done, as_json)
 
 
@@ -207,19 +208,6 @@ def _pem(path: Path | None) -> bytes | None:
     from builder.signing.keyfiles import read
 
     return None if path is None else read(path)
-
-
-def _moment(text: str) -> dt.datetime | None:
-    if not text:
-        return None
-    try:
-        found = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"no time: {text[:50]!r}", hint="write 2026-03-01T12:00:00Z, or 2026-03-01"
-        ) from None
-    found = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
-    return found.astimezone(dt.UTC).replace(microsecond=0)
 
 
 def _tell(done: Changed, as_json: bool) -> None:

@@ -151,7 +151,7 @@ def _attest(client: RegistryClient, where: Reference, made: Rebuild, signer: Rol
     from builder.oci.faults import RegistryRefused
     from builder.signing.rebuilds import signed_rebuild, witnesses
     from builder.signing.trust import Trust
-    from registry.promotion.records import listing, put_content
+    from registry.promotion.records import put_content
 
     said = {"engine": made.engine, "key": signer.public.id}
     there = witnesses(client, where, Trust.of(signer.public), made.at)
@@ -162,7 +162,7 @@ def _attest(client: RegistryClient, where: Reference, made: Rebuild, signer: Rol
     try:
         put_content(client, where.name, item)
         if not client.put_referrer(where.name, item.manifest, item.media_type):
-            client.put_referrers_fallback(where.name, digest, [listing(item)])
+            client.put_referrers_fallback(where.name, digest, [item.entry])
     except RegistryRefused as error:
         if error.status not in _MAY_NOT_WRITE:
             raise

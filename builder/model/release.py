@@ -31,6 +31,17 @@ class SignedManifest:
         """The digest of the manifest."""
         return Digest.of(self.manifest)
 
+    @property
+    def entry(self) -> Descriptor:
+        """The manifest as a list of referrers describes it."""
+        return Descriptor(
+            self.media_type,
+            self.digest,
+            len(self.manifest),
+            annotations=dict(self.annotations or {}),
+            artifact_type=self.artifact_type,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SignedImage:

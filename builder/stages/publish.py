@@ -192,23 +192,13 @@ def _push_evidence(client: RegistryClient, repo: str, signatures: Sequence[Signe
     for item, known in zip(signatures, there, strict=True):
         by_registry = next(listed) if not known else item.subject and client.supports_referrers(repo)
         if item.subject and not by_registry:
-            unlisted.setdefault(item.subject.digest, []).append(_entry(item))
+            unlisted.setdefault(item.subject.digest, []).append(item.entry)
     # One write for each subject: of two writers to such an index, one is lost.
     _each(
         lambda one: client.put_referrers_fallback(repo, one[0], one[1], replace_same_kind=True),
         unlisted.items(),
     )
     return sent + sum(len(item.manifest) for item in missing)
-
-
-def _entry(item: SignedManifest) -> Descriptor:
-    return Descriptor(
-        item.media_type,
-        item.digest,
-        len(item.manifest),
-        annotations=dict(item.annotations or {}),
-        artifact_type=item.artifact_type,
-    )
 
 
 def _read_back(client: RegistryClient, repo: str, image: BuiltImage, blobs: Sequence[Descriptor]) -> None:

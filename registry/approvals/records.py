@@ -25,7 +25,7 @@ from builder.signing.statements import PAYLOAD_TYPE, STATEMENT_V1, pae, statemen
 from builder.signing.trust import Trust
 from registry.approvals.needs import Approval, Made
 from registry.audit.ledger import Entry
-from registry.promotion.records import listing, put_content
+from registry.promotion.records import put_content
 
 _SIZE_MAX = 64 << 10  # bytes of a bundle with an approval
 _PARTS = ("definition", "template", "lock")
@@ -66,7 +66,7 @@ def put_approval(
     item = bundle_referrer(subject, signed, key.public.hint, timestamp(approval.at))
     put_content(client, repo, item)
     if not client.put_referrer(repo, item.manifest, item.media_type):
-        client.put_referrers_fallback(repo, subject.digest, [listing(item)])
+        client.put_referrers_fallback(repo, subject.digest, [item.entry])
     return item.digest
 
 

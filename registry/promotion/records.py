@@ -76,7 +76,7 @@ def attach(
     known: Registry | None = None,
 ) -> None:
     """Let records that were uploaded be seen, in their order; `known` tells what was listed just before."""
-    unlisted = [listing(i) for i in items if not client.put_referrer(repo, i.manifest, i.media_type)]
+    unlisted = [i.entry for i in items if not client.put_referrer(repo, i.manifest, i.media_type)]
     if unlisted:
         listed = known.referrers(repo, subject) if known else None
         client.put_referrers_fallback(repo, subject, unlisted, replace_same_kind=True, listed=listed)
@@ -87,17 +87,6 @@ def read_back(client: RegistryClient, repo: str, item: SignedManifest) -> None:
     client.get_manifest(client.reference(repo, digest=item.digest))
     for blob in parse_manifest(item.manifest, item.media_type).layers:
         client.check_blob(repo, blob)
-
-
-def listing(item: SignedManifest) -> Descriptor:
-    """A referrer as a listing describes it."""
-    return Descriptor(
-        item.media_type,
-        item.digest,
-        len(item.manifest),
-        annotations=dict(item.annotations or {}),
-        artifact_type=item.artifact_type,
-    )
 
 
 def read_record(

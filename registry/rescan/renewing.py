@@ -53,7 +53,7 @@ from builder.signing.verify import Verification, published_verdict, verify
 from registry.promotion.closure import Closure
 from registry.promotion.office import Office
 from registry.promotion.recheck import NOT_ATTESTED, rules_again
-from registry.promotion.records import listing, put_content
+from registry.promotion.records import put_content
 from registry.rescan.pruning import prune, require_room, superseded
 
 _SECOND = dt.timedelta(seconds=1)
@@ -211,7 +211,7 @@ def _list(office: Office, closure: Closure, subject: Digest, items: list[SignedM
     client, repo = office.client, closure.repo
     unlisted = [i for i in items if not client.put_referrer(repo, i.manifest, i.media_type)]
     if unlisted:
-        client.put_referrers_fallback(repo, subject, [listing(i) for i in unlisted], replace_same_kind=True)
+        client.put_referrers_fallback(repo, subject, [i.entry for i in unlisted], replace_same_kind=True)
 
 
 def _attestations(

@@ -38,7 +38,7 @@ from builder.tools.trivy_report import read_report
 from registry.index import queries
 from registry.index.rebuild import reindex
 from registry.index.schema import Place
-from registry.promotion.records import listing, signed_record
+from registry.promotion.records import signed_record
 from registry.rescan.inventory import read_inventory
 from registry.rescan.judging import Bench, Scanned, judge
 from registry.rescan.union import match
@@ -126,7 +126,7 @@ def _put(
     )
     item = signed_record(record, index, first.keys.verdict)
     storage.carrier(repo, item)
-    storage.manifest(repo, index_bytes([listing(item)]), f"sha256-{index.digest.hex}")
+    storage.manifest(repo, index_bytes([item.entry]), f"sha256-{index.digest.hex}")
     return index.digest
 
 

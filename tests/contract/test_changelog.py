@@ -28,7 +28,6 @@ from registry.gate.admission import admit
 from registry.gate.decision import Approved
 from registry.promotion.changelog import changelog, read_change
 from registry.promotion.promote import rollback
-from registry.promotion.records import listing
 from tests.support import evidence as proofs
 from tests.support import images, promotion
 from tests.support.evidence import World, new_keys
@@ -208,7 +207,7 @@ def test_what_nobody_should_believe_is_refused(story: Story, name: str) -> None:
     for digest, data in item.blobs.items():
         house.client.put_blob(REPO, data, digest)
     if not house.client.put_referrer(REPO, item.manifest, MANIFEST_TYPE):
-        house.client.put_referrers_fallback(REPO, subject.digest, [listing(item)])
+        house.client.put_referrers_fallback(REPO, subject.digest, [item.entry])
     with pytest.raises(EvidenceRefused) as verified:
         verify(at, house.client, house.trust, house.now)
     assert verified.value.reference == flaw

@@ -25,7 +25,7 @@ from builder.signing.trust import Trust
 from builder.signing.trustfile import TrustedKey
 from registry.gate.admission import admit
 from registry.gate.decision import Approved
-from registry.promotion.records import listing, put_content
+from registry.promotion.records import put_content
 from tests.support.evidence import PASSPHRASE, World, shared_keys
 from tests.support.images import AMD64, NOW
 from tests.support.memory_client import MemoryClient
@@ -64,7 +64,7 @@ class Place:
         item = signed_rebuild(made, self.image.index, key)
         put_content(self.house.client, CANDIDATE, item)
         self.house.client.put_referrer(CANDIDATE, item.manifest, item.media_type)
-        self.house.client.put_referrers_fallback(CANDIDATE, self.image.digest, [listing(item)])
+        self.house.client.put_referrers_fallback(CANDIDATE, self.image.digest, [item.entry])
 
     def seen(self, trust: Trust | None = None) -> list[tuple[str, str]]:
         found = witnesses(self.house.client, self.where(), trust or self.house.trust, NOW)

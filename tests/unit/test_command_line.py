@@ -13,6 +13,7 @@ import pytest
 
 from builder import errors
 from builder.cli import main as command_line
+from builder.cli.moments import moment
 from builder.cli.overview import SECTIONS
 from builder.report import plain
 from builder.signing.refusal import EvidenceRefused
@@ -281,3 +282,17 @@ def test_the_help_lists_every_command_once_under_what_it_is_for(capsys: pytest.C
     assert run("--help") == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert {name for name in names if shown.count(name) != 1} == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2026-13-01", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"]
+)
+def test_what_is_no_moment_is_a_mistake_of_who_asks(text: str) -> None:
+    with pytest.raises(errors.UsageError, match="no date or time"):
+        moment(text)
+
+
+def test_a_moment_without_a_zone_is_in_utc() -> None:
+    assert moment("") is None
+    assert str(moment("2026-03-01")) == "2026-03-01 00:00:00+00:00"
+    assert moment("2026-03-01T02:00:00+02:00") == moment("2026-03-01")
