@@ -89,7 +89,7 @@ def test_outside_a_catalogue_the_command_says_where_to_go(
 def test_a_bug_ends_with_3_and_leaves_a_log(
     catalogue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def broken(root: Path) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("our own mistake")
 
     (tmp_path / "state").mkdir()
@@ -105,7 +105,7 @@ def test_a_bug_ends_with_3_and_leaves_a_log(
 def test_an_interruption_ends_with_130(
     catalogue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(root: Path) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("builder.stages.define.load_catalogue", interrupted)
@@ -249,7 +249,7 @@ def test_every_end_is_json_too(
     code: int,
     name: str,
 ) -> None:
-    def broken(root: Path) -> None:
+    def broken(*_: object) -> None:
         raise error
 
     monkeypatch.setattr("builder.stages.define.load_catalogue", broken)
@@ -263,7 +263,7 @@ def test_every_end_is_json_too(
 def test_a_denial_is_called_one(
     catalogue: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(root: Path) -> None:
+    def refused(*_: object) -> None:
         raise EvidenceRefused("nothing is signed", reference="unsigned")
 
     monkeypatch.setattr("builder.stages.define.load_catalogue", refused)
