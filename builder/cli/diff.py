@@ -39,7 +39,7 @@ def diff(
         typer.Argument(metavar="[B]", help="The image after; `.` is the working tree's image of A's name."),
     ] = "",
     files: Annotated[
-        bool, typer.Option("--files", help="Compare the files, too: the layers are fetched.")
+        bool, typer.Option("--files", help="Compare files and users, too: the layers are fetched.")
     ] = False,
     tree: Annotated[
         str,
@@ -49,14 +49,15 @@ def diff(
     trust: TrustFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """What changed between two images: packages, findings, configuration, checks, size, files."""
+    """What changed between two images: packages, findings, configuration, checks, size, files, users."""
     import tempfile
 
     from builder.report import emit, emit_json
     from registry.diff import output
+    from registry.diff.accounts import accounts
     from registry.diff.compare import compare
     from registry.diff.files import trees
-    from registry.diff.local import built_image, built_trees
+    from registry.diff.local import built_accounts, built_image, built_trees
 
     if markdown and as_json:
         raise UsageError("--markdown and --json are two forms of one result", hint="give one of them")
@@ -68,13 +69,16 @@ def diff(
         new, new_client, new_repo = _read(after, trust)
     else:
         new, new_client, new_repo = built_image(local), old_client, ""
-    found = None
+    found = users = None
     if files:
         with tempfile.TemporaryDirectory() as work:
             first = trees(old_client, old_repo, old, Path(work))
             second = built_trees(local) if local else trees(new_client, new_repo, new, Path(work))
+            had = accounts(old, Path(work))
+            has = built_accounts(local) if local else accounts(new, Path(work))
+        users = {p: (had[p], has[p]) for p in has if p in had}
         found = {p: (first[p], second[p]) for p in second if p in first}
-    result = compare(old, new, found)
+    result = compare(old, new, found, users)
     if as_json:
         emit_json(output.as_dict(result))
     else:

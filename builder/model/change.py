@@ -23,7 +23,8 @@ class PlatformDiff:
     """The differences of one platform; sizes in bytes, compressed.
 
     `fixed` are findings that are gone, `new` those that came, `kept` how many stayed. `pulled` is
-    what a client pulls that has the old image. `files` is None when files were not compared.
+    what a client pulls that has the old image. `files` and `users` (accounts and groups) are None when
+    files were not compared.
     `omitted` is how many differences were too many to be kept in a record.
     """
 
@@ -42,6 +43,7 @@ class PlatformDiff:
     layers_shared: int
     files: tuple[Moved, ...] | None = None
     omitted: int = 0
+    users: tuple[Moved, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ def _bounded(one: PlatformDiff) -> PlatformDiff:
         fixed=tuple(map(_short_finding, one.fixed[:_LIST_MAX])),
         new=tuple(map(_short_finding, one.new[:_LIST_MAX])),
         files=None,
+        users=None,
         omitted=sum(max(0, len(several) - _LIST_MAX) for several in lists),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from builder.model.change import Moved, PlatformDiff
 from builder.model.digest import Digest
@@ -12,6 +13,7 @@ from registry.diff.facts import ImageFacts, PlatformFacts
 
 _ORDER = {severity: number for number, severity in enumerate(Severity)}
 _NOTHING: Mapping[str, str] = {}
+_Both: TypeAlias = tuple[Mapping[str, str], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +61,21 @@ def layers_of(diff: ImageDiff, platform: str) -> tuple[LayerShare, ...]:
 def compare(
     before: ImageFacts,
     after: ImageFacts,
-    files: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] | None = None,
+    files: Mapping[str, _Both] | None = None,
+    users: Mapping[str, _Both] | None = None,
 ) -> ImageDiff:
-    """What changed from `before` to `after`; `files` are both trees of each platform, if known."""
+    """What changed from `before` to `after`; `files` and `users` are those of both by platform, if known."""
     known = before.attested and after.attested
     both = [p for p in after.platforms if p in before.platforms]
     return ImageDiff(
         before,
         after,
         tuple(
-            _platform(before.platforms[p], after.platforms[p], files.get(p) if files else None, before, after)
+            replace(
+                _platform(before.platforms[p], after.platforms[p], before, after),
+                files=_moved(*files[p]) if files and p in files else None,
+                users=_moved(*users[p]) if users and p in users else None,
+            )
             for p in both
         ),
         tuple(p for p in after.platforms if p not in before.platforms),
@@ -92,7 +99,6 @@ def pulled_bytes(before: ImageFacts | None, after: ImageFacts, platform: str) ->
 def _platform(
     old: PlatformFacts,
     new: PlatformFacts,
-    files: tuple[Mapping[str, str], Mapping[str, str]] | None,
     before: ImageFacts,
     after: ImageFacts,
 ) -> PlatformDiff:
@@ -117,7 +123,6 @@ def _platform(
         pulled=pulled_bytes(before, after, new.platform),
         layers_new=len(new.layers) - shared,
         layers_shared=shared,
-        files=_moved(*files) if files is not None else None,
     )
 
 

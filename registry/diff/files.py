@@ -30,7 +30,7 @@ def trees(
             path = blob_path(layout, layer.digest)
             if not path.exists():
                 client.get_blob(repo, layer, path)
-        out[name] = tree_texts(image_tree(_image(facts, layout)))
+        out[name] = tree_texts(image_tree(platform_image(facts, layout)))
     return out
 
 
@@ -39,7 +39,7 @@ def tree_texts(tree: Mapping[str, Node]) -> Mapping[str, str]:
     return {f"/{path}": _said(node) for path, node in tree.items()}
 
 
-def _image(facts: PlatformFacts, layout: Path) -> PlatformImage:
+def platform_image(facts: PlatformFacts, layout: Path) -> PlatformImage:
     """As much of an image as its files need."""
     platform = Platform.parse(facts.platform)
     nothing = LockSection("-", "runtime", platform, "trixie", facts.digest, None, ())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from builder.model.image import BuiltImage, PlatformImage
 from builder.oci.layout import read_blob_json
 from builder.oci.rootfs import image_tree
+from registry.diff.accounts import image_accounts
 from registry.diff.facts import ImageFacts, PlatformFacts, config_texts
 from registry.diff.files import tree_texts
 
@@ -29,6 +30,11 @@ def built_image(image: BuiltImage) -> ImageFacts:
 def built_trees(image: BuiltImage) -> Mapping[str, Mapping[str, str]]:
     """By platform, each path and what is there, as text."""
     return {str(p.platform): tree_texts(image_tree(p)) for p in image.platforms}
+
+
+def built_accounts(image: BuiltImage) -> Mapping[str, Mapping[str, str]]:
+    """By platform, each account and group, as text."""
+    return {str(p.platform): image_accounts(p) for p in image.platforms}
 
 
 def _platform(image: PlatformImage) -> PlatformFacts:

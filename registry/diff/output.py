@@ -187,6 +187,7 @@ def _parts(one: PlatformDiff) -> Iterable[tuple[str, Sequence[Moved]]]:
         ("configuration", one.config),
         ("checks", one.checks),
         ("licences", one.licences),
+        ("users and groups", one.users or ()),
         ("files", one.files or ()),
     )
     return [(title, moved) for title, moved in named if moved]

@@ -17,11 +17,13 @@ from builder.oci.client import RegistryClient
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
 from registry.diff import output
+from registry.diff.accounts import account_texts, accounts, group_texts
 from registry.diff.compare import ImageDiff, compare, pulled_bytes
 from registry.diff.facts import ImageFacts, PlatformFacts, read_image
 from registry.diff.files import trees
-from registry.diff.local import built_image, built_trees
+from registry.diff.local import built_accounts, built_image, built_trees
 from tests.support.evidence import new_keys
+from tests.support.images import built_image as image_of
 from tests.support.promotion import CANDIDATE, House
 from tests.support.registry_simulator import Simulator, simulator
 
@@ -91,6 +93,49 @@ def test_files_are_compared_by_content(
     diff = compare(*both, {AMD64: (first[AMD64], second[AMD64])})
     assert diff.platforms[0].files is not None
     assert [m.name for m in diff.platforms[0].files] == ["/hello"]
+
+
+def test_users_and_groups_are_compared_by_name() -> None:
+    old = account_texts(b"root:*:0:0:root:/root:/bin/sh\nold:x:1000:1000::/home/old:/bin/sh\n")
+    old |= group_texts(b"root:*:0:\nwheel:*:10:\n")
+    new = account_texts(b"root::0:0:root:/root:/bin/sh\napp:x:1001:1001::/nonexistent:/usr/sbin/nologin\n")
+    new |= group_texts(b"root:*:0:\nwheel:*:10:app\nodd line\n")
+    both = facts("old"), facts("new")
+    (one,) = compare(*both, None, {AMD64: (old, new)}).platforms
+    assert [(m.name, m.before, m.after) for m in one.users or ()] == [
+        ("group wheel", "gid 10", "gid 10, members app"),
+        ("group, line 3", "", "odd line"),
+        ("user app", "", "uid 1001, gid 1001, home /nonexistent, shell /usr/sbin/nologin"),
+        ("user old", "uid 1000, gid 1000, home /home/old, shell /bin/sh", ""),
+        (
+            "user root",
+            "uid 0, gid 0, home /root, shell /bin/sh",
+            "uid 0, gid 0, home /root, shell /bin/sh, NO PASSWORD",
+        ),
+    ]
+    diff = compare(*both, None, {AMD64: (old, new)})
+    for text in (output.as_text(diff), output.as_markdown(diff), json.dumps(output.as_dict(diff))):
+        assert "user app" in text
+        assert "members app" in text
+    assert compare(*both).platforms[0].users is None, "nobody looked"
+
+
+def test_a_name_that_stands_twice_is_told_twice() -> None:
+    said = account_texts(b"a:x:1:1::/:/bin/sh\na:x:0:0::/:/bin/sh\n")
+    assert list(said) == ["user a", "user a (2)"]
+
+
+def test_users_are_read_from_the_layers_the_last_one_counts(tmp_path: Path) -> None:
+    layers = [
+        {"etc/passwd": b"old:x:1:1::/:/bin/sh\n", "etc/group": b"one:*:1:\n"},
+        {"etc/passwd": b"app:x:2:2::/:/bin/sh\n"},
+    ]
+    image = image_of(tmp_path, files=layers)
+    said = {"user app": "uid 2, gid 2, home /, shell /bin/sh", "group one": "gid 1"}
+    assert built_accounts(image)[AMD64] == said
+    (platform,) = built_image(image).platforms.values()
+    work = image.platforms[0].layout
+    assert accounts(replace(built_image(image), platforms={AMD64: platform}), work)[AMD64] == said
 
 
 def test_an_expired_image_can_be_compared_too(house: House, both: tuple[ImageFacts, ImageFacts]) -> None:
