@@ -63,20 +63,22 @@ class Place:
     def killed(self, act: Callable[[ImportHouse], object], moment: int | str) -> None:
         """Do it in a process that is killed when the n-th write was served, or around its ledger entry."""
         self.restore()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the threads here only wait
-            child = os.fork()
-        if child == 0:
-            self._in_child(act, moment)
-        writes = iter(range(1, 10_000))
+        writes, children = iter(range(1, 10_000)), list[int]()
 
         def serve(handler: reg.Handler) -> None:
             handler.serve()
             if next(writes) == moment:
-                os.kill(child, signal.SIGKILL)
+                os.kill(children[0], signal.SIGKILL)
 
         self.sim.fault("PUT|POST", ".*", serve)
-        _, status = os.waitpid(child, 0)
+        with self.sim.served_to_the_end():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the threads here only wait
+                child = os.fork()
+            if child == 0:
+                self._in_child(act, moment)
+            children.append(child)
+            _, status = os.waitpid(child, 0)
         self.sim.faults.clear()
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, moment
 

@@ -228,7 +228,7 @@ class Scene:
             for path, data in ledger:
                 path.write_bytes(data)
         due = n if n > 0 else self.writes[what] + 1 + n
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT, house.folder, sim.address, ROOT, *arguments])
+        argv = [sys.executable, "-c", SCRIPT, house.folder, sim.address, ROOT, *arguments]
         writes = iter(range(1, 10_000))
 
         def serve(handler: reg.Handler) -> None:
@@ -237,7 +237,8 @@ class Scene:
                 os.kill(child.pid, signal.SIGKILL)
 
         sim.fault("PUT|POST", ".*", serve)
-        assert child.wait(60) == -signal.SIGKILL
+        with sim.served_to_the_end(), subprocess.Popen(argv) as child:
+            assert child.wait(60) == -signal.SIGKILL
         sim.faults.clear()
 
 

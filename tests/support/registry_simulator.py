@@ -7,6 +7,7 @@ first `times` of them, something else happens. Every request is written down.
 from __future__ import annotations
 
 import base64
+import http.client
 import itertools
 import json
 import re
@@ -83,6 +84,27 @@ class Simulator:
     issued: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    connections: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def served_to_the_end(self) -> Iterator[None]:
+        """Leave only when everything that a client which is gone by then sent within was served."""
+        before = self.connections
+        yield
+        # Connections are accepted in their order: after this one, none is waiting.
+        last = http.client.HTTPConnection(self.address)
+        last.request("GET", "/v2/")
+        last.getresponse().read()
+        last.close()
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.connections <= before, timeout=60)
+
+    def connected(self, number: int) -> None:
+        """One connection more, or one less."""
+        with self.changed:
+            self.connections += number
+            self.changed.notify_all()
 
     def fault(self, method: str, path: str, act: Callable[[Handler], None], times: int = 1_000_000) -> Fault:
         """Add a fault; the one that was added last comes first."""
@@ -135,6 +157,18 @@ class Handler(BaseHTTPRequestHandler):
     simulator: Simulator
     rest_of_body = 0
     alter: Callable[[str, str], str | None] | None = None
+
+    def setup(self) -> None:
+        """Count the connection."""
+        self.simulator.connected(1)
+        super().setup()
+
+    def finish(self) -> None:
+        """Count it no more, whatever becomes of its last bytes."""
+        try:
+            super().finish()
+        finally:
+            self.simulator.connected(-1)
 
     def send_header(self, keyword: str, value: str) -> None:
         """Send a header, unless a fault changes it or takes it out."""
