@@ -1,4 +1,4 @@
-"""`reindex_10000`, `affected_10000`, `rescan_1000`, `rescan_10000`: many images at once.
+"""`reindex_10000`, `affected_10000` (`_rare`, `_whole`), `rescan_1000`, `rescan_10000`: many images at once.
 
 The images lie in a storage folder of the registry's own form: an index and its attestations each,
 with package sets of real sources at versions around their fixes. The peer of a rescan is
@@ -8,12 +8,14 @@ those of the rescan. Signing and writing renewed verdicts is not part of it on e
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import random
 import resource
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,10 +41,10 @@ from registry.index import queries
 from registry.index.rebuild import reindex
 from registry.index.schema import Place
 from registry.promotion.records import signed_record
+from registry.pulls import Pull
 from registry.rescan.inventory import read_inventory
 from registry.rescan.judging import Bench, Scanned, judge
 from registry.rescan.union import match
-from registry.sqlite import reader
 from registry.storage.folder import FolderRegistry
 from tests.bench.scene import Scene, Stopwatch
 from tests.support.aged import aged_sets
@@ -55,6 +57,8 @@ from tests.support.vulndb import sample_data
 
 _IMAGES, _SMALL = 10_000, 1_000
 _REPOSITORIES, _SETS, _SAMPLE, _ASKED = 100, 200, 20, 20
+_PULLERS, _PULL_DAYS = 3, 5  # of each image
+_SHOWN = 100  # images that a terminal shows
 _HOST, _POINT = "127.0.0.1:5710", "13.1"
 _REINDEX_GOAL, _AFFECTED_GOAL, _MEMORY_GOAL = 60.0, 50.0, 1000.0  # s, ms, MB: of what has no peer
 _SECONDS = 3600
@@ -75,7 +79,8 @@ def measure(
         yield f"rescan_{count}", found["rescan"], "s", found["each"] * count
     yield f"rescan_{images}_memory", found["memory"], "MB", _MEMORY_GOAL
     yield f"reindex_{images}", found["reindex"], "s", _REINDEX_GOAL
-    yield f"affected_{images}", found["affected"], "ms", _AFFECTED_GOAL
+    for kind in ("", "_rare", "_whole"):
+        yield f"affected_{images}{kind}", found[f"affected{kind}"], "ms", _AFFECTED_GOAL
 
 
 def process_text(scene: Scene, argv: Sequence[str | Path], environment: dict[str, str]) -> str:
@@ -99,6 +104,8 @@ def make(work: Path, count: int) -> None:
         whole = sets[number % _SETS]
         packages = tuple(sorted(chance.sample(whole, len(whole) - 3)))
         digest = _put(storage, first, f"team{number % _REPOSITORIES}/python", number, packages)
+        with (work / "digests").open("a") as digests:
+            digests.write(f"{digest}\n")
         if number < _SAMPLE:
             (work / "sample" / digest.hex).write_bytes(sbom(packages, _POINT))
 
@@ -149,28 +156,54 @@ def main(work: Path, source: Path) -> dict[str, float]:
     place, out = Place(work / "index"), {}
     trust, registry = Trust.load(work / "keys"), FolderRegistry(_HOST, work / "data")
     with Stopwatch() as watch:
-        done = reindex(place, _HOST, registry, trust, NOW)
+        done = reindex(place, _HOST, registry, trust, NOW, journal=_journal(work))
     if done.problems or not done.read == done.images:
         raise AssertionError(done.problems[:3])
     out["reindex"] = watch.seconds
     out |= _rescan(place, work, source)
-    out["affected"] = _affected(place)
+    out |= _affected(place)
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     out["memory"] = max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1000
     return out
 
 
-def _affected(place: Place) -> float:
-    """Milliseconds, the median, of questions about packages that many images have and few."""
-    inventory = read_inventory(place.require())
-    names = sorted({one.name for one in inventory.packages.values()})
-    took = []
-    with reader(place.require()).connect() as connection:
-        for name in names[:: max(1, len(names) // _ASKED)]:
-            with Stopwatch() as watch:
-                queries.ask(connection, f"pkg:deb/debian/{name}", NOW)
-            took.append(watch.seconds * 1000)
-    return sorted(took)[len(took) // 2]
+def _journal(work: Path) -> Iterator[Pull]:
+    """Every image was pulled by some identities, on some days each."""
+    for number, digest in enumerate((work / "digests").read_text().split()):
+        for who in range(_PULLERS):
+            for day in range(0, 30, 30 // _PULL_DAYS):
+                at = NOW - dt.timedelta(days=day)
+                yield Pull(at, f"robot:{(number + who) % 50}", "", Digest(digest), "", 1 + day)
+
+
+def _affected(place: Place) -> dict[str, float]:
+    """Milliseconds, medians, of questions from opening the index on; nothing is kept from one to the next.
+
+    About packages that nearly all images have, until all images are known and a terminal's worth of
+    them is made; the same until all are made and their answer is JSON; about versions that few images have.
+    """
+    path = place.require()
+    inventory = read_inventory(path)
+    having = Counter(n for i in inventory.images for n in {x for p in i.platforms for x in p.packages})
+    by_name: Counter[str] = Counter()
+    for number, count in having.items():
+        by_name[inventory.packages[number].name] += count
+    common = [f"pkg:deb/debian/{name}" for name, _ in by_name.most_common(_ASKED)]
+    few = [inventory.packages[number] for number, _ in having.most_common()[-_ASKED:]]
+    rare = [f"pkg:deb/debian/{p.name}@{p.version}" for p in few]
+    took: dict[str, list[float]] = {"affected": [], "affected_whole": [], "affected_rare": []}
+    for kind, asked in (*(("affected", q) for q in common), *(("affected_rare", q) for q in rare)):
+        with Stopwatch() as watch:
+            found = queries.affected(path, asked, NOW)
+            shown = found.images[:_SHOWN]
+        if not shown or not all(i.pulls for i in shown):
+            raise AssertionError(f"{asked}: {len(found.images)} images")
+        took[kind].append(watch.seconds * 1000)
+        if kind == "affected":
+            with Stopwatch() as rest:
+                json.dumps(found.as_dict())
+            took["affected_whole"].append((watch.seconds + rest.seconds) * 1000)
+    return {kind: sorted(times)[len(times) // 2] for kind, times in took.items()}
 
 
 def _rescan(place: Place, work: Path, source: Path) -> dict[str, float]:
