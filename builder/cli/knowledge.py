@@ -91,7 +91,8 @@ def affected(
     store = Store(settings.state)
     place = index_place(store)
     path = place.require()
-    found = _as_allowed(queries.affected(path, what, settings.now), caller(settings, store))
+    most = None if as_json else _ROWS_MAX
+    found = _as_allowed(queries.affected(path, what, settings.now, most), caller(settings, store))
     late_by = behind(place, path, store)
     if as_json:
         emit_json({**found.as_dict(), "indexed_at": facts_of(path).get("made_at", ""), "behind": late_by})
@@ -203,7 +204,7 @@ def _tell(found: Answer) -> None:
         emit(f"no image in the index has {found.asked}")
         return
     rows = []
-    for image in found.images[:_ROWS_MAX]:
+    for image in found.images:
         hits = [found.hits[n] for n in image.hits]
         rows.append(
             [
@@ -218,6 +219,6 @@ def _tell(found: Answer) -> None:
             ]
         )
     columns = ("image", "digest", "channel", "packages", "fixed in", "waivers", "pulled (30 days)")
-    table(f"{len(found.images)} images", columns, rows)
-    if len(found.images) > _ROWS_MAX:
-        emit(f"and {len(found.images) - _ROWS_MAX} more: --json")
+    table(f"{found.total} images", columns, rows)
+    if found.total > len(rows):
+        emit(f"and {found.total - len(rows)} more: --json")

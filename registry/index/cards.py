@@ -89,7 +89,9 @@ def _pulls(connection: Connection) -> dict[str, str]:
     for digest, by_who in found.items():
         newest = sorted((max(times), who, days) for who, (times, days) in by_who.items())
         newest.sort(key=lambda one: one[0], reverse=True)  # stable: by name where the times are the same
-        told[digest] = json.dumps([[who, at, days] for at, who, days in newest], ensure_ascii=False)
+        told[digest] = json.dumps(
+            [[who, at, sum(count for _, count in days), days] for at, who, days in newest], ensure_ascii=False
+        )
     return told
 
 

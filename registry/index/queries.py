@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class AffectedImage:
 
 
 class Images(Sequence[AffectedImage]):
-    """The images of an answer, those that are served first: all are known, each is made when looked at.
+    """The images of an answer, those that are served first; each is made when it is looked at.
 
     `cards` are rows of the index's cards; `hits` has the numbers of hits by the numbers of cards,
     `carriers` the cards with a hit by platform; pulls are told from the day `since` on.
@@ -130,12 +131,16 @@ class Images(Sequence[AffectedImage]):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The images that a vulnerability or package concerns, those that are served first."""
+    """The images that a vulnerability or package concerns, those that are served first.
+
+    `total` is how many there are, when no more than the first of them were asked for.
+    """
 
     asked: str
     title: str
     hits: tuple[Hit, ...]
     images: Images
+    total: int
     unverified: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -158,10 +163,10 @@ class Answer:
         }
 
 
-def affected(path: Path, asked: str, now: dt.datetime) -> Answer:
+def affected(path: Path, asked: str, now: dt.datetime, most: int | None = None) -> Answer:
     """The images that `asked` concerns, by the index in a file; see `ask`."""
     with reader(path).connect() as connection:
-        return ask(connection, asked, now)
+        return ask(connection, asked, now, most)
 
 
 def consumers(path: Path, now: dt.datetime) -> dict[str, int]:
@@ -200,8 +205,10 @@ def findings_of(path: Path, image: Digest) -> dict[str, tuple[Finding, ...]] | N
     } or None
 
 
-def ask(connection: Connection, asked: str, now: dt.datetime) -> Answer:
+def ask(connection: Connection, asked: str, now: dt.datetime, most: int | None = None) -> Answer:
     """The images that `asked` concerns: a vulnerability's id, or a package URL of a Debian package.
+
+    With `most`, the first of them and how many there are.
 
     A package URL names a binary or a source package, with or without version and architecture.
     Raises UsageError for anything else.
@@ -216,9 +223,9 @@ def ask(connection: Connection, asked: str, now: dt.datetime) -> Answer:
             hint="CVE-2026-1234, or pkg:deb/debian/openssl",
         )
     numbers = {package: n for n, (package, _) in enumerate(found)}
-    images = _images(connection, numbers, now)
+    images, total = _images(connection, numbers, now, most)
     unverified = connection.execute(select(func.count()).select_from(s.problems)).scalar() or 0
-    return Answer(asked, title, tuple(hit for _, hit in found), images, int(unverified))
+    return Answer(asked, title, tuple(hit for _, hit in found), images, total, int(unverified))
 
 
 def _of_vulnerability(connection: Connection, name: str) -> tuple[list[tuple[int, Hit]], str]:
@@ -251,31 +258,41 @@ def _package_columns() -> tuple[Any, ...]:
     return p.name, p.version, p.architecture, p.release, p.source
 
 
-def _images(connection: Connection, numbers: Mapping[int, int], now: dt.datetime) -> Images:
+def _images(
+    connection: Connection, numbers: Mapping[int, int], now: dt.datetime, most: int | None
+) -> tuple[Images, int]:
+    """The first `most` images with one of these packages, and how many there are."""
     c = s.carriers.c
-    hits: dict[int, list[int]] = {}
-    carriers: dict[str, set[int]] = {}
-    for chunk in _chunks(sorted(numbers, key=numbers.__getitem__)):
+    found: list[tuple[int, str, array[int]]] = []
+    for chunk in _chunks(numbers):
         query = select(c.package, c.platform, c.cards).where(c.package.in_(chunk))
-        for package, platform, cards in sorted(connection.execute(query), key=lambda r: numbers[r[0]]):
-            hit, found = numbers[package], s.unpacked(cards)
-            carriers.setdefault(platform, set()).update(found)
-            for card in found:
-                of_card = hits.setdefault(card, [])
-                if not of_card or of_card[-1] != hit:
-                    of_card.append(hit)
-    cards = select(*s.cards.c).order_by(s.cards.c.id)
-    if len(hits) <= _AT_ONCE:
-        rows = connection.execute(cards.where(s.cards.c.id.in_(list(hits)))).all()
+        found += [(numbers[r[0]], r[1], s.unpacked(r[2])) for r in connection.execute(query)]
+    having = sorted(set[int]().union(*(cards for _, _, cards in found)))  # their order is that of the answer
+    wanted = set(having[:most])
+    hits: dict[int, list[int]] = {card: [] for card in wanted}
+    carriers: dict[str, set[int]] = {}
+    for hit, platform, cards in sorted(found, key=lambda one: one[:2]):
+        here = wanted.intersection(cards)
+        carriers.setdefault(platform, set()).update(here)
+        for card in here:
+            of_card = hits[card]
+            if not of_card or of_card[-1] != hit:
+                of_card.append(hit)
+    query = select(*s.cards.c).order_by(s.cards.c.id)
+    if len(wanted) <= _AT_ONCE:
+        rows = connection.execute(query.where(s.cards.c.id.in_(wanted))).all()
     else:
-        rows = [r for r in connection.execute(cards) if r[0] in hits]
+        rows = [r for r in connection.execute(query) if r[0] in wanted]
     since = timestamp(now - dt.timedelta(days=PULLED_DAYS))[:10]
-    return Images(rows, hits, dict(sorted(carriers.items())), since)
+    return Images(rows, hits, dict(sorted(carriers.items())), since), len(having)
 
 
 def _pulls(told: str, since: str) -> tuple[Pull, ...]:
     """Who pulled since a day, by a card; the newest first."""
-    found = ((who, sum(n for day, n in days if day >= since), at) for who, at, days in json.loads(told))
+    found = (
+        (who, total if days[0][0] >= since else sum(n for day, n in days if day >= since), at)
+        for who, at, total, days in json.loads(told)
+    )
     return tuple(Pull(who, count, at) for who, count, at in found if count)
 
 

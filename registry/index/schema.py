@@ -34,7 +34,7 @@ from builder.errors import ToolError
 from builder.store import write_atomically
 from registry.sqlite import reader, writer
 
-VERSION = "3"  # moves with every change of the tables: an index of another version is made anew
+VERSION = "4"  # moves with every change of the tables: an index of another version is made anew
 
 metadata = MetaData()
 
@@ -133,7 +133,7 @@ carriers = Table(
 )
 # What `affected` tells of an image, in the order of its answers: made of the other tables whenever
 # one of them has changed. `repositories`, `tags` and `waivers` have one on each line; `pulls` is
-# JSON, `[who, newest time, [[day, count], …]]` for each who, and empty when there is none.
+# JSON, `[who, newest time, how often, [[day, count], …]]` for each who, and empty when there is none.
 cards = Table(
     "cards",
     metadata,

@@ -51,6 +51,8 @@ def test_each_image_of_a_long_answer_is_told_in_full(fleet: Fleet) -> None:
     assert (images[-1].repositories, images[-1].hits) == (("candidate/java1",), (0, 1))
     with pytest.raises(IndexError):
         images[3]
+    first = affected(fleet.place.require(), "pkg:deb/debian/openssl", NOW, 2)
+    assert (list(first.images), first.total) == (list(images[:2]), 3)
 
 
 def test_a_vulnerability_names_images_packages_and_the_fix(fleet: Fleet) -> None:
