@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from builder.cli.releasing import ReleaseTools
 from builder.model.outcome import ImageEnd, ImageOutcome
-from builder.pipeline.remote import Elsewhere
+from builder.pipeline.remote import Elsewhere, made_elsewhere
 from builder.pipeline.run import Failure, Runner, split
 from builder.report import Reporter
 from builder.store import Store, write_atomically
@@ -52,10 +52,11 @@ def runner(
 ) -> Runner:
     """The runner of the whole pipeline; whoever uses it holds the state directory."""
     workshop = tools.workshop
+    builder = workshop.builder(engines)
     return Runner(
         workshop.catalogue,
         workshop.store,
-        workshop.builder(engines),
+        builder,
         tools.tools(),
         tools.still_published,
         workshop.settings.now,
@@ -63,4 +64,5 @@ def runner(
         jobs,
         hands,
         rescanned,
+        lambda item: made_elsewhere(item, builder, tools.client, workshop.store),
     )

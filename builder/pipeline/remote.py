@@ -30,7 +30,7 @@ from builder.pipeline.timing import Stages
 from builder.report import Silent
 from builder.stages.finish import reread
 from builder.stages.publish import push_image, repository
-from builder.store import Store
+from builder.store import Store, disk_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,9 @@ def carry_out(order: Order, builder: Builder, tools: Assayers, client: RegistryC
     *below, last = order.chain
     stages = Stages(last.target.ref, Silent())
     for item in below:
-        image = builder.reuse(item) or _fetched(item, order, builder, client, store)
+        image = builder.reuse(item) or fetched(
+            item, order.digests[item.target.ref], order.engines, builder, client, store
+        )
     found = builder.reuse(last)
     image = found or builder.build(last, image, stages)
     with stages.stage("push"):
@@ -83,12 +85,19 @@ def carry_out(order: Order, builder: Builder, tools: Assayers, client: RegistryC
     return Made(image.index, blobs, evidence, found is None, dict(stages.seconds))
 
 
-def _fetched(
-    item: Prepared, order: Order, builder: Builder, client: RegistryClient, store: Store
+def fetched(
+    item: Prepared,
+    digest: Digest,
+    engines: Sequence[str],
+    builder: Builder,
+    client: RegistryClient,
+    store: Store,
 ) -> BuiltImage:
-    """An image below, out of the registry, kept as if it had been built here."""
-    digest = order.digests[item.target.ref]
-    with store.scratch("fetch") as work:
+    """The image of an input out of the registry, whole, kept as if `engines` had built it here.
+
+    Raises RegistryError when it is not there, or is not what was built.
+    """
+    with disk_faults(), store.scratch("fetch") as work:
         fetch_layout(client, repository(item.target), digest, work / "layout")
         store.images.mkdir(parents=True, exist_ok=True)
         final = store.images / digest.hex
@@ -98,7 +107,7 @@ def _fetched(
     store.remember(
         "built",
         item.input_hash,
-        {"digest": digest, "ref": item.target.ref, "engines": list(order.engines)},
+        {"digest": digest, "ref": item.target.ref, "engines": list(engines)},
     )
     image = builder.reuse(item)
     if image is None:
@@ -108,6 +117,22 @@ def _fetched(
             hint="the same input must give the same image; see whether all workers have one version",
         )
     return image
+
+
+def made_elsewhere(
+    item: Prepared, builder: Builder, client: RegistryClient, store: Store
+) -> BuiltImage | None:
+    """What a cluster made of this input before, brought from the registry; None when it cannot be had.
+
+    Whether it is what was built is checked by its digest and by reading it again.
+    """
+    record = store.record("made", item.input_hash)
+    if record is None or not set(builder.names) <= set(record.get("engines", [])):
+        return None
+    try:
+        return fetched(item, Digest(record["digest"]), record["engines"], builder, client, store)
+    except (GoldsmithError, KeyError, TypeError, ValueError):
+        return None
 
 
 class Elsewhere:

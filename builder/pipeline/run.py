@@ -67,7 +67,8 @@ class Runner:
 
     `jobs` images are built at once, and twice as many are released meanwhile. With `elsewhere`
     they are built, checked and scanned there. The verdicts of `rescanned` images are kept fresh by a
-    rescan: for them a new database is no reason for a release.
+    rescan: for them a new database is no reason for a release. `made_elsewhere` brings what a cluster
+    made of an input before.
     """
 
     catalogue: Catalogue
@@ -80,6 +81,7 @@ class Runner:
     jobs: int = 1
     elsewhere: Elsewhere | None = None
     rescanned: frozenset[str] = frozenset()
+    made_elsewhere: Callable[[Prepared], BuiltImage | None] = lambda item: None
 
     def run(self, refs: Sequence[str]) -> tuple[tuple[ImageOutcome, ...], tuple[Failure, ...]]:
         """Take the named images (all of them when none is named) and their parents to the registry."""
@@ -178,7 +180,7 @@ class Runner:
         try:
             if self.elsewhere is not None:
                 return self._have_made(self.elsewhere, item, parent, below, stages)
-            found = self.builder.reuse(item)
+            found = self.builder.reuse(item) or self.made_elsewhere(item)
             image = found or self.builder.build(item, parent, stages)
         except GoldsmithError as error:
             self._note_failure(item, error)

@@ -100,7 +100,8 @@ class Site:
         self.orders: list[Order] = []
         self.tags_seen: list[set[str]] = []
 
-    def run(self):
+    def run(self, here: Builds | None = None):
+        """On the workers, or with a builder `here`."""
         tools: Any = Tools(
             check=self._never,
             scan=self._never,
@@ -113,17 +114,19 @@ class Site:
             publish=lambda signed: publish(signed, self.client),
             identity={"database": "one"},
         )
-        hands = Elsewhere(self.store, self._order, self._submit)
+        hands = None if here else Elsewhere(self.store, self._order, self._submit)
+        builder: Any = here or Builds(self.store)
         runner = Runner(
             self.catalogue,
             self.store,
-            Builds(self.store),
+            builder,
             tools,
             self.published,
             NOW,
             Silent(),
             2,
             hands,
+            made_elsewhere=lambda item: remote.made_elsewhere(item, builder, self.client, self.store),
         )
         return runner.run_all([])
 
@@ -191,6 +194,28 @@ def test_a_second_run_orders_nothing_and_a_plan_says_so(site: Site) -> None:
     assert site.orders == []
     found = survey(site.catalogue, site.store, {"database": "one"}, ["direct"], NOW)
     assert {i.action.value for i in decide(found, [], Limits(), NOW)} == {"nothing"}
+
+
+def test_what_a_cluster_made_is_brought_and_not_built_again_by_a_run_without_it(site: Site) -> None:
+    site.run()
+    writes = site.sim.count("PUT|POST|PATCH")
+    here = Builds(site.store)
+    assert {e.state.value for e in site.run(here)} == {"unchanged"}
+    assert here.built == []
+    assert len(list(site.store.images.iterdir())) == len(FAMILY)
+    assert site.sim.count("PUT|POST|PATCH") == writes
+    site.sim.requests.clear()
+    assert {e.state.value for e in site.run(here)} == {"unchanged"}
+    assert site.sim.count("GET", "blobs") == 0
+
+
+def test_what_a_cluster_made_and_the_registry_lost_is_built(site: Site) -> None:
+    site.run()
+    site.sim.manifests.pop("candidate/base")
+    here = Builds(site.store)
+    ends = {e.ref: e.state.value for e in site.run(here)}
+    assert here.built == ["base:1"]
+    assert (ends["python:1"], ends["app:1"]) == ("unchanged", "unchanged")
 
 
 def test_what_was_built_here_before_is_not_ordered_again(site: Site) -> None:
