@@ -138,7 +138,7 @@ def test_a_promotion_asks_for_little(sim: Simulator, house: House) -> None:
     manifests = [s.path for s in sim.requests if s.method == "GET" and "/manifests/sha256:" in s.path]
     assert len(manifests) == len(set(manifests))
     assert sim.count("GET", rf"/v2/{REPO}/manifests/sha256:") <= 2 * (1 + len(here.image.platforms))
-    assert len(sim.requests) <= 140
+    assert len(sim.requests) <= 160
 
 
 def test_the_record_names_the_ledgers_entry(house: House) -> None:
