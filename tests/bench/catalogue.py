@@ -83,4 +83,6 @@ def fresh_workshop(scene: Scene, kept: Workshop, packages: Sequence[LockedPackag
     for package in {p.sha256: p for p in packages}.values():
         file = kept.pool.path(package)
         os.link(file, store.pool / file.name)
-    return Workshop(replace(kept.settings, state=store.root), kept.catalogue, store)
+    # With the engine that is there: one that it started itself would outlive the measurement.
+    settings = replace(kept.settings, state=store.root, child_environment=scene.environment())
+    return Workshop(settings, kept.catalogue, store)
