@@ -127,6 +127,15 @@ class Store:
         """Record a value under a content key."""
         write_atomically(self.records / kind / key.hex, json.dumps(value, sort_keys=True, indent=1).encode())
 
+    def keep_newest(self, kind: str, count_max: int) -> None:
+        """Remove the oldest records of a kind, so that at most so many are left."""
+        written = []
+        for path in (self.records / kind).glob("[!.]*"):
+            with contextlib.suppress(FileNotFoundError):  # another thread may tidy up, too
+                written.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(written)[: max(0, len(written) - count_max)]:
+            path.unlink(missing_ok=True)
+
 
 @contextlib.contextmanager
 def disk_faults() -> Iterator[None]:

@@ -12,6 +12,7 @@ from builder.errors import UsageError
 
 if TYPE_CHECKING:
     from builder.model.image import BuiltImage
+    from builder.model.kept_evidence import KeptEvidence
     from builder.oci.client import RegistryClient
     from registry.diff.facts import ImageFacts
 
@@ -64,11 +65,11 @@ def diff(
     if bool(after) == bool(tree):
         raise UsageError("the image after is missing, or named twice", hint="goldsmith diff A B, or diff A .")
     old, old_client, old_repo = _read(before, trust)
-    local = _built(tree or old.ref) if tree or after == "." else None
+    local, kept = _built(tree or old.ref) if tree or after == "." else (None, None)
     if local is None:
         new, new_client, new_repo = _read(after, trust)
     else:
-        new, new_client, new_repo = built_image(local), old_client, ""
+        new, new_client, new_repo = built_image(local, kept), old_client, ""
     found = users = None
     if files:
         with tempfile.TemporaryDirectory() as work:
@@ -85,9 +86,13 @@ def diff(
         emit(output.as_markdown(result) if markdown else output.as_text(result))
 
 
-def _built(name: str) -> BuiltImage:
-    """The finished image of what the working tree says now; raises UsageError when there is none."""
+def _built(name: str) -> tuple[BuiltImage, KeptEvidence | None]:
+    """The finished image of what the working tree says now, and what was found of it here.
+
+    Raises UsageError when it was not built.
+    """
     from builder.cli.wiring import Workshop
+    from builder.pipeline.kept_evidence import kept_evidence
     from builder.pipeline.prepare import prepare
 
     workshop = Workshop.open()
@@ -96,9 +101,9 @@ def _built(name: str) -> BuiltImage:
     if found is None:
         raise UsageError(
             f"{target.ref} was not built here as the working tree has it now",
-            hint=f"goldsmith build {target.ref}",
+            hint=f"goldsmith try {target.ref} (or build, which keeps no findings and checks)",
         )
-    return found
+    return found, kept_evidence(workshop.store, found)
 
 
 def delta(before: Before, after: After, trust: TrustFolder = None, as_json: AsJson = False) -> None:

@@ -160,6 +160,7 @@ def try_image(
         tools.judge,
         workshop.store,
         Silent() if as_json else for_people(),
+        workshop.settings.now,
         frozenset(only or []),
     )
     with workshop.store.exclusive(f"goldsmith try {image}"):

@@ -19,6 +19,7 @@ from builder.model.outcome import ImageEnd, ImageOutcome, ImageState
 from builder.model.platform import Platform
 from builder.pipeline.build import Builder
 from builder.pipeline.history import Components, history_of, keep_history, keep_reasons, release_identity
+from builder.pipeline.kept_evidence import keep_evidence
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.progress import Progress
 from builder.pipeline.reasons import build_reasons
@@ -236,6 +237,7 @@ class Runner:
         if before is not None and parent is not None:
             parent = without(parent, [Platform.parse(p) for p in before.left_out])
         result = release(prepared, image, parent, self.tools, self.store, stages, built.evidence)
+        keep_evidence(self.store, image, result.evidence, result.verdict, self.now)
         keep_seconds(self.store, prepared.target.ref, stages.seconds)
         record = _record(result)
         self.store.remember("verdicts", Digest.of(image.target.ref.encode()), record)

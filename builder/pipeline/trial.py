@@ -2,10 +2,12 @@
 
 Where a release stops at the first thing that cannot be done, a trial goes on: what was not done is
 told as that, and the policy denies for it. Each stage comes with the command that does it again.
+What was found is kept for a comparison of what is built here.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from builder.model.evidence import (
 from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.verdict import Verdict
 from builder.pipeline.build import Builder
+from builder.pipeline.kept_evidence import keep_evidence
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.release import Assayers, assay
 from builder.pipeline.timing import Stages
@@ -90,6 +93,7 @@ class Trying:
     judge: Callable[[BuiltImage, tuple[Evidence, ...]], Verdict]
     store: Store
     reporter: Reporter
+    now: dt.datetime
     only: frozenset[str] = frozenset()
 
     def image(self, catalogue: Catalogue, target: Target) -> Tried:
@@ -116,6 +120,7 @@ class Trying:
             if not self.only or one in self.only:
                 done.append(_stage(one, evidence, f"goldsmith try {ref} --only {one}"))
         verdict = None if self.only else self.judge(image, evidence)
+        keep_evidence(self.store, image, evidence, verdict, self.now)
         return Tried(ref, tuple(done), image.digest, image.layout, verdict, stages.seconds)
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from builder.model.change import Moved, PlatformDiff
 from builder.model.digest import Digest
 from builder.model.evidence import Finding, Severity
-from registry.diff.facts import ImageFacts, PlatformFacts
+from registry.diff.facts import Basis, ImageFacts, PlatformFacts
 
 _ORDER = {severity: number for number, severity in enumerate(Severity)}
 _NOTHING: Mapping[str, str] = {}
@@ -30,8 +30,11 @@ class ImageDiff:
 
     @property
     def attested(self) -> bool:
-        """Whether findings, licences, checks and waivers of both are known, and so were compared."""
-        return self.before.attested and self.after.attested
+        """Whether findings, licences, checks and waivers of both are signed."""
+        both = (self.before, self.after)
+        platforms = [p for side in both for p in side.platforms.values()]
+        said = {x.waivers_by for x in both} | {b for p in platforms for b in (p.scan_by, p.checks_by)}
+        return said == {Basis.SIGNED}
 
     @property
     def same(self) -> bool:
@@ -65,7 +68,7 @@ def compare(
     users: Mapping[str, _Both] | None = None,
 ) -> ImageDiff:
     """What changed from `before` to `after`; `files` and `users` are those of both by platform, if known."""
-    known = before.attested and after.attested
+    known = weaker(before.waivers_by, after.waivers_by) is not Basis.NONE
     both = [p for p in after.platforms if p in before.platforms]
     return ImageDiff(
         before,
@@ -83,6 +86,11 @@ def compare(
         tuple(w for w in after.waivers if known and w not in before.waivers),
         tuple(w for w in before.waivers if known and w not in after.waivers),
     )
+
+
+def weaker(one: Basis, other: Basis) -> Basis:
+    """What a comparison of both rests on."""
+    return max(one, other, key=[Basis.SIGNED, Basis.LOCAL, Basis.NONE].index)
 
 
 def pulled_bytes(before: ImageFacts | None, after: ImageFacts, platform: str) -> int:
@@ -104,9 +112,11 @@ def _platform(
 ) -> PlatformDiff:
     had = {(f.id, f.package): f for f in old.findings}
     has = {(f.id, f.package): f for f in new.findings}
-    if not (before.attested and after.attested):  # what nobody looked for has not gone
+    if weaker(old.scan_by, new.scan_by) is Basis.NONE:  # what nobody looked for has not gone
         had, has = {}, {}
-        old, new = (replace(one, licences={}, checks={}) for one in (old, new))
+        old, new = (replace(one, licences={}) for one in (old, new))
+    if weaker(old.checks_by, new.checks_by) is Basis.NONE:
+        old, new = (replace(one, checks={}) for one in (old, new))
     there = {layer.digest for layer in old.layers}
     shared = sum(layer.digest in there for layer in new.layers)
     return PlatformDiff(

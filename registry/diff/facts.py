@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 from builder.model.digest import Digest
@@ -42,9 +43,21 @@ _CONFIG_KEYS = (
 )
 
 
+class Basis(StrEnum):
+    """Who says it: a trusted key, or only this machine; of what nobody says, nothing is compared."""
+
+    SIGNED = "signed"
+    LOCAL = "local, unsigned"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class PlatformFacts:
-    """One platform: `packages` are NAME → versions, `config` key → text, sizes in bytes (compressed)."""
+    """One platform: `packages` are NAME → versions, `config` key → text, sizes in bytes (compressed).
+
+    `scan_by` and `checks_by` tell who says the findings and licences, and the checks; `scanned` is
+    the time of the scan and `database` the vulnerability database that it asked.
+    """
 
     platform: str
     digest: Digest
@@ -57,6 +70,9 @@ class PlatformFacts:
     licences: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     checks: Mapping[str, str] = field(default_factory=dict)
     scanned: str = ""
+    database: str = ""
+    scan_by: Basis = Basis.SIGNED
+    checks_by: Basis = Basis.SIGNED
     diff_ids: tuple[Digest, ...] = ()
 
     @property
@@ -67,10 +83,7 @@ class PlatformFacts:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """An image: where it was read, its digest, its platforms by name, and its verdict's waivers.
-
-    Of one that is not `attested` nobody knows findings, licences, checks and waivers.
-    """
+    """An image: where it was read, its digest, its platforms by name, and its verdict's waivers."""
 
     where: str
     ref: str
@@ -78,7 +91,7 @@ class ImageFacts:
     index_size: int
     platforms: Mapping[str, PlatformFacts]
     waivers: tuple[str, ...] = ()
-    attested: bool = True
+    waivers_by: Basis = Basis.SIGNED
 
 
 def read_image(registry: Registry, reference: Reference, trust: Trust) -> ImageFacts:
@@ -158,21 +171,41 @@ def _platform(registry: Registry, where: Reference, said: _Said) -> PlatformFact
     checks = said.get(predicates.TEST_RESULT_TYPE, ())
     if not scans:
         refuse("attestation-missing", "nobody that we trust says what is in the image", context=str(where))
-    result = _result(scans[-1])
-    return PlatformFacts(
+    facts = PlatformFacts(
         platform=f"{configuration.get('os', '?')}/{configuration.get('architecture', '?')}"[:100],
         digest=digest,
         layers=manifest.layers,
         config_blob=manifest.config,
         manifest_size=len(data),
         config=config_texts(configuration),
-        packages=_versions(result.get("packages", ())),
-        findings=tuple(_finding(f) for f in result.get("findings", ())),
-        licences={str(k): tuple(map(str, v)) for k, v in (result.get("licences") or {}).items()},
-        checks={str(d["id"]): str(d["outcome"]) for d in (checks[-1]["details"] if checks else ())},
-        scanned=_scanned(scans[-1]),
         diff_ids=_diff_ids(configuration),
     )
+    packages = _versions(_result(scans[-1]).get("packages", ()))
+    facts = with_scan(replace(facts, packages=packages), scans[-1], Basis.SIGNED)
+    return with_checks(facts, checks[-1] if checks else {"details": ()}, Basis.SIGNED)
+
+
+def with_scan(facts: PlatformFacts, report: Mapping[str, Any], by: Basis) -> PlatformFacts:
+    """The platform with the findings and licences of a vulnerability report.
+
+    Raises EvidenceRefused for a report that is not of the agreed form.
+    """
+    result, asked = _result(report), report["scanner"]["db"]
+    sample = ", SAMPLE DATABASE" if asked.get("sample") is True else ""
+    return replace(
+        facts,
+        findings=tuple(_finding(f) for f in result.get("findings", ())),
+        licences={str(k): tuple(map(str, v)) for k, v in (result.get("licences") or {}).items()},
+        scanned=_scanned(report),
+        database=f"sha256:{asked['digest']['sha256']} of {asked.get('lastUpdate', '?')}{sample}"[:200],
+        scan_by=by,
+    )
+
+
+def with_checks(facts: PlatformFacts, report: Mapping[str, Any], by: Basis) -> PlatformFacts:
+    """The platform with the outcomes of a check report."""
+    told = {str(d["id"]): str(d["outcome"]) for d in report["details"]}
+    return replace(facts, checks=told, checks_by=by)
 
 
 def _result(report: Mapping[str, Any]) -> Mapping[str, Any]:

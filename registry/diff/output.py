@@ -13,22 +13,25 @@ from typing import Any
 from builder.model.change import ChangeRecord, Moved, PlatformDiff
 from builder.model.evidence import Finding
 from builder.signing.predicates import timestamp
-from registry.diff.compare import ImageDiff, layers_of
+from registry.diff.basis import Rests, mark, notes, rests_on
+from registry.diff.compare import ImageDiff, layers_of, weaker
+from registry.diff.facts import Basis, ImageFacts
 
-_NOT_ATTESTED = "Findings, licences, checks and waivers were not compared: what is built here is not attested"
 _SHOWN = 200  # rows of a table
 _SHORT = 8  # names in a line
 _MARKDOWN_MAX = 60_000  # characters; GitHub takes 65,536 in a pull request, and bots add their own
 _MEBI = 1 << 20
+_ALL_SIGNED = Rests()
 
 
 def as_dict(diff: ImageDiff) -> dict[str, Any]:
     """The differences as plain data for `--json`."""
     return {
-        "before": {"reference": diff.before.where, "ref": diff.before.ref, "digest": diff.before.digest},
-        "after": {"reference": diff.after.where, "ref": diff.after.ref, "digest": diff.after.digest},
+        "before": _side(diff.before),
+        "after": _side(diff.after),
         "same": diff.same,
         "attested": diff.attested,
+        "notes": notes(diff),
         "platforms": [
             asdict(p) | {"layers": [asdict(x) for x in layers_of(diff, p.platform)]} for p in diff.platforms
         ],
@@ -36,6 +39,25 @@ def as_dict(diff: ImageDiff) -> dict[str, Any]:
         "platforms_removed": list(diff.removed),
         "waived": list(diff.waived),
         "no_longer_waived": list(diff.no_longer_waived),
+    }
+
+
+def _side(image: ImageFacts) -> dict[str, Any]:
+    evidence = {
+        p.platform: {
+            "findings": p.scan_by,
+            "licences": p.scan_by,
+            "checks": p.checks_by,
+            "scanned": p.scanned,
+            "database": p.database,
+        }
+        for p in image.platforms.values()
+    }
+    return {
+        "reference": image.where,
+        "ref": image.ref,
+        "digest": image.digest,
+        "evidence": {"platforms": evidence, "waivers": image.waivers_by},
     }
 
 
@@ -51,10 +73,10 @@ def as_text(diff: ImageDiff) -> str:
         return "\n".join([*lines, "the same image"])
     lines += _platforms_moved(diff)
     for one in diff.platforms:
-        lines += ["", *_platform_text(one, diff.attested), "  layers:"]
+        lines += ["", *_platform_text(one, rests_on(diff, one.platform)), "  layers:"]
         lines += [f"    {x.state}: {x.digest} ({x.size:,} bytes)" for x in layers_of(diff, one.platform)]
-    lines += [] if diff.attested else ["", _NOT_ATTESTED]
-    return "\n".join([*lines, *_waivers(diff)])
+    said = notes(diff)
+    return "\n".join([*lines, *_waivers(diff), *(["", *said] if said else [])])
 
 
 def record_as_text(record: ChangeRecord) -> str:
@@ -81,12 +103,12 @@ def as_markdown(diff: ImageDiff, why: str = "") -> str:
         return "\n".join([*lines, "The same image.", ""])
     lines += [f"* {line}" for line in _platforms_moved(diff)]
     for one in diff.platforms:
-        lines += _platform_markdown(one, diff.attested)
+        lines += _platform_markdown(one, rests_on(diff, one.platform))
         lines += ["| layer | bytes | |", "| --- | --- | --- |"]
         lines += [f"| {_code(x.digest)} | {x.size:,} | {x.state} |" for x in layers_of(diff, one.platform)]
         lines.append("")
-    lines += [] if diff.attested else [f"{_NOT_ATTESTED}.", ""]
-    return _within([*lines, *(f"* {line}" for line in _waivers(diff, _code))])
+    said = [f"* {note}" for note in notes(diff, _code)]
+    return _within([*lines, *(f"* {line}" for line in _waivers(diff, _code)), *said])
 
 
 def record_in_short(record: ChangeRecord) -> tuple[str, ...]:
@@ -129,22 +151,26 @@ def records_as_markdown(records: Sequence[ChangeRecord]) -> str:
     return _within(lines)
 
 
-def _platform_text(one: PlatformDiff, attested: bool = True) -> list[str]:
+def _platform_text(one: PlatformDiff, rests: Rests = _ALL_SIGNED) -> list[str]:
     lines = [f"{one.platform}: {_size(one)}"]
     for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
         if findings:
-            lines += [f"  {title}:", *(f"    {_finding(f)}" for f in findings)]
-    for title, moved in _parts(one):
+            lines += [f"  {title}{mark(rests.scan)}:", *(f"    {_finding(f)}" for f in findings)]
+    for title, moved in _parts(one, rests):
         lines += [f"  {title}:", *(f"    {_change(m)}" for m in _cut(moved))]
-    lines += [f"  findings that stay: {one.kept}"] if attested else []
+    if rests.scan is not Basis.NONE:
+        lines.append(f"  findings that stay{mark(rests.scan)}: {one.kept}")
     return lines + ([f"  and {one.omitted} differences more"] if one.omitted else [])
 
 
-def _platform_markdown(one: PlatformDiff, attested: bool = True) -> list[str]:
+def _platform_markdown(one: PlatformDiff, rests: Rests = _ALL_SIGNED) -> list[str]:
     lines = ["", f"#### {_code(one.platform)}", "", _size(one), ""]
     for title, findings in (("fixed", one.fixed), ("new findings", one.new)):
         if findings:
-            lines += [f"| {title} | severity | package | fixed in |", "| --- | --- | --- | --- |"]
+            lines += [
+                f"| {title}{mark(rests.scan)} | severity | package | fixed in |",
+                "| --- | --- | --- | --- |",
+            ]
             lines += [
                 f"| {_code(f.id)} | {f.severity} | {_code(f'{f.package} {f.installed_version}')} "
                 f"| {_code(f.fixed_version)} |"
@@ -152,11 +178,12 @@ def _platform_markdown(one: PlatformDiff, attested: bool = True) -> list[str]:
             ]
             more = len(findings) - _SHOWN
             lines += [*([f"| and {more} more | | | |"] if more > 0 else []), ""]
-    for title, moved in _parts(one):
+    for title, moved in _parts(one, rests):
         lines += [f"| {title} | before | after |", "| --- | --- | --- |"]
         lines += [f"| {_code(m.name)} | {_code(m.before)} | {_code(m.after)} |" for m in _cut(moved)]
         lines.append("")
-    lines += [f"{one.kept} findings stay.", ""] if attested else []
+    if rests.scan is not Basis.NONE:
+        lines += [f"{one.kept} findings stay{mark(rests.scan)}.", ""]
     return lines + (
         [f"{one.omitted} differences more were too many for the record.", ""] if one.omitted else []
     )
@@ -175,18 +202,21 @@ def _within(lines: Iterable[str]) -> str:
 
 
 def _waivers(told: ImageDiff | ChangeRecord, form: Callable[[object], str] = str) -> list[str]:
+    by = (
+        weaker(told.before.waivers_by, told.after.waivers_by) if isinstance(told, ImageDiff) else Basis.SIGNED
+    )
     return [
-        *(f"waived now: {form(w)}" for w in told.waived),
-        *(f"no longer waived: {form(w)}" for w in told.no_longer_waived),
+        *(f"waived now{mark(by)}: {form(w)}" for w in told.waived),
+        *(f"no longer waived{mark(by)}: {form(w)}" for w in told.no_longer_waived),
     ]
 
 
-def _parts(one: PlatformDiff) -> Iterable[tuple[str, Sequence[Moved]]]:
+def _parts(one: PlatformDiff, rests: Rests = _ALL_SIGNED) -> Iterable[tuple[str, Sequence[Moved]]]:
     named = (
         ("packages", one.packages),
         ("configuration", one.config),
-        ("checks", one.checks),
-        ("licences", one.licences),
+        (f"checks{mark(rests.checks)}", one.checks),
+        (f"licences{mark(rests.scan)}", one.licences),
         ("users and groups", one.users or ()),
         ("files", one.files or ()),
     )

@@ -6,23 +6,28 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.errors import RegistryError
+from builder.model.definition import FileCheck
 from builder.model.digest import Digest
-from builder.model.evidence import Finding, Severity
+from builder.model.evidence import Finding, NotDone, Severity
 from builder.model.image import Descriptor
 from builder.oci.client import RegistryClient
+from builder.pipeline.kept_evidence import keep_evidence, kept_evidence
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
+from builder.store import Store
 from registry.diff import output
 from registry.diff.accounts import account_texts, accounts, group_texts
 from registry.diff.compare import ImageDiff, compare, pulled_bytes
-from registry.diff.facts import ImageFacts, PlatformFacts, read_image
+from registry.diff.facts import Basis, ImageFacts, PlatformFacts, read_image
 from registry.diff.files import trees
 from registry.diff.local import built_accounts, built_image, built_trees
-from tests.support.evidence import new_keys
+from tests.support.evidence import approval, evidence, new_keys
+from tests.support.images import NOW
 from tests.support.images import built_image as image_of
 from tests.support.promotion import CANDIDATE, House
 from tests.support.registry_simulator import Simulator, simulator
@@ -249,5 +254,114 @@ def test_what_was_built_here_is_compared_without_what_nobody_looked_at(
     assert "0644 0:0" in one.files[0].after
     assert output.as_dict(diff)["attested"] is False
     for text in (output.as_text(diff), output.as_markdown(diff)):
-        assert "not attested" in text
+        assert "checks are not known" in text
+        assert "goldsmith try python:3.13" in text
         assert "findings stay" not in text
+        assert "findings that stay" not in text
+
+
+def looked_at(house: House, text: str, store: Store, **changes: object) -> ImageFacts:
+    """An image that was built here, with what a trial found of it."""
+    built = house.candidate(text).image
+    proofs = tuple(evidence(p) for p in built.platforms)
+    found = (Finding("CVE-2026-7", "hello", "2.10-5", "2.10-6", Severity.HIGH, "fixed", "a flaw"),)
+    proofs = tuple(replace(e, scan=replace(e.scan, findings=found), **changes) for e in proofs)
+    keep_evidence(store, built, proofs, approval(built, proofs), NOW)
+    return built_image(built, kept_evidence(store, built))
+
+
+def test_what_a_trial_found_is_compared_and_told_as_local_and_unsigned(
+    house: House, both: tuple[ImageFacts, ImageFacts], tmp_path: Path
+) -> None:
+    new = looked_at(house, "looked at", Store(tmp_path).create())
+    diff = compare(both[0], new)
+    (one,) = diff.platforms
+    assert [f.id for f in one.fixed] == ["CVE-2026-1"]
+    assert [f.id for f in one.new] == ["CVE-2026-7"]
+    assert new.platforms[AMD64].checks == {"user": "passed"}
+    told = output.as_dict(diff)
+    assert told["attested"] is False
+    assert told["before"]["evidence"]["platforms"][AMD64]["findings"] == "signed"
+    assert told["after"]["evidence"]["platforms"][AMD64]["findings"] == "local, unsigned"
+    assert told["after"]["evidence"]["platforms"][AMD64]["checks"] == "local, unsigned"
+    for text in (output.as_text(diff), output.as_markdown(diff)):
+        assert "new findings (local, unsigned)" in text
+        assert "CVE-2026-7" in text
+        assert "checks are local, unsigned" in text
+        assert "not known" not in text
+        assert f"sha256:{Digest.of(b'database').hex}" in text, "which database was asked"
+        assert "another vulnerability database" not in text
+
+
+def test_findings_of_another_database_are_told_as_that(
+    house: House, both: tuple[ImageFacts, ImageFacts], tmp_path: Path
+) -> None:
+    new = looked_at(house, "other database", Store(tmp_path).create())
+    platform = replace(new.platforms[AMD64], database="sha256:1 of 2026-10-01")
+    diff = compare(both[0], replace(new, platforms={AMD64: platform}))
+    for text in (output.as_text(diff), output.as_markdown(diff), *output.as_dict(diff)["notes"][-1:]):
+        assert "another vulnerability database" in text
+
+
+def test_a_part_that_was_not_done_is_not_known_and_the_others_are_compared(
+    house: House, both: tuple[ImageFacts, ImageFacts], tmp_path: Path
+) -> None:
+    new = looked_at(house, "in part", Store(tmp_path).create(), checks=NotDone("check", "no engine"))
+    diff = compare(both[0], new)
+    assert [f.id for f in diff.platforms[0].new] == ["CVE-2026-7"]
+    assert diff.platforms[0].checks == ()
+    for text in (output.as_text(diff), output.as_markdown(diff)):
+        assert "checks are not known" in text
+        assert "goldsmith try python:3.13" in text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"scans": [], "checks": {}},
+        {"scans": {}, "checks": None},
+        {"digest": "another"},
+        {"scans": {"*": {}}, "checks": {"*": {}}},
+        {"scans": {"*": {"scanner": {"version": "1", "db": 1}}}, "checks": {"*": {"details": [{"id": 1}]}}},
+    ],
+)
+def test_damaged_kept_evidence_is_as_good_as_none(
+    house: House, tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    store = Store(tmp_path).create()
+    built = house.candidate("hello").image
+    keep_evidence(store, built, tuple(evidence(p) for p in built.platforms), None, NOW)
+    (file,) = (store.records / "evidence").iterdir()
+    digest = built.platforms[0].manifest.digest
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}).replace('"*"', f'"{digest}"'))
+    found = built_image(built, kept_evidence(store, built)).platforms[AMD64]
+    assert (found.scan_by, found.checks_by, found.findings) == (Basis.NONE, Basis.NONE, ())
+
+
+def test_other_checks_or_waivers_ask_for_other_evidence(house: House, tmp_path: Path) -> None:
+    store = Store(tmp_path).create()
+    built = house.candidate("hello").image
+    keep_evidence(store, built, tuple(evidence(p) for p in built.platforms), None, NOW)
+    assert kept_evidence(store, built) is not None
+    checks = built.target.checks.model_copy(update={"files": (FileCheck(path="/x", present=False),)})
+    edited = replace(built, target=replace(built.target, checks=checks))
+    assert kept_evidence(store, edited) is None
+
+
+def test_a_trial_of_one_stage_leaves_what_others_found_and_old_evidence_goes(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path).create()
+    built = house.candidate("hello").image
+    proofs = tuple(evidence(p) for p in built.platforms)
+    keep_evidence(store, built, proofs, approval(built, proofs), NOW)
+    only = tuple(replace(e, scan=NotDone("scan", "not asked for")) for e in proofs)
+    keep_evidence(store, built, only, None, NOW)
+    kept = kept_evidence(store, built)
+    assert kept is not None
+    assert (len(kept.scans), len(kept.checks), kept.waivers) == (1, 1, ())
+    monkeypatch.setattr("builder.pipeline.kept_evidence._KEPT_MAX", 1)
+    other = house.candidate("hello, world").image
+    keep_evidence(store, other, tuple(evidence(p) for p in other.platforms), None, NOW)
+    assert kept_evidence(store, built) is None
+    assert kept_evidence(store, other) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def tried(world: World, hands: Hands, ref: str = "python:1", only: frozenset[str
         return replace(world._judge(image, proofs), approved=all(r.passed for r in rules), rules=rules)
 
     target = world.catalogue.find(ref)
-    return Trying(world.builds, hands, judge, world.store, world.reporter, only).image(
+    return Trying(world.builds, hands, judge, world.store, world.reporter, NOW, only).image(
         world.catalogue, target
     )
 
@@ -100,6 +101,8 @@ def test_a_good_image_passes_all_stages_and_nothing_is_published(world: World) -
     assert found.good and found.verdict and found.verdict.approved
     assert world.builds.built == ["base:1", "python:1"]
     assert world.published == []
+    kept = [json.loads(f.read_text()) for f in (world.store.records / "evidence").iterdir()]
+    assert [one["ref"] for one in kept] == ["python:1"], "what was found can be told again by diff"
 
 
 def test_a_failed_check_is_told_with_the_command_that_does_it_again(world: World) -> None:
