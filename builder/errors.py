@@ -79,6 +79,22 @@ class DefinitionError(GoldsmithError):
         }
 
 
+class ChangedMeanwhile(DefinitionError):
+    """A file of the catalogue is another one than when this run read it."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        hint = "leave the catalogue alone while it runs, or run from a clone of its own; then run it again"
+        self.problems = tuple(
+            Problem(file, "", "changed while this run was under way", hint) for file in files
+        )
+        GoldsmithError.__init__(
+            self,
+            "the catalogue was changed during the run, so nothing of this image was signed or published",
+            context="\n".join(p.where_and_what for p in self.problems),
+            hint=hint,
+        )
+
+
 class LockError(GoldsmithError):
     """The lock is missing, stale or contradicts itself, or the archive cannot be trusted."""
 

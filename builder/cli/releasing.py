@@ -23,7 +23,6 @@ from builder.pipeline.release import Tools
 from builder.policy.schema import Policy
 from builder.signing.keys import BUILDER, VERDICT, Keys, load_keys, load_public
 from builder.signing.trust import Trust
-from builder.store import file_digest
 from builder.tools.emulator import runnable
 from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy
@@ -205,12 +204,11 @@ class ReleaseTools:
     ) -> Mapping[str, Any]:
         from builder.signing.predicates import provenance
 
-        catalogue = self.workshop.settings.catalogue
-        templates = sorted(p for p in (catalogue / "templates").rglob("*.j2"))
+        catalogue = self.workshop.catalogue
         return provenance(
             image,
-            definition=file_digest(image.target.directory / "image.yaml"),
-            templates={str(p.relative_to(catalogue)): file_digest(p) for p in templates},
+            definition=catalogue.digest_of(f"images/{image.target.definition.name}/image.yaml"),
+            templates={path: digest for path, digest in catalogue.read.items() if path.endswith(".j2")},
             tools={**tool_versions(), **extension_versions(self.workshop.settings)},
             parent=(parent.target.ref, parent.digest) if parent else None,
             made_of=self.historian.sources(image.target, prepared.locks),

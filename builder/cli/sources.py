@@ -22,7 +22,6 @@ from builder.model.sources import (
 )
 from builder.signing.attested import Believes, provenances
 from builder.signing.collect import Registry
-from builder.store import file_digest
 from builder.tools.git import Git, Range
 
 _TEMPLATES = "templates"
@@ -48,14 +47,16 @@ class Historian:
         return Sources(definition, template, lock_digest(locks), self.origin(target))
 
     def written(self, target: Target) -> tuple[Digest, Digest]:
-        """The digests of definition and template, as the catalogue's folder has them now."""
+        """The digests of definition and template, as they were when the catalogue was read."""
         from builder.stages.render import used_templates
 
         chain, folder = self._chain(target), self.catalogue.root / _TEMPLATES
         used = used_templates(folder, {t.definition.template for t in chain})
         builder = self.catalogue.builder
         said = builder.model_dump(mode="json", by_alias=True, exclude_defaults=True) if builder else None
-        return definition_digest(chain), template_digest({p: file_digest(folder / p) for p in used}, said)
+        return definition_digest(chain), template_digest(
+            {p: self.catalogue.digest_of(f"{_TEMPLATES}/{p}") for p in used}, said
+        )
 
     def origin(self, target: Target) -> Origin:
         """The commit, its writers, and the state of the files."""

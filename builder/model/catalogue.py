@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from builder.errors import UsageError
+from builder.errors import ChangedMeanwhile, UsageError
 from builder.model.definition import BuilderDefinition, CatalogueCheck, ChecksDefinition, ImageDefinition
+from builder.model.digest import Digest
 from builder.model.image import Made, Target
 from builder.model.waiver import Waiver, WaiversDefinition
 
@@ -21,7 +22,8 @@ class Catalogue:
 
     `builder` is the root file system in which the Docker engine assembles images; `files` holds
     the contents that definitions put into images, by image and path in its folder; `common` are the
-    checks for all images, by id; `made` is what steps of extensions make, by image and stream.
+    checks for all images, by id; `made` is what steps of extensions make, by image and stream;
+    `read` are the digests of definitions, checks, their files, and templates, by path, as they were read.
     """
 
     root: Path
@@ -32,6 +34,14 @@ class Catalogue:
     files: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     common: Mapping[str, CatalogueCheck] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, Made]] = field(default_factory=dict)
+    read: Mapping[str, Digest] = field(default_factory=dict)
+
+    def digest_of(self, path: str) -> Digest:
+        """The digest of a file of the catalogue as it was read; raises ChangedMeanwhile if it came later."""
+        found = self.read.get(str(PurePosixPath(path)))
+        if found is None:
+            raise ChangedMeanwhile([path])
+        return found
 
     def targets(self) -> tuple[Target, ...]:
         """Every image to build, parents before children, otherwise by name."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from builder.errors import ChangedMeanwhile
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuiltImage, Descriptor
@@ -13,6 +14,7 @@ from builder.model.kit import Content, KitDocument, PackedKit
 from builder.model.lock import LockedPackage
 from builder.oci.kit import document_bytes, pack
 from builder.pipeline.prepare import Prepared, prepare, versions
+from builder.stages.finish import input_of
 from builder.stages.pack_kit import document
 from builder.stages.render import used_templates
 
@@ -41,7 +43,8 @@ def make_kit(
 ) -> PackedKit:
     """The kit of a finished image: its own document and those of the images below, with their packages.
 
-    Raises as preparing does, LockError when a package is not what was locked, and ToolError.
+    Raises as preparing does, ChangedMeanwhile when the catalogue is not what the image was built of,
+    LockError when a package is not what was locked, and ToolError.
     """
     known: dict[str, Prepared] = {}
     chain = (image.target, *catalogue.ancestors(image.target))
@@ -49,6 +52,8 @@ def make_kit(
     parent: tuple[str, Digest] | None = None
     for target in reversed(chain):
         prepared = prepare(catalogue, target, known)
+        if target.ref == image.target.ref:
+            _refuse_another_input(prepared, image)
         contexts = prepared.contexts
         templates = used_templates(catalogue.root / "templates", [target.definition.template])
         made = document(catalogue, target, contexts, templates, parent)
@@ -57,3 +62,13 @@ def make_kit(
         pool.fetch(tuple(packages))
         documents.insert(0, (made, {package: pool.path(package) for package in packages}))
     return pack(image.index, documents, assembler, tools, kit_versions())
+
+
+def _refuse_another_input(prepared: Prepared, image: BuiltImage) -> None:
+    """Locks and templates are read again for the kit: they have to give what the image was built of."""
+    built = {platform.platform for platform in image.platforms}
+    given = prepared.input_hash
+    if built != set(prepared.contexts):
+        given = input_of(given, [str(platform) for platform in built])
+    if given != image.input_hash:
+        raise ChangedMeanwhile([f"images/{image.target.definition.name}"])

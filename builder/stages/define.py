@@ -5,6 +5,7 @@ A team changes several files for one image; so nobody should have to run this on
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import difflib
 from collections.abc import Iterator, Mapping
@@ -23,10 +24,12 @@ from builder.model.definition import (
     Stream,
     is_name,
 )
+from builder.model.digest import Digest
 from builder.model.image import Made, Target
 from builder.model.layers import BUDGETS
 from builder.model.step import Step
 from builder.model.waiver import WaiversDefinition
+from builder.store import read_file
 from builder.tools.inherit import add_streams_alike, written_out
 from builder.tools.steps import inherited_problems, read_sources, step_problems
 from builder.tools.strict_model import is_within, read_model
@@ -37,6 +40,7 @@ __all__ = ["Catalogue", "end_of_life_problem", "json_schemas", "load_catalogue"]
 _CHAIN_MAX = len(BUDGETS) - 1  # parents above an image: each needs layers
 _IMAGES_MAX = 2000
 _COMMON_CHECKS_MAX = 200
+_TEMPLATE_MAX = 1 << 20  # bytes; those that are rendered are smaller still
 NO_STEPS: Mapping[str, Step] = MappingProxyType({})
 
 
@@ -51,10 +55,11 @@ def load_catalogue(root: Path, steps: Mapping[str, Step] = NO_STEPS) -> Catalogu
     waivers: dict[str, WaiversDefinition] = {}
     files: dict[str, dict[str, bytes]] = {}
     made: dict[str, dict[str, Made]] = {}
+    read = _templates(root)
     for folder in _folders(root, problems):
         shown = f"images/{folder.name}"
-        definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems, written_out)
-        own_checks = read_model(root, f"{shown}/checks.yaml", ChecksDefinition, problems)
+        definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems, written_out, read)
+        own_checks = read_model(root, f"{shown}/checks.yaml", ChecksDefinition, problems, read=read)
         if (root / shown / "waivers.yaml").exists():
             own_waivers = read_model(root, f"{shown}/waivers.yaml", WaiversDefinition, problems)
             if own_waivers is not None:
@@ -67,17 +72,28 @@ def load_catalogue(root: Path, steps: Mapping[str, Step] = NO_STEPS) -> Catalogu
         problems += _own_problems(root, folder.name, definition, own_checks, made[folder.name])
         if definition.name == folder.name:
             files[folder.name] = read_sources(root, definition, problems)
+            read |= {f"{shown}/{path}": Digest.of(data) for path, data in files[folder.name].items()}
         definitions[folder.name], checks[folder.name] = definition, own_checks
     builder = None
     if (root / "templates" / "builder.yaml").exists():
-        builder = read_model(root, "templates/builder.yaml", BuilderDefinition, problems)
+        builder = read_model(root, "templates/builder.yaml", BuilderDefinition, problems, read=read)
     common = read_common_checks(root, problems)
     broken = {p.file.split("/")[1] for p in problems if p.file.startswith("images/")}
     for name, definition in definitions.items():
         problems += _cross_problems(name, definition, definitions, broken)
     if problems:
         raise DefinitionError(sorted(problems, key=lambda p: (p.file, p.path)))
-    return Catalogue(root, definitions, checks, builder, waivers, files, common, made)
+    return Catalogue(root, definitions, checks, builder, waivers, files, common, made, read)
+
+
+def _templates(root: Path) -> dict[str, Digest]:
+    """The digests of all templates, and of what is kept of replaced blocks; what is wrong is told at use."""
+    found = {}
+    for path in sorted((root / "templates").rglob("*")):
+        if path.suffix in (".j2", ".yaml") and path.is_file():
+            with contextlib.suppress(OSError):
+                found[str(path.relative_to(root))] = Digest.of(read_file(path, _TEMPLATE_MAX))
+    return found
 
 
 def read_common_checks(root: Path, problems: list[Problem]) -> dict[str, CatalogueCheck]:

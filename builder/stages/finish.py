@@ -51,8 +51,13 @@ def without(image: BuiltImage, left_out: Collection[Platform]) -> BuiltImage:
     data = index_bytes([x.manifest for x in sorted(kept, key=lambda x: x.platform)])
     index = Descriptor(INDEX_TYPE, write_blob(image.layout, data), len(data))
     named = sorted(str(x.platform) for x in kept)
-    input_hash = Digest.of_json({"input": image.input_hash, "platforms": named})
+    input_hash = input_of(image.input_hash, named)
     return replace(image, index=index, platforms=kept, input_hash=input_hash)
+
+
+def input_of(input_hash: Digest, platforms: Collection[str]) -> Digest:
+    """The input hash of an image that has only these of its platforms."""
+    return Digest.of_json({"input": input_hash, "platforms": sorted(platforms)})
 
 
 def reread(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from builder.errors import DefinitionError, Problem, RegistryError
+from builder.errors import ChangedMeanwhile, DefinitionError, Problem, RegistryError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, Target
@@ -34,7 +34,8 @@ def document(
     """The document of `target`; `templates` are those that it is rendered from, below `templates/`.
 
     Files with names that no definition can give (blanks, say) decide on nothing, and are left out.
-    Raises DefinitionError when a file of the catalogue cannot be read, or nobody could read the document.
+    Raises DefinitionError when a file of the catalogue cannot be read, or nobody could read the document;
+    ChangedMeanwhile when one is not what the catalogue was read from.
     """
     root, folder = catalogue.root, target.directory
     files: dict[str, bytes] = {}
@@ -46,6 +47,7 @@ def document(
     for shown in (*(f"templates/{name}" for name in templates), *_SHARED):
         if shown not in _SHARED or (root / shown).is_file():
             files[shown] = _read(root, root / shown)
+    _refuse_changes(catalogue, f"images/{target.definition.name}/", files)
     lock = ImageLock(tuple(context.lock for context in contexts.values()))
     files[f"images/{target.definition.name}/image.lock"] = lock.text().encode()
     rendered = {str(platform): dict(context.files) for platform, context in contexts.items()}
@@ -61,6 +63,18 @@ def document(
         )
         raise DefinitionError([problem]) from None
     return made
+
+
+def _refuse_changes(catalogue: Catalogue, own: str, files: Mapping[str, bytes]) -> None:
+    """What the image was built from is what was read; what is packed has to be the same."""
+    gone = {path for path in catalogue.read if path.startswith(own)} - files.keys()
+    other = {
+        path
+        for path, data in files.items()
+        if (path in catalogue.read or path.endswith(".j2")) and catalogue.read.get(path) != Digest.of(data)
+    }
+    if gone or other:
+        raise ChangedMeanwhile(sorted(gone | other))
 
 
 def _read(root: Path, path: Path) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from builder.errors import Problem
+from builder.model.digest import Digest
 from builder.store import read_file
 from builder.tools import strict_yaml
 
@@ -24,17 +25,22 @@ def read_model(
     model: type[_Model],
     problems: list[Problem],
     written_out: Callable[[str, Mapping[str, Any], list[Problem]], dict[str, Any]] | None = None,
+    read: dict[str, Digest] | None = None,
 ) -> _Model | None:
     """The file `root/file` as `model`; None, with every mistake of it in `problems`, when it is not one.
 
     `written_out` puts what the file says in short into the model's form, before that is looked at.
+    The digest of the bytes goes to `read`.
     Keys that are unknown come with the one that was meant; links must stay inside `root`.
     """
     path = root / file
     try:
         if not is_within(path, root):
             raise ValueError("a link that leads out of the catalogue")
-        value = strict_yaml.parse(read_file(path, strict_yaml.SIZE_MAX))
+        data = read_file(path, strict_yaml.SIZE_MAX)
+        if read is not None:
+            read[file] = Digest.of(data)
+        value = strict_yaml.parse(data)
         if not isinstance(value, dict):
             raise ValueError("not a mapping of keys to values")
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from builder.model.image import INDEX_TYPE, Descriptor
 from builder.model.kit import DOCUMENT_TYPE, KIT_TYPE, PACKAGES_TYPE
 from builder.oci.manifest import parse_manifest
 from builder.pipeline.kits import make_kit
+from builder.pipeline.prepare import prepare
 from builder.signing.verify import named_kits, verify
 from registry.audit.ledger import Ledger
 from registry.bundles.arrival import Desk, take_in
@@ -71,7 +72,8 @@ def test_kits_share_the_packages_and_documents_of_the_images_below(world: KitWor
     layers = parse_manifest(world.kit.manifest).layers
     packages = [x.digest for x in layers if x.media_type == PACKAGES_TYPE]
     base = next(t for t in world.catalogue.targets() if t.definition.name == "base")
-    below = make_kit(world.catalogue, replace(world.image, target=base), world.pool, TOOLS, None)
+    of_base = replace(world.image, target=base, input_hash=prepare(world.catalogue, base).input_hash)
+    below = make_kit(world.catalogue, of_base, world.pool, TOOLS, None)
     shared = set(below.blobs) & set(world.kit.blobs)
     assert len(packages) == 2 and packages[1] in shared and packages[0] not in shared
     assert shared & {x.digest for x in layers if x.media_type == DOCUMENT_TYPE}

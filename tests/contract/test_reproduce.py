@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from builder.engines.direct import DirectEngine
-from builder.errors import DefinitionError, GoldsmithError
+from builder.errors import ChangedMeanwhile, DefinitionError, GoldsmithError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import Descriptor
 from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
@@ -348,6 +348,56 @@ def test_what_nobody_could_open_is_not_published(world: KitWorld) -> None:
     (problem,) = raised.value.problems
     assert problem.file == "images/app"
     assert "no rebuild kit" in problem.message and "take out" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("images/app/image.yaml", lambda text: text + "# a comment\n"),
+        ("images/app/checks.yaml", lambda text: text + "# a comment\n"),
+        ("images/base/image.yaml", lambda text: text.replace("/nonexistent", "/") + "# edited\n"),
+        ("templates/debian-runtime.Dockerfile.j2", lambda text: "{# a comment #}" + text),
+        ("templates/_partials/assemble.sh.j2", lambda text: text + "# rendered\n"),
+        ("images/app/image.lock", lambda text: text.replace(" 1.0-1 ", " 1.0-2 ")),
+    ],
+)
+def test_an_edit_while_a_run_is_under_way_is_refused_before_anything_is_signed(
+    world: KitWorld, file: str, edit: Callable[[str], str]
+) -> None:
+    """Kit, provenance and build speak of the same bytes, or there is none of them."""
+    path = world.catalogue.root / file
+    before = path.read_text()
+    edited = edit(before)
+    assert edited != before
+    path.write_text(edited)
+    try:
+        with pytest.raises(ChangedMeanwhile) as raised:
+            make_kit(world.catalogue, world.image, world.pool, TOOLS, None)
+    finally:
+        path.write_text(before)
+    (problem,) = raised.value.problems
+    assert problem.file in (file, "images/app")
+    assert "run it again" in raised.value.hint
+    assert make_kit(world.catalogue, world.image, world.pool, TOOLS, None).digest == world.kit.digest
+
+
+def test_a_file_that_is_taken_away_while_a_run_is_under_way_is_missed(world: KitWorld) -> None:
+    path = world.target.directory / "checks.yaml"
+    before = path.read_text()
+    path.unlink()
+    try:
+        with pytest.raises(ChangedMeanwhile) as raised:
+            make_kit(world.catalogue, world.image, world.pool, TOOLS, None)
+    finally:
+        path.write_text(before)
+    assert [p.file for p in raised.value.problems] == ["images/app/checks.yaml"]
+
+
+def test_a_template_edited_for_a_build_and_back_is_found_out(world: KitWorld) -> None:
+    """What was rendered in between counts, not only the bytes at both ends."""
+    other = replace(world.image, input_hash=Digest.of(b"rendered of something else"))
+    with pytest.raises(ChangedMeanwhile):
+        make_kit(world.catalogue, other, world.pool, TOOLS, None)
 
 
 def test_the_kit_is_a_function_of_the_catalogue_alone(world: KitWorld) -> None:
