@@ -73,7 +73,7 @@ def mirror(tools: ReleaseTools, source: str | None, signed_by: Path | None = Non
         client=tools.client,
         trivy=tools.trivy,
         signer=lambda: tools.keys.verdict,
-        releases=sorted(MAJOR_VERSIONS[s] for s in suites),
+        releases=[f"debian {MAJOR_VERSIONS[s]}" for s in sorted(suites)],
         now=workshop.settings.now,
         age_days_max=tools.policy.data.database.age_days_max,
     )

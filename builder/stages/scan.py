@@ -32,7 +32,7 @@ from builder.model.image import PlatformImage
 from builder.model.scanner import Scanner
 from builder.oci.filesystem import read_filesystem
 from builder.oci.layout import single_platform_view, verified_chunks
-from builder.tools.canary import CANARIES, plant
+from builder.tools.canary import CANARIES, plant, release_name
 from builder.tools.further_scan import ask_scanners
 from builder.tools.strict_json import clean, parse_object
 from builder.tools.trivy import Trivy
@@ -111,7 +111,7 @@ def _scan(
     licences = read_licences(read_filesystem(image, is_licence_file), image.packages)
     sboms = replace(sboms, spdx=with_licences(sboms.spdx, licences))
     _verify_packages(spdx_packages(sboms.spdx), expected, "the SPDX document")
-    canary = _plant(major, database, trivy, work, seconds_max)
+    canary = _plant(f"debian {major}", database, trivy, work, seconds_max)
     asked = ask_scanners(further, image, name, view, sboms, expected, work)
     database.verify()  # 8
     scanned = _scan_report(image, report, database, trivy, canary)
@@ -132,7 +132,8 @@ def scan_import(
 
     The conditions above hold but for 4 and 5: the system has to be one that Trivy knows, and what
     it saw is compared with the image's own package database by the policy. Where no planted
-    vulnerability of the release is known, the canary is empty, and the policy decides.
+    vulnerability of the release is known, the canary is empty, and the policy decides; where one is,
+    the image's SBOM alone must have the same findings, so that a rescan covers it.
     """
     try:
         database.verify()
@@ -156,10 +157,10 @@ def scan_import(
         sboms = _sboms(report, image, name, trivy, work, seconds_max, ("os-pkgs", "lang-pkgs"))
         if missing := sorted(set(report.packages) - cyclonedx_names(sboms.cyclonedx)):
             raise _refusal("the CycloneDX document lacks packages", ", ".join(missing[:_SHOWN]))
-        major = report.os_version.partition(".")[0]
-        canary = CanaryResult("", "", ())
-        if report.os_family == "debian" and major.isdigit() and int(major) in CANARIES:
-            canary = _plant(int(major), database, trivy, work, seconds_max)
+        canary, release = CanaryResult("", "", ()), release_name(report.os_family, report.os_version)
+        if release in CANARIES:
+            canary = _plant(release, database, trivy, work, seconds_max)
+            _verify_sbom(report, sboms, database, trivy, work, seconds_max)
         asked = ask_scanners(further, image, name, view, sboms, report.packages, work)
         database.verify()
     except OSError as error:
@@ -331,15 +332,35 @@ def _dicts(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _plant(major: int, database: Database, trivy: Trivy, work: Path, seconds_max: float) -> CanaryResult:
+def _verify_sbom(
+    report: Report, sboms: Sboms, database: Database, trivy: Trivy, work: Path, seconds_max: float
+) -> None:
+    """The image's SBOM alone has the same findings: that is what a rescan will look at.
+
+    In an image, Trivy also goes by what no SBOM says, such as the repositories that Alpine's apk uses.
+    """
+    source, output = work / "own.cdx.json", work / "own-report.json"
+    source.write_bytes(sboms.cyclonedx)
+    trivy.scan_sbom(source, database.cache_dir, output, seconds=seconds_max)
+    differing = {(f.id, f.package) for f in report.findings} ^ {
+        (f.id, f.package) for f in read_report(output).findings
+    }
+    if differing:
+        raise _refusal(
+            "its SBOM alone has other findings than the image, so no rescan would see what this scan saw",
+            ", ".join(sorted(f"{v} in {p}" for v, p in differing)[:_SHOWN]),
+        )
+
+
+def _plant(release: str, database: Database, trivy: Trivy, work: Path, seconds_max: float) -> CanaryResult:
     """7. Scan the canary; all its vulnerabilities must be found."""
-    canary = CANARIES[major]
-    ids, missing = plant(major, database.cache_dir, trivy, work, seconds_max)
+    canary = CANARIES[release]
+    ids, missing = plant(release, database.cache_dir, trivy, work, seconds_max)
     if missing:
         raise _refusal(
-            f"the planted {canary.package} {canary.version} for Debian {major} is known to be vulnerable, "
+            f"the planted {canary.package} {canary.version} of {release} is known to be vulnerable, "
             "but Trivy did not find that",
-            f"not found: {', '.join(missing)}; the database seems to lack Debian {major}",
+            f"not found: {', '.join(missing)}; the database seems to lack {release}",
         )
     return CanaryResult(canary.package, canary.version, tuple(sorted(ids)))
 

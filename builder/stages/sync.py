@@ -106,14 +106,14 @@ def sync(
     client: RegistryClient,
     trivy: Trivy,
     signer: Callable[[], RoleSigner],
-    releases: Sequence[int],
+    releases: Sequence[str],
     now: dt.datetime,
     age_days_max: float,
 ) -> tuple[Pin, bool]:
     """Take the database of a source (None: where Trivy normally takes it) into our registry.
 
-    Returns the pin, and whether it is another one than before. `releases` are Debian's major
-    versions whose canaries must be found. Raises ToolError when the database is refused,
+    Returns the pin, and whether it is another one than before. `releases` are those whose
+    canaries must be found (`debian 13`). Raises ToolError when the database is refused,
     RegistryError when the registry fails; either way nothing has changed.
     """
     before, artefact = read_pin(store), resolve(source, store.credentials)
@@ -127,8 +127,8 @@ def sync(
         folder.mkdir(parents=True)
         artefact.unpack(folder)
         identity, size = _examine(artefact, folder, before, now, age_days_max)  # 1, 2, 3
-        for major in releases:  # 4
-            _canary(major, folder.parent, trivy, work)
+        for release in releases:  # 4
+            _canary(release, folder.parent, trivy, work)
         reference = _publish(client, folder, work, identity, signer(), now)
     pin = Pin(
         reference=str(reference),
@@ -216,10 +216,10 @@ def _examine(
     return identity, size
 
 
-def _canary(major: int, cache: Path, trivy: Trivy, work: Path) -> None:
-    _, missing = plant(major, cache, trivy, work, CANARY_SECONDS)
+def _canary(release: str, cache: Path, trivy: Trivy, work: Path) -> None:
+    _, missing = plant(release, cache, trivy, work, CANARY_SECONDS)
     if missing:
-        told = f"Debian {major}: {', '.join(missing)}"
+        told = f"{release}: {', '.join(missing)}"
         raise _refusal("Trivy does not find the canary with it", told, "database-canary")
 
 

@@ -53,6 +53,7 @@ from builder.signing.predicates import (
 from builder.signing.refusal import quoted, refuse
 from builder.signing.statements import Statement
 from builder.signing.trust import Trust
+from builder.tools.canary import release_name
 from registry.promotion.records import read_record
 
 NOT_AN_IMAGE = "not-an-image"  # the reason of a refusal: a database, a list, somebody's artefact
@@ -61,7 +62,7 @@ _ON_PLATFORM = frozenset({CYCLONEDX_TYPE, VULNERABILITY_TYPE})
 _PLATFORMS_MAX = 16
 _TEXT_MAX = 300  # characters
 # What tells the scanner's packages apart, and what it matches them by.
-SCANNER_FACTS = ("PkgType", "SrcName", "SrcEpoch", "SrcVersion", "SrcRelease", "FilePath")
+SCANNER_FACTS = ("PkgType", "SrcName", "SrcEpoch", "SrcVersion", "SrcRelease", "Modularitylabel", "FilePath")
 _PREFIX = "aquasecurity:trivy:"
 _FACTS = frozenset(_PREFIX + name for name in SCANNER_FACTS)
 _PACKAGES_KEPT = 50_000
@@ -229,7 +230,7 @@ def _platform_facts(
     result, database = scanner["result"], scanner["db"]
     system = mapping(result, "os", "vulnerability report")
     point = _short(system.get("version"))
-    release = f"{_short(system.get('family'))} {point.partition('.')[0]}"
+    release = release_name(_short(system.get("family")), point)
     packages = {p.name + "=" + p.version: p for p in packages_of(sbom, release, child.platform)}
     if sorted(packages) != sorted(result.get("packages") or ()):
         refuse("sbom-mismatch", "the vulnerability report lists other packages than the SBOM")

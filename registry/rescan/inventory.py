@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,15 @@ class Inventory:
         points = {p.point_release for i in self.images for p in i.platforms if p.release == release}
         found = {n: p for n, p in self.packages.items() if p.release == release and not why_not(p)}
         return max(points, key=_order), found
+
+    def without(self, releases: Mapping[str, str]) -> Inventory:
+        """The same, with the images of these releases unfit for the reasons that are given."""
+        unfit = dict(self.unfit)
+        for image in self.images:
+            for platform in image.platforms:
+                if platform.release in releases:
+                    unfit.setdefault(image.digest, releases[platform.release])
+        return replace(self, unfit=unfit)
 
     @property
     def releases(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sqlalchemy import delete, insert
 
-from builder.errors import GoldsmithError, PolicyDenied
+from builder.errors import GoldsmithError, PolicyDenied, ToolError
 from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.model.evidence import Evidence, NotDone
@@ -147,7 +147,7 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
     if remembered and not any(_is_due(i, office, desk.database) for i in inventory.images):
         return Rescan(True, len(inventory.images), (), ())
     # 3. one scan for each release
-    scanned = scan(inventory, desk)
+    scanned, inventory = scan(inventory, desk)
     # 4. outcomes
     judged = judge(inventory, scanned, bench)
     # 5. what follows
@@ -171,16 +171,28 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
     return done
 
 
-def scan(inventory: Inventory, desk: Desk) -> Scanned:
-    """3. Compare the packages of each release with the database; raises ToolError."""
-    releases = {}
+def scan(inventory: Inventory, desk: Desk) -> tuple[Scanned, Inventory]:
+    """3. Compare the packages of each release with the database.
+
+    Where the scan of one release of several failed (it is past its end of life, say, or its canary was
+    not found), its images become unfit in the inventory. Raises ToolError when none can be trusted.
+    """
+    releases, refused = {}, {}
     for release in inventory.releases:
         point, packages = inventory.of_release(release)
-        with desk.store.scratch("rescan") as work:
-            releases[release] = match(
-                release, point, packages, database=desk.database, trivy=desk.trivy, work=work
-            )
-    return Scanned(desk.trivy.identity, desk.database.identity, releases)
+        try:
+            with desk.store.scratch("rescan") as work:
+                releases[release] = match(
+                    release, point, packages, database=desk.database, trivy=desk.trivy, work=work
+                )
+        except ToolError as error:
+            if error.reference.startswith("database-"):
+                raise  # somebody touched it: nothing that was read counts
+            refused[release] = error
+    if refused and not releases:
+        raise next(iter(refused.values()))
+    told = {release: f"{release}: {error.message}" for release, error in refused.items()}
+    return Scanned(desk.trivy.identity, desk.database.identity, releases), inventory.without(told)
 
 
 def _check_database(office: Office, database: Database) -> None:

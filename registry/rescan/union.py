@@ -24,7 +24,7 @@ from typing import Any
 
 from builder.errors import ToolError
 from builder.model.evidence import CanaryResult, Finding
-from builder.tools.canary import CANARIES, Canary
+from builder.tools.canary import CANARIES, DISTRIBUTIONS, Canary, release_name
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
 from builder.tools.trivy_report import Report, findings_by_reference, read_report
@@ -49,10 +49,11 @@ class Matched:
 
 def why_not(package: Package) -> str:
     """1. Why a package cannot be compared with the database; empty when it can."""
-    if _major(package.release) is None:
-        return f"{package.release or 'no release'} is not known to be recognised"
+    canary = CANARIES.get(package.release)
+    if canary is None:
+        return f"no planted vulnerability of {package.release or 'its release'} is known"
     facts = json.loads(package.facts) if package.facts else {}
-    if facts.get("PkgType") != "debian" or not set(facts) >= _NEEDED:
+    if facts.get("PkgType") != canary.family or not set(facts) >= _NEEDED:
         return f"the SBOM does not say which source {package.name} {package.version} is built from"
     return ""
 
@@ -71,11 +72,10 @@ def match(
 
     `work` is an empty folder. Raises ToolError when any of the conditions above does not hold.
     """
-    major = _major(release)
+    canary = CANARIES.get(release)
     unfit = next((reason for p in packages.values() if (reason := why_not(p))), "")
-    if major is None or unfit or any(p.release != release for p in packages.values()):
+    if canary is None or unfit or any(p.release != release for p in packages.values()):
         raise _refusal(unfit or f"packages of several releases, or of an unknown one: {release}")
-    canary = CANARIES[major]
     findings: dict[int, tuple[Finding, ...]] = {}
     planted: CanaryResult | None = None
     numbers = sorted(packages)
@@ -83,12 +83,12 @@ def match(
     while waiting:
         some = waiting.pop()
         part = {n: packages[n] for n in some}
-        text = json.dumps(document(point, part, canary, major))
+        text = json.dumps(document(point, part, canary))
         report = _scan(text, database, trivy, work, seconds_max, may_split=len(some) > 1)
         if report is None:
             waiting += [some[: len(some) // 2], some[len(some) // 2 :]]
             continue
-        _verify_origin(report, trivy, major)
+        _verify_origin(report, trivy, release)
         found = findings_by_reference(report)
         _verify_packages(set(found), {_reference(n) for n in part} | {_CANARY})
         planted = _verify_canary(found.pop(_CANARY), canary)
@@ -115,17 +115,16 @@ def _scan(
     return read_report(output)
 
 
-def document(point: str, packages: Mapping[int, Package], canary: Canary, major: int) -> dict[str, Any]:
+def document(point: str, packages: Mapping[int, Package], canary: Canary) -> dict[str, Any]:
     """The CycloneDX document of all packages, the operating system, and the canary."""
-    distribution = f"debian-{point}"
-    planted = json.loads(canary.document(major))["components"][1]
-    planted["purl"] = planted["purl"].partition("?")[0] + f"?distro={distribution}"
+    distribution = DISTRIBUTIONS[canary.family].distro.format(version=point)
+    planted: dict[str, Any] = canary.component(point)
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "components": [
-            {"bom-ref": "os", "type": "operating-system", "name": "debian", "version": point},
+            {"bom-ref": "os", "type": "operating-system", "name": canary.family, "version": point},
             {**planted, "bom-ref": _CANARY, "properties": [*planted["properties"], _own_id(_CANARY)]},
             *(_component(number, packages[number], distribution) for number in sorted(packages)),
         ],
@@ -157,24 +156,18 @@ def _reference(number: int) -> str:
     return f"package-{number}"
 
 
-def _major(release: str) -> int | None:
-    family, _, major = release.partition(" ")
-    known = family == "debian" and major.isdecimal() and int(major) in CANARIES
-    return int(major) if known else None
-
-
-def _verify_origin(report: Report, trivy: Trivy, major: int) -> None:
+def _verify_origin(report: Report, trivy: Trivy, release: str) -> None:
     """2 and 3. The report is of a document, by this scanner, which recognised the release."""
     if report.scanner_version != trivy.identity.version or report.artefact_type != "cyclonedx":
         raise _refusal(
             "the report is by another version, or not of the document",
             f"{report.scanner_version or 'none'}, {report.artefact_type or 'none'}",
         )
-    if report.os_family != "debian" or report.os_version.partition(".")[0] != str(major):
+    if release_name(report.os_family, report.os_version) != release:
         seen = f"{report.os_family or 'none'} {report.os_version}".rstrip()
-        raise _refusal("the scanner did not recognise the operating system", f"seen: {seen}, is: {major}")
+        raise _refusal("the scanner did not recognise the operating system", f"seen: {seen}, is: {release}")
     if report.end_of_life:
-        raise _refusal("the operating system is past its end of life: nothing is found in it", str(major))
+        raise _refusal("the operating system is past its end of life: nothing is found in it", release)
 
 
 def _verify_packages(seen: set[str], expected: set[str]) -> None:

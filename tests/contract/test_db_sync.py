@@ -83,7 +83,7 @@ class Mirror:
             client=self.client,
             trivy=self.scanner,
             signer=lambda: self.keys.verdict,
-            releases=[13],
+            releases=["debian 13"],
             now=now,
             age_days_max=days,
         )
@@ -191,7 +191,7 @@ def test_one_in_which_the_canary_is_not_found_is_kept_out(
     mirror.scanner = trivy.locate(None, {"PATH": "/usr/bin:/bin"})
     error = mirror.refusal(without)
     assert error.reference == "database-canary"
-    assert "Debian 13: CVE-2025-9230" in error.context
+    assert "debian 13: CVE-2025-9230" in error.context
     assert mirror.sync(variant(sample, tmp_path / "new", UpdatedAt=LATER))[1]
 
 

@@ -94,7 +94,7 @@ def finding(identifier: str = "CVE-2026-1", **changes: Any) -> dict[str, Any]:
 
 def canary_report() -> dict[str, Any]:
     """Trivy's report of the canary."""
-    canary = CANARIES[13]
+    canary = CANARIES["debian 13"]
     rows = [
         finding(name, PkgName=canary.package, InstalledVersion=canary.version)
         for name in canary.vulnerabilities

@@ -15,7 +15,7 @@ from builder.model.image import Target
 from builder.model.lock import LockedPackage
 from builder.stages.publish import publish
 from builder.store import Store
-from builder.tools.canary import CANARIES
+from builder.tools.canary import CANARIES, release_name
 from registry.index.schema import Place
 from registry.promotion.promote import Promotion, promote
 from registry.rescan.run import Desk, Rescan, rescan
@@ -45,7 +45,7 @@ class TableScanner:
         bom = json.loads(sbom.read_text())
         system, *components = bom["components"]
         packages, rows = [], []
-        major = int(system["version"].partition(".")[0])
+        release = release_name(system["name"], system["version"])
         for one in components:
             facts = {p["name"].rpartition(":")[2]: p["value"] for p in one["properties"]}
             identifier = {"BOMRef": one["bom-ref"], "PURL": one["purl"]}
@@ -54,7 +54,7 @@ class TableScanner:
             )
             known = dict(self.advisories.get(facts["SrcName"], {}))
             if one["bom-ref"] == "canary":
-                known |= dict.fromkeys(CANARIES[major].vulnerabilities, ("9", "HIGH"))
+                known |= dict.fromkeys(CANARIES[release].vulnerabilities, ("9", "HIGH"))
             for name, (fixed, severity) in known.items():
                 rows.append(
                     {
@@ -72,7 +72,7 @@ class TableScanner:
             "SchemaVersion": 2,
             "Trivy": {"Version": "0.76.0"},
             "ArtifactType": "cyclonedx",
-            "Metadata": {"OS": {"Family": "debian", "Name": system["version"]}},
+            "Metadata": {"OS": {"Family": system["name"], "Name": system["version"]}},
             "Results": [{"Class": "os-pkgs", "Packages": packages, "Vulnerabilities": rows}],
         }
         if self.change is not None:

@@ -458,6 +458,26 @@ def test_a_scanner_that_did_not_look_changes_nothing(night: Night, change: Chang
     assert look(night, here).verdict == here.verdict
 
 
+def test_a_release_whose_scan_cannot_be_trusted_leaves_the_others_alone(night: Night) -> None:
+    good, old = night.image([BASH]), night.image([LIBSSL], name="base", point="12.11")
+    night.sleep()
+
+    def past_its_end(report: Any) -> Any:
+        if report["Metadata"]["OS"]["Name"] == "12.11":
+            report["Metadata"]["OS"]["EOSL"] = True
+        return report
+
+    night.scanner.change = past_its_end
+    done = night.rescan()
+    assert outcomes(done) == {"python": Outcome.KEEP, "base": Outcome.UNSCANNED}
+    (reason,) = {j.reason for j in done.judged if j.outcome is Outcome.UNSCANNED}
+    assert "debian 12" in reason and "past its end of life" in reason
+    assert (done.coverage, done.complete, done.renewed) == (0.5, False, 1)
+    assert look(night, good).verdict.issued_at == night.house.now
+    assert look(night, old, "candidate/base").verdict == old.verdict
+    assert not night.rescan().unchanged, "what was not scanned is tried again"
+
+
 def test_the_sample_database_counts_only_where_the_policy_says_so(night: Night) -> None:
     night.image([BASH])
     real = night.database

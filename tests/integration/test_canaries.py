@@ -1,0 +1,164 @@
+"""The real Trivy with images of other distributions: planted packages are found, and a rescan covers them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.errors import ToolError
+from builder.model.evidence import ScanReport
+from builder.stages.scan import scan_import
+from builder.store import Store
+from builder.tools import trivy as trivy_tool
+from builder.tools.canary import CANARIES, plant, release_name
+from builder.tools.strict_json import parse_object
+from builder.tools.trivy import Trivy
+from builder.tools.trivy_db import Database, open_database
+from registry.index.reading import Package, packages_of
+from registry.rescan.union import match, why_not
+from tests.support.debian import debian_image
+from tests.support.vulndb import write_archive, write_database
+
+pytestmark = pytest.mark.integration
+
+NOW = dt.datetime(2026, 9, 1, tzinfo=dt.UTC)
+Advisories = Mapping[str, Mapping[str, Mapping[str, str]]]
+# As the distributions wrote them: by what the database calls a release, package and vulnerability.
+_ALPINE = {"openssl": {"CVE-2022-0778": "3.0.2-r0", "CVE-2023-0286": "3.0.8-r0"}}
+_WOLFI = {"openssl": {"CVE-2023-5363": "3.1.4-r0"}}
+ADVISORIES: Advisories = {
+    **{f"alpine 3.{minor}": _ALPINE for minor in (22, 23, 24)},
+    "alpine edge": {"openssl": {"CVE-2026-1": "9-r0"}},
+    "ubuntu 22.04": {"openssl": {"CVE-2024-6119": "3.0.2-0ubuntu1.18"}},
+    "ubuntu 24.04": {"openssl": {"CVE-2024-6119": "3.0.13-0ubuntu3.4"}},
+    "wolfi": _WOLFI,
+    "chainguard": _WOLFI,
+    "alma 8": {"openssl": {"CVE-2022-0778": "1:1.1.1k-6.el8_5"}, "nodejs:18::npm": {"CVE-2026-2": "9-1"}},
+    "alma 9": {"openssl": {"CVE-2022-3602": "1:3.0.1-43.el9_0"}},
+}
+APK = "P:libcrypto3\nV:{0}\nA:x86_64\nL:Apache-2.0\no:openssl\n\nP:musl\nV:1.2.5-r9\nA:x86_64\nL:MIT\no:musl\n\n"
+DPKG = (
+    "Package: libssl3t64\nStatus: install ok installed\nSource: openssl\nArchitecture: amd64\nVersion: {0}\n"
+)
+FILES = {
+    "alpine 3.22": {"etc/alpine-release": "3.22.1\n", "lib/apk/db/installed": APK.format("3.0.7-r0")},
+    "ubuntu 24.04": {
+        "etc/os-release": 'ID=ubuntu\nVERSION_ID="24.04"\n',
+        "etc/lsb-release": "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=24.04\n",
+        "var/lib/dpkg/status": DPKG.format("3.0.13-0ubuntu3.1"),
+    },
+    "wolfi": {
+        "etc/os-release": 'ID=wolfi\nVERSION_ID="20230201"\n',
+        "usr/lib/apk/db/installed": APK.format("3.1.3-r0"),
+        "lib/apk/db/installed": APK.format("3.1.3-r0"),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def trivy() -> Trivy:
+    return trivy_tool.locate(None, os.environ)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    return made(tmp_path_factory.mktemp("database"), ADVISORIES)
+
+
+def made(folder: Path, advisories: Advisories) -> Database:
+    """A database of these advisories; what fills it up is of a release that nobody asks for."""
+    filling = {"debian 1": {f"p{n}": {f"CVE-1999-{n}": "1"} for n in range(12_000)}}
+    names = {v for release in advisories.values() for found in release.values() for v in found}
+    root: dict[str, Any] = {
+        release: {
+            package: {v: json.dumps({"FixedVersion": fixed}).encode() for v, fixed in found.items()}
+            for package, found in packages.items()
+        }
+        for release, packages in {**filling, **advisories}.items()
+    }
+    root["vulnerability"] = {v: json.dumps({"Severity": "HIGH"}).encode() for v in names}
+    written = write_database(folder / "db", root, "2026-08-31T00:00:00Z")
+    source = write_archive(written, folder / "db.tar")
+    return open_database(Store(folder / "state").create(), str(source), now=NOW, age_days_max=30)
+
+
+def scanned(
+    files: Mapping[str, str], database: Database, trivy: Trivy, folder: Path
+) -> tuple[ScanReport, dict[int, Package]]:
+    """An image's scan, and its packages as the index has them."""
+    folder.mkdir(exist_ok=True)
+    (folder / "work").mkdir()
+    image = debian_image(folder / "image", files={n: t.encode() for n, t in files.items()})
+    report, sboms = scan_import(image, name="x", database=database, trivy=trivy, work=folder / "work")
+    release = release_name(report.os_family, report.os_version)
+    document = parse_object(sboms.cyclonedx, size_max=1 << 20, what="it")
+    return report, dict(enumerate(packages_of(document, release, image.platform), 1))
+
+
+@pytest.mark.parametrize("release", sorted(r for r in CANARIES if not r.startswith("debian ")))
+def test_the_planted_package_of_each_release_is_found(
+    release: str, database: Database, trivy: Trivy, tmp_path: Path
+) -> None:
+    found, missing = plant(release, database.cache_dir, trivy, tmp_path, 60)
+    assert (found >= set(CANARIES[release].vulnerabilities), missing) == (True, [])
+
+
+@pytest.mark.parametrize("release", sorted(FILES))
+def test_an_image_of_another_distribution_is_covered_by_a_rescan(
+    release: str, database: Database, trivy: Trivy, tmp_path: Path
+) -> None:
+    report, packages = scanned(FILES[release], database, trivy, tmp_path)
+    assert report.canary.package == "openssl"
+    assert report.findings, "there is something to be found"
+    assert not [why for p in packages.values() if (why := why_not(p))]
+    (tmp_path / "rescan").mkdir()
+    again = match(
+        release, report.os_version, packages, database=database, trivy=trivy, work=tmp_path / "rescan"
+    )
+    assert sorted(f for found in again.findings.values() for f in found) == sorted(report.findings)
+    assert again.canary == report.canary
+
+
+def test_without_advisories_of_the_release_nothing_is_believed(trivy: Trivy, tmp_path: Path) -> None:
+    poor = made(tmp_path, {k: v for k, v in ADVISORIES.items() if k != "alpine 3.22"})
+    with pytest.raises(ToolError) as refused:
+        scanned(FILES["alpine 3.22"], poor, trivy, tmp_path / "image")
+    assert (refused.value.reference, "planted openssl" in refused.value.message) == ("scan-not-trusted", True)
+
+
+def test_an_image_that_a_rescan_would_see_with_other_eyes_is_refused(
+    database: Database, trivy: Trivy, tmp_path: Path
+) -> None:
+    """Trivy goes by the repositories in an image of Alpine, which no SBOM names."""
+    files = {**FILES["alpine 3.22"], "etc/apk/repositories": "https://mirror.example/alpine/edge/main\n"}
+    with pytest.raises(ToolError) as refused:
+        scanned(files, database, trivy, tmp_path)
+    assert refused.value.reference == "scan-not-trusted"
+    assert "its SBOM alone has other findings" in refused.value.message
+
+
+def test_a_package_of_a_module_is_matched_by_its_module(
+    database: Database, trivy: Trivy, tmp_path: Path
+) -> None:
+    facts = {"PkgType": "alma", "SrcName": "nodejs", "SrcVersion": "8", "SrcRelease": "1.module_el8"}
+    label = {"Modularitylabel": "nodejs:18:8090:a75119d5"}
+    component = {
+        "type": "library",
+        "name": "npm",
+        "version": "8-1.module_el8",
+        "purl": "pkg:rpm/alma/npm@8-1.module_el8?arch=x86_64&distro=alma-8.9",
+        "properties": [{"name": f"aquasecurity:trivy:{k}", "value": v} for k, v in (facts | label).items()],
+    }
+    (package,) = packages_of({"components": [component]}, "alma 8", None)
+    found = match("alma 8", "8.9", {1: package}, database=database, trivy=trivy, work=tmp_path).findings
+    assert [f.id for f in found[1]] == ["CVE-2026-2"]
+    alike = replace(package, facts=json.dumps(facts))
+    lost = match("alma 8", "8.9", {1: alike}, database=database, trivy=trivy, work=tmp_path).findings
+    assert lost[1] == (), "the label is what tells the module"
