@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import difflib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +32,7 @@ from builder.model.step import Step
 from builder.model.waiver import WaiversDefinition
 from builder.store import read_file
 from builder.tools.inherit import add_streams_alike, written_out
+from builder.tools.inherit_checks import add_changed_checks, checks_written_out
 from builder.tools.steps import inherited_problems, read_sources, step_problems
 from builder.tools.strict_model import is_within, read_model
 from builder.tools.team_steps import read_steps
@@ -59,7 +61,14 @@ def load_catalogue(root: Path, steps: Mapping[str, Step] = NO_STEPS) -> Catalogu
     for folder in _folders(root, problems):
         shown = f"images/{folder.name}"
         definition = read_model(root, f"{shown}/image.yaml", ImageDefinition, problems, written_out, read)
-        own_checks = read_model(root, f"{shown}/checks.yaml", ChecksDefinition, problems, read=read)
+        own_checks = read_model(
+            root,
+            f"{shown}/checks.yaml",
+            ChecksDefinition,
+            problems,
+            partial(checks_written_out, definition),
+            read,
+        )
         if (root / shown / "waivers.yaml").exists():
             own_waivers = read_model(root, f"{shown}/waivers.yaml", WaiversDefinition, problems)
             if own_waivers is not None:
@@ -149,6 +158,7 @@ def json_schemas(steps: Mapping[str, Step] = NO_STEPS) -> dict[str, dict[str, An
         )
     }
     add_streams_alike(found["image.yaml"])
+    add_changed_checks(found["checks.yaml"])
     if steps:
         parts = found["image.yaml"]["$defs"]
         parts["AddedStep"] = {"anyOf": [_step_schema(step, parts) for step in steps.values()]}

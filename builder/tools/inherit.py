@@ -57,7 +57,7 @@ def _stream(name: str, streams: Mapping[str, Any], heirs: tuple[str, ...], found
     like = own["like"]
     rest = {key: value for key, value in own.items() if key != "like"}
     if not isinstance(like, str) or like not in streams:
-        found.append((f"{path}.like", f"there is no stream {like!r}"[:200], _near(like, streams)))
+        found.append((f"{path}.like", f"there is no stream {like!r}"[:200], near(like, streams)))
         return rest
     if like in (name, *heirs) or len(heirs) > _CHAIN_MAX:
         chain = " -> ".join([*heirs, name, like])
@@ -113,9 +113,9 @@ def _operated(inherited: Any, operations: Mapping[str, Any], path: str, found: _
     gone = [*(removed or ()), *(replaced or ())]
     for one in gone:
         if one not in inherited:
-            found.append((path, f"{_short(one)} is not there", _near(one, inherited)))
+            found.append((path, f"{short(one)} is not there", near(one, inherited)))
         elif gone.count(one) > 1:
-            found.append((path, f"{_short(one)} is named twice", ""))
+            found.append((path, f"{short(one)} is named twice", ""))
     removed, replaced = removed or [], replaced or {}
     if isinstance(inherited, dict):
         return _mapping(inherited, dict(added or {}), removed, replaced, path, found)
@@ -132,7 +132,7 @@ def _list(
 ) -> list[Any]:
     for one in (*added, *replaced.values()):
         if one in inherited:
-            found.append((path, f"{_short(one)} is there already", "leave it out here"))
+            found.append((path, f"{short(one)} is there already", "leave it out here"))
     kept = [one for one in inherited if one not in removed]
     return [*(replaced.get(one, one) if isinstance(one, str) else one for one in kept), *added]
 
@@ -147,15 +147,17 @@ def _mapping(
 ) -> dict[str, Any]:
     for one in added:
         if one in inherited:
-            found.append((path, f"{_short(one)} is there already", "`replace` gives it another value"))
+            found.append((path, f"{short(one)} is there already", "`replace` gives it another value"))
     return {**{key: value for key, value in inherited.items() if key not in removed}, **replaced, **added}
 
 
-def _near(one: Any, known: Iterable[Any]) -> str:
+def near(one: Any, known: Iterable[Any]) -> str:
+    """What was perhaps meant, or all that there is: a hint."""
     names = [str(k) for k in known]
     near = difflib.get_close_matches(str(one), names, 1, 0.5)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)[:300] or 'none'}"
 
 
-def _short(one: Any) -> str:
+def short(one: Any) -> str:
+    """A name for a message, cut."""
     return str(one)[:200]
