@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import itertools
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from builder.errors import ToolError, UsageError
-from builder.model.definition import is_name
+from builder.guard import SETTING, Guard, NoAnswer, answer, broken, several, told
 from builder.model.digest import Digest
 from builder.model.extension import NAME, VERSION, ExtensionIdentity
+from builder.store import file_digest
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from builder.policy.rule import Case, Rule, Seen
 
 SECONDS_MAX = 30.0  # for one question to an extension
-SETTING = "GOLDSMITH_EXTENSIONS"
 _PACKAGES_MAX = 16
 _SCANNER_PATIENCE = 10  # times SECONDS_MAX
 _FILES_MAX = 10_000  # of a package
-_SEEN_MAX = 1000  # answers that are taken from one question
-_TEXT_MAX = 1000  # characters of a title, and so on
+_SEEN_MAX = 1000  # failures that are taken from one answer, entries that a step may make
+_STEP_MAX = 16 << 20  # bytes that a step may make
+_FINDINGS_MAX = 10_000
+_OUR_SCANNER = "trivy"
+_SAID_MAX = 1000  # characters of one failure
 
 T = TypeVar("T")
 
@@ -104,7 +106,7 @@ def load(allowed: Sequence[str], seconds_max: float = SECONDS_MAX) -> Extensions
     found.sort(key=lambda part: (kinds.index(part.identity.kind), part.identity.id))
     for one, two in itertools.pairwise(found):
         if (one.identity.kind, one.identity.id) == (two.identity.kind, two.identity.id):
-            _broken(str(two.identity), f"{one.identity} is there already")
+            broken(str(two.identity), f"{one.identity} is there already")
     return Extensions(tuple(found))
 
 
@@ -145,104 +147,77 @@ def _parts(text: str, seconds_max: float) -> Iterator[Extension]:
             hint=f"install {text}, or review the new version and name it in {SETTING}",
             reference="extension-other-version",
         )
-    points = sorted(p for p in package.entry_points if p.group.startswith("goldsmith."))
+    points = _understood(name, lambda: _points(package), seconds_max)
     if not points:
-        _broken(name, f"it has no entry point in {', '.join(GROUPS)}")
+        broken(name, f"it has no entry point in {', '.join(GROUPS)}")
     for point in points:
         if point.group not in GROUPS:
-            _broken(f"{point.name[:80]} of {name}", f"there is no group {point.group[:80]!r}")
-        yield _part(point, package, GROUPS[point.group], seconds_max)
+            broken(f"{point.name[:80]} of {name}", f"there is no group {point.group[:80]!r}")
+    # The digest is that of what is loaded, not of what an installer puts there meanwhile.
+    before = _understood(name, lambda: _digest(points, package), seconds_max)
+    values = [_understood(_named(point), point.load, seconds_max) for point in points]
+    if _understood(name, lambda: _digest(points, package), seconds_max) != before:
+        broken(name, "its files changed while it was loaded")
+    for point, value in zip(points, values, strict=True):
+        yield _part(point, value, package, before, seconds_max)
+
+
+def _points(package: metadata.Distribution) -> list[metadata.EntryPoint]:
+    return sorted(p for p in package.entry_points if p.group.startswith("goldsmith."))
+
+
+def _named(point: metadata.EntryPoint) -> str:
+    return f"{point.name[:80]} ({point.value[:80]})"
+
+
+def _understood(name: str, question: Callable[[], T], seconds_max: float) -> T:
+    """What is said by a package's metadata, files and modules, which run when they are imported."""
+    try:
+        return answer(question, seconds_max)
+    except NoAnswer as error:
+        broken(name, str(error))
 
 
 def _part(
-    point: metadata.EntryPoint, package: metadata.Distribution, group: Group, seconds_max: float
+    point: metadata.EntryPoint,
+    value: object,
+    package: metadata.Distribution,
+    digest: Digest,
+    seconds_max: float,
 ) -> Extension:
-    name = f"{point.name[:80]} ({point.value[:80]})"
+    group, name = GROUPS[point.group], _named(point)
     try:
-        value = point.load()
-        digest = _digest(point, package)
         guarded = group.guard(Guard(name, seconds_max), value)
         identity = ExtensionIdentity(group.kind, guarded.id, package.name, package.version, digest)
-    except ToolError:
-        raise
-    except BaseException as error:  # code of others raises what it likes
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        _broken(name, f"{type(error).__name__}: {str(error)[:300]}")
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        broken(name, told(error))
     return Extension(identity, guarded)
 
 
-def _digest(point: metadata.EntryPoint, package: metadata.Distribution) -> Digest:
+def _digest(points: Sequence[metadata.EntryPoint], package: metadata.Distribution) -> Digest:
     """Of all files of the package; where its code lies elsewhere (editable installs), of that, too."""
     import importlib.util
 
     inside = (f for f in package.files or () if ".." not in f.parts and not f.parts[0].endswith(".dist-info"))
-    files = {str(f): Path(str(f.locate())) for f in inside if f.suffix != ".pyc"}
-    spec = importlib.util.find_spec(point.module)
-    origin = Path(spec.origin).resolve() if spec and spec.origin else None
-    if origin and origin not in {path.resolve() for path in files.values()}:
-        # The folder of the outermost package that the module is in, or the module's file.
-        depth = point.module.count(".") + (origin.name == "__init__.py")
-        root = origin.parents[depth - 1] if depth else origin
-        found = sorted(root.rglob("*.py")) if depth else [root]
-        files |= {f"{point.module}: {p.relative_to(root.parent)}": p for p in found}
-    if len(files) > _FILES_MAX:
-        raise ValueError(f"the package has more than {_FILES_MAX} files")
-    return Digest.of_json({name: Digest.of(path.read_bytes()) for name, path in sorted(files.items())})
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """How an extension is asked: in a thread of its own, for a while, and never trusted to end."""
-
-    name: str
-    seconds_max: float
-
-    def ask(self, question: Callable[[], T]) -> T:
-        """The answer; raises ToolError that names the extension when there is none."""
-        answer: list[T] = []
-        wrong: list[BaseException] = []
-
-        def act() -> None:
-            try:
-                answer.append(question())
-            except BaseException as error:  # noqa: BLE001 - told below, in the thread that asked
-                wrong.append(error)
-
-        thread = threading.Thread(target=act, daemon=True, name="extension")
-        thread.start()
-        thread.join(self.seconds_max)
-        if wrong:
-            self.fail(f"{type(wrong[0]).__name__}: {str(wrong[0])[:300]}")
-        if not answer:
-            self.fail(f"it did not end within {self.seconds_max:g} s")
-        return answer[0]
-
-    def fail(self, why: str) -> NoReturn:
-        """Raise ToolError: the extension gave no answer, or none that counts."""
-        raise ToolError(
-            f"the extension {self.name}: {why}",
-            hint="mend the package that brings it; without its answer nothing is approved",
-            reference="extension-failed",
-        )
-
-    def need(self, value: object, kind: type[T]) -> T:
-        """The value, which has to be of that type; raises ToolError."""
-        if not isinstance(value, kind):
-            _broken(self.name, f"it is a {type(value).__name__}, not a {kind.__name__.lower()}")
-        return value
-
-    def texts(self, identifier: object, *texts: object) -> None:
-        """Raise ToolError unless the id is a name and each text has a sensible length."""
-        if not all(isinstance(t, str) and 0 < len(t) <= _TEXT_MAX for t in (identifier, *texts)):
-            _broken(self.name, "its id, title and other texts must be text, and not too long")
-        if not is_name(str(identifier)):
-            _broken(self.name, f"nothing can have the id {str(identifier)[:80]!r}")
-
-    def free(self, identifier: str, taken: Iterable[str]) -> None:
-        """Raise ToolError when the id is one of ours."""
-        if identifier in taken:
-            _broken(self.name, f"{identifier!r} is there already")
+    files = {str(f): Path(str(f.locate())) for f in inside if "__pycache__" not in f.parts}
+    known = {path.resolve() for path in files.values()}
+    for module in sorted({point.module for point in points}):
+        spec = importlib.util.find_spec(module)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin and origin not in known:
+            # The folder of the outermost package that the module is in, or the module's file.
+            depth = module.count(".") + (origin.name == "__init__.py")
+            root = origin.parents[depth - 1] if depth else origin
+            found = (p for p in sorted(root.rglob("*")) if p.is_file()) if depth else iter([root])
+            files |= {
+                f"{module}: {p.relative_to(root.parent)}": p for p in found if "__pycache__" not in p.parts
+            }
+    if not 0 < len(files) <= _FILES_MAX:
+        raise ValueError(f"the package has {len(files)} files; 1 to {_FILES_MAX} can be")
+    odd = [path.name for path in files.values() if not path.is_file()]
+    if odd:
+        raise ValueError(f"{odd[0][:80]} is missing, or no regular file")
+    return Digest.of_json({name: file_digest(path) for name, path in sorted(files.items())})
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,31 +236,44 @@ def _rule(guard: Guard, value: object) -> Rule:
     guard.texts(rule.id, rule.title, rule.failure, rule.solution)
     guard.free(rule.id, (ours.id for ours in (*RULES, *IMPORT_RULES, *PROMOTION_RULES)))
     if not callable(rule.check) or rule.needs not in (None, "checks", "scan", "sboms", "lint"):
-        _broken(guard.name, f"its check must be a function, and {str(rule.needs)[:80]!r} is no evidence")
+        broken(guard.name, f"its check must be a function, and {str(rule.needs)[:80]!r} is no evidence")
 
     def check(case: Case) -> list[Seen]:
-        return guard.ask(lambda: list(itertools.islice(rule.check(case), _SEEN_MAX)))
+        # In words at once: the objects that a failure tells of are code of others as well.
+        def words() -> list[Seen]:
+            seen = itertools.islice(several(rule.check(case)), _SEEN_MAX)
+            return [{"said": rule.failure.format_map(one)[:_SAID_MAX]} for one in seen]
 
-    return replace(rule, check=check)
+        return guard.ask(words)
+
+    return replace(rule, failure="{said}", check=check)
 
 
 def _check(guard: Guard, value: object) -> checks.Rule:
+    from builder.checks import imported
     from builder.checks.listing import CHECKS
     from builder.checks.rule import BOTH, Facts
     from builder.checks.rule import Rule as Check
 
     check = guard.need(value, Check)
-    guard.texts(check.id, check.title, check.rationale, check.source, check.looks_at, *check.reads)
-    guard.free(check.id, (ours.id for ours in CHECKS))
+    guard.texts(check.id, check.title, check.rationale, check.source, check.looks_at)
+    guard.free(check.id, (*(ours.id for ours in CHECKS), *imported.RULES))
     if not callable(check.failures) or not set(check.variants) <= set(BOTH) or check.level not in (1, 2):
-        _broken(guard.name, "its failures must be a function, its level 1 or 2, its variants runtime or dev")
+        broken(guard.name, "its failures must be a function, its level 1 or 2, its variants runtime or dev")
+    paths = check.reads if isinstance(check.reads, tuple) else ("",)
+    if not check.variants or not all(isinstance(p, str) and p and not p.startswith("/") for p in paths):
+        broken(guard.name, 'its variants are none, or its reads no tuple of paths such as "etc/motd"')
 
     def failures(facts: Facts) -> Iterator[str]:
+        def words() -> list[str]:
+            found = itertools.islice(several(check.failures(facts)), _SEEN_MAX)
+            return [str.__getitem__(one, slice(_SAID_MAX)) for one in found]
+
         try:
-            found = guard.ask(lambda: list(itertools.islice(check.failures(facts), _SEEN_MAX)))
+            found = guard.ask(words)
         except ToolError as error:
             found = [error.message]
-        yield from (str(said)[:_TEXT_MAX] for said in found)
+        yield from found
 
     return replace(check, failures=failures)
 
@@ -297,12 +285,21 @@ def _step(guard: Guard, value: object) -> Step:
     step = guard.need(value, Step)
     guard.texts(step.id, step.title)
     if not (isinstance(step.schema, type) and issubclass(step.schema, Strict) and callable(step.make)):
-        _broken(guard.name, "its schema must be a Strict model, its make a function")
+        broken(guard.name, "its schema must be a Strict model, its make a function")
 
     def make(values: Any, platform: Platform) -> list[GeneratedEntry]:
-        return guard.ask(lambda: list(itertools.islice(step.make(values, platform), _SEEN_MAX)))
+        return guard.ask(lambda: list(_bounded(several(step.make(values, platform)))))
 
     return replace(step, make=make)
+
+
+def _bounded(entries: Iterator[GeneratedEntry]) -> Iterator[GeneratedEntry]:
+    size = 0
+    for number, entry in enumerate(entries, 1):
+        size += len(getattr(entry, "content", b""))
+        if number > _SEEN_MAX or size > _STEP_MAX:
+            raise ValueError(f"it makes more than {_SEEN_MAX} entries, or {_STEP_MAX >> 20} MiB")
+        yield entry
 
 
 def _scanner(guard: Guard, value: object) -> Scanner:
@@ -311,12 +308,19 @@ def _scanner(guard: Guard, value: object) -> Scanner:
 
     scanner = guard.need(value, Scanner)
     guard.texts(scanner.id, scanner.title)
+    guard.free(scanner.id, (_OUR_SCANNER,))
     if not callable(scanner.scan):
-        _broken(guard.name, "its scan must be a function")
+        broken(guard.name, "its scan must be a function")
     patient = replace(guard, seconds_max=guard.seconds_max * _SCANNER_PATIENCE)
 
     def scan(given: Scanned) -> list[Finding]:
-        return patient.ask(lambda: list(scanner.scan(given)))
+        def found() -> list[Finding]:
+            findings = list(itertools.islice(several(scanner.scan(given)), _FINDINGS_MAX + 1))
+            if len(findings) > _FINDINGS_MAX:
+                raise ValueError(f"it finds more than {_FINDINGS_MAX} flaws in one image")
+            return findings
+
+        return patient.ask(found)
 
     return replace(scanner, scan=scan)
 
@@ -333,12 +337,3 @@ GROUPS: Mapping[str, Group] = {
 def _plain(name: str) -> str:
     """A distribution's name as all its spellings are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _broken(name: str, why: str) -> NoReturn:
-    raise ToolError(
-        f"the extension {name} cannot be used",
-        context=why,
-        hint=f"mend the package that brings it, or take it out of {SETTING}",
-        reference="extension-broken",
-    )

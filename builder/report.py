@@ -14,8 +14,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -207,6 +207,39 @@ def forgiving_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _ResultsOnly:
+    """Standard output that takes what the main thread prints; the rest goes to standard error."""
+
+    def __init__(self, results: TextIO) -> None:
+        self._results = results
+
+    def write(self, text: str) -> int:
+        """Write to the one or the other."""
+        ours = threading.current_thread() is threading.main_thread()
+        return (self._results if ours else sys.stderr).write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._results, name)
+
+
+def results_only() -> None:
+    """From now on nothing but results gets to standard output: code of others is to be run.
+
+    That runs in threads. What the programs that it starts write to file descriptor 1 goes to standard
+    error, too.
+    """
+    stream = sys.stdout
+    if stream is None or isinstance(stream, _ResultsOnly):
+        return
+    with suppress(OSError, ValueError):  # it has no descriptor, or there is no standard error
+        if stream.fileno() == 1:
+            stream.flush()
+            kept = os.dup(1)
+            os.dup2(2, 1)
+            stream = open(kept, "w", encoding=stream.encoding, errors=stream.errors)  # noqa: SIM115 - for good
+    sys.stdout = cast(TextIO, _ResultsOnly(stream))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,10 +17,23 @@ if TYPE_CHECKING:
 
 
 def installed(settings: Settings) -> Extensions:
-    """What the named packages bring; raises ToolError when one cannot be used. None are named: no search."""
+    """What the named packages bring; raises ToolError when one cannot be used. None are named: no search.
+
+    Whatever they print goes to standard error: standard output is for our results.
+    """
+    from builder.report import results_only
+
+    if settings.extensions:
+        results_only()
+    return loaded(settings.extensions)
+
+
+@lru_cache(maxsize=1)
+def loaded(names: tuple[str, ...]) -> Extensions:
+    """What these packages bring: once a process, as modules are. Who they are has to be that of what runs."""
     from builder.extensions import load
 
-    return load(settings.extensions)
+    return load(names)
 
 
 def open_catalogue(settings: Settings) -> Catalogue:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 from builder.model.platform import Platform
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-_ABSOLUTE = re.compile(r"/(?!.*(^|/)\.\.?(/|$))[^\x00-\x1f\x7f]*")
+_ABSOLUTE = re.compile(r"/(?!.*(^|/)\.\.?(/|$))(?!/|.*//)[^\x00-\x1f\x7f]*")
 _ENVIRONMENT_VALUE_MAX = 4096  # bytes
 
 
@@ -32,13 +32,15 @@ def _package(value: str) -> str:
 
 
 def is_absolute(value: str) -> bool:
-    """Whether it is a plain absolute path: no `..`, no control characters, no trailing `/`."""
+    """Whether it is a plain absolute path: no `..`, no control characters, no double or trailing `/`."""
     return _ABSOLUTE.fullmatch(value) is not None and (value == "/" or not value.endswith("/"))
 
 
 def _absolute(value: str) -> str:
     if not is_absolute(value):
-        raise ValueError("not a plain absolute path (no '..', no control characters, no trailing '/')")
+        raise ValueError(
+            "not a plain absolute path (no '..', no control characters, no double or trailing '/')"
+        )
     return value
 
 

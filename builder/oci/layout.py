@@ -149,6 +149,13 @@ def single_platform_view(image: PlatformImage, folder: Path) -> Path:
     return folder
 
 
+def verify_blobs(layout: Path, image: PlatformImage) -> None:
+    """Read every blob of one platform of an image; raises RegistryError when one is not its digest's."""
+    for descriptor in (image.manifest, image.config, *(layer.blob for layer in image.layers)):
+        for _ in verified_chunks(layout, descriptor):
+            pass
+
+
 def verify_layout(layout: Path) -> None:
     """Read the whole layout and check it; raises RegistryError.
 

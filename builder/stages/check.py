@@ -101,7 +101,7 @@ def _same_candidate(image: PlatformImage) -> None:
 
 
 def _static(target: Target, image: PlatformImage, added: tuple[Rule, ...]) -> tuple[CheckResult, ...]:
-    rules = (*hardening.RULES, *declared(target.common), *added)
+    rules = (*hardening.RULES, *declared(target.common))
     files = read_filesystem(image, {*WANTED, *(path for rule in added for path in rule.reads)}, PATTERNS)
     document = read_blob_json(image.layout, image.config)
     config, steps = document.get("config"), document.get("history")
@@ -113,7 +113,9 @@ def _static(target: Target, image: PlatformImage, added: tuple[Rule, ...]) -> tu
         target.stream.suite,
         tuple(str(step.get("created_by")) for step in history),
     )
-    return (*harden(facts, rules), *check_files(files, target.file_checks(image.platform)))
+    ours = (*harden(facts, rules), *check_files(files, target.file_checks(image.platform)))
+    # Code of others comes last: nothing is asked of what it may have left behind.
+    return (*ours, *harden(facts, added))
 
 
 def _id(check: CommandCheck) -> str:

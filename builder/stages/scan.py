@@ -31,7 +31,7 @@ from builder.model.evidence import CanaryResult, Sboms, ScanReport
 from builder.model.image import PlatformImage
 from builder.model.scanner import Scanner
 from builder.oci.filesystem import read_filesystem
-from builder.oci.layout import single_platform_view, verified_chunks
+from builder.oci.layout import single_platform_view, verify_blobs
 from builder.tools.canary import CANARIES, plant, release_name
 from builder.tools.further_scan import ask_scanners
 from builder.tools.strict_json import clean, parse_object
@@ -97,7 +97,7 @@ def _scan(
     if not expected:
         raise _refusal("no package is locked, so there is nothing to compare with")
     database.verify()
-    _verify_blobs(image)
+    verify_blobs(image.layout, image)  # 1
     view = single_platform_view(image, work / "layout")
     output = work / "report.json"
     trivy.scan_image(view, database.cache_dir, output, scanners=SCANNERS, seconds=seconds_max)
@@ -112,7 +112,7 @@ def _scan(
     sboms = replace(sboms, spdx=with_licences(sboms.spdx, licences))
     _verify_packages(spdx_packages(sboms.spdx), expected, "the SPDX document")
     canary = _plant(f"debian {major}", database, trivy, work, seconds_max)
-    asked = ask_scanners(further, image, name, view, sboms, expected, work)
+    asked = ask_scanners(further, image, name, view, sboms.cyclonedx, expected, work)
     database.verify()  # 8
     scanned = _scan_report(image, report, database, trivy, canary)
     return replace(scanned, expressions=licences.packages, further=asked), sboms
@@ -137,7 +137,7 @@ def scan_import(
     """
     try:
         database.verify()
-        _verify_blobs(image)
+        verify_blobs(image.layout, image)
         view, output = single_platform_view(image, work / "layout"), work / "report.json"
         trivy.scan_image(
             view,
@@ -161,7 +161,7 @@ def scan_import(
         if release in CANARIES:
             canary = _plant(release, database, trivy, work, seconds_max)
             _verify_sbom(report, sboms, database, trivy, work, seconds_max)
-        asked = ask_scanners(further, image, name, view, sboms, report.packages, work)
+        asked = ask_scanners(further, image, name, view, sboms.cyclonedx, report.packages, work)
         database.verify()
     except OSError as error:
         raise _refusal("its files cannot be read or written", str(error)) from None
@@ -184,13 +184,6 @@ def _scan_report(
         licences=report.licences,
         canary=canary,
     )
-
-
-def _verify_blobs(image: PlatformImage) -> None:
-    """1. Read every blob of the image once and compare size and digest."""
-    for descriptor in (image.manifest, image.config, *(layer.blob for layer in image.layers)):
-        for _ in verified_chunks(image.layout, descriptor):
-            pass
 
 
 def _verify_identity(report: Report, image: PlatformImage, trivy: Trivy) -> None:

@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from builder.errors import ToolError
-from builder.model.evidence import Finding, FurtherScan, Sboms, Severity
+from builder.model.evidence import Finding, FurtherScan, Severity
 from builder.model.image import PlatformImage
 from builder.model.scanner import Scanned, Scanner
+from builder.oci.layout import verify_blobs
 
 _TEXT_MAX = 1000  # characters
 
@@ -19,31 +20,34 @@ def ask_scanners(
     image: PlatformImage,
     name: str,
     layout: Path,
-    sboms: Sboms,
+    cyclonedx: bytes,
     packages: tuple[str, ...],
     work: Path,
 ) -> tuple[FurtherScan, ...]:
     """What each scanner finds in one platform of an image, in folders of their own below `work`.
 
-    Raises ToolError that names the scanner when one does not answer, or not with findings in `packages`.
+    Raises ToolError that names the scanner when one does not answer, or not with findings in `packages`,
+    RegistryError when one has changed the image's blobs, which may be the very files that we keep.
     """
     found = []
     for scanner in scanners:
         folder = work / f"scanner-{scanner.id}"
+        sbom = work / f"scanner-{scanner.id}.cyclonedx.json"
         folder.mkdir()
-        sbom = folder / "sbom.cyclonedx.json"
-        sbom.write_bytes(sboms.cyclonedx)
+        sbom.write_bytes(cyclonedx)
         given = Scanned(name, image.manifest.digest, image.platform, layout, sbom, packages, folder)
         findings = tuple(scanner.scan(given))
-        for why in _mistakes(findings, packages):
+        mistake = next(_mistakes(findings, packages), "" if scanner.identity else "nobody knows whose it is")
+        if mistake or scanner.identity is None:
             raise ToolError(
-                f"the scan cannot be trusted: the scanner {scanner.id}: {why}",
-                context=str(scanner.identity),
+                f"the scan cannot be trusted: the scanner {scanner.id}: {mistake}",
+                context=str(scanner.identity or ""),
                 hint="mend the package that brings it; no verdict was given",
                 reference="scan-not-trusted",
             )
-        if scanner.identity is not None:
-            found.append(FurtherScan(scanner.identity, tuple(sorted(findings, key=_order))))
+        found.append(FurtherScan(scanner.identity, tuple(sorted(findings, key=_order))))
+    if scanners:
+        verify_blobs(layout, image)
     return tuple(found)
 
 

@@ -130,8 +130,9 @@ def _list(
     path: str,
     found: _Found,
 ) -> list[Any]:
-    for one in (*added, *replaced.values()):
-        if one in inherited:
+    new = [*added, *replaced.values()]
+    for number, one in enumerate(new):
+        if one in inherited or one in new[:number]:
             found.append((path, f"{short(one)} is there already", "leave it out here"))
     kept = [one for one in inherited if one not in removed]
     return [*(replaced.get(one, one) if isinstance(one, str) else one for one in kept), *added]

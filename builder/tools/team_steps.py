@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 
 from builder.errors import Problem, ToolError
 from builder.model.definition import AddedStep, ImageDefinition, Stream, is_absolute
@@ -19,7 +20,8 @@ from builder.tools.strict_model import read_value
 
 _MODES = {"file": (0o644, 0o755), "directory": (0o755, 0o750, 0o700), "link": (0o777,)}
 _CONTENT_MAX = 1 << 20  # bytes; programs come in packages
-_TARGET_MAX = 1024  # characters
+_PATH_MAX = 1024  # characters
+_TYPES = {f.name: type(getattr(GeneratedEntry("/", "file", 0), f.name)) for f in fields(GeneratedEntry)}
 _UNKNOWN = "an extension brings it: name its package in GOLDSMITH_EXTENSIONS"
 
 
@@ -67,12 +69,11 @@ def _of_stream(
             except ToolError as error:
                 problems.append(Problem(file, place, error.message, error.hint))
                 break
-            if entries != again:
+            mistakes = [Problem(file, place, m) for m in _mistakes(said, (*entries, *again), stream)]
+            if not mistakes and entries != again:
                 why = f"{said.use} makes something else when it is asked again"
-                problems.append(Problem(file, place, why, "a step may use only what it is given"))
-                break
-            mistakes = [Problem(file, place, m) for m in _mistakes(said, entries, stream)]
-            problems += mistakes
+                mistakes = [Problem(file, place, why, "a step may use only what it is given")]
+            problems += dict.fromkeys(mistakes)
             if mistakes:
                 break
             made[platform] += entries
@@ -87,24 +88,32 @@ def _mistakes(said: AddedStep, entries: tuple[object, ...], stream: Stream) -> I
         if not isinstance(entry, GeneratedEntry):
             yield f"{said.use} gives a {type(entry).__name__}, not a file, directory or link"
             continue
-        shown = f"{said.use} makes {str(entry.path)[:200]!r}"
-        if not isinstance(entry.path, str) or not is_absolute(entry.path) or entry.path == "/":
+        odd = [f.name for f in fields(entry) if type(getattr(entry, f.name)) is not _TYPES[f.name]]
+        if odd:
+            yield f"{said.use} makes an entry whose {odd[0]} is no {_TYPES[odd[0]].__name__}"
+            continue
+        shown = f"{said.use} makes {entry.path[:200]!r}"
+        if (
+            not is_absolute(entry.path)
+            or not entry.path.isprintable()
+            or not 1 < len(entry.path) <= _PATH_MAX
+        ):
             yield f"{shown}: not a plain absolute path"
         elif entry.kind not in _MODES or entry.mode not in _MODES[entry.kind]:
-            yield f"{shown}: a {str(entry.kind)[:20]} of mode {str(entry.mode)[:10]} cannot be"
+            yield f"{shown}: a {entry.kind[:20]} of mode {entry.mode:#o} cannot be"
         elif entry.owner not in owners or (entry.owner and entry.kind != "directory"):
-            yield f"{shown}: it cannot belong to {str(entry.owner)[:20]}"
+            yield f"{shown}: it cannot belong to {entry.owner}"
         elif entry.derived or not _is_plain(entry):
             yield f"{shown}: content or target that cannot be, or more than 1 MiB"
 
 
 def _is_plain(entry: GeneratedEntry) -> bool:
     content, target = entry.content, entry.target
-    if not isinstance(content, bytes) or not isinstance(target, str) or len(content) > _CONTENT_MAX:
+    if len(content) > _CONTENT_MAX or (content and entry.kind != "file"):
         return False
-    if (content and entry.kind != "file") or (target and entry.kind != "link"):
-        return False
-    return entry.kind != "link" or (0 < len(target) <= _TARGET_MAX and target.isprintable())
+    if entry.kind != "link":
+        return not target
+    return is_absolute(target) and target.isprintable() and len(target) <= _PATH_MAX
 
 
 def _twice(file: str, where: str, made: Mapping[Platform, list[GeneratedEntry]]) -> Iterator[Problem]:

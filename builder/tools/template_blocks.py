@@ -111,6 +111,9 @@ def _replacements(sandbox: Sandbox, name: str) -> tuple[list[Replacement], list[
     if above and above[-1][0] == name:
         chain = " -> ".join([name, *(n for n, _ in above)])
         return [], [Problem(file, "template", f"templates extend each other: {chain}", "mend the template")]
+    if len(above) == _CHAIN_MAX and above[-1][1].extends is not None:
+        message = f"more than {_CHAIN_MAX} templates extend each other, so what it replaces was not looked at"
+        return [], [Problem(file, "template", message, "mend the template")]
     if own.outside:
         hint = "put it into a block; `{% set %}` and `{% macro %}` may stand outside"
         problems.append(

@@ -163,6 +163,12 @@ class _Pricing(NodeTransformer):
 
     def __init__(self, name: str | None) -> None:
         self._name = name
+        self._extends: list[nodes.Extends] = []
+        self._top: list[nodes.Node] = []
+
+    def visit_Template(self, node: nodes.Template) -> Any:
+        self._top = list(node.body)
+        return self._repeatable(node)
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         if node.recursive:
@@ -177,6 +183,10 @@ class _Pricing(NodeTransformer):
             raise TemplateSyntaxError(
                 "what a template extends is named in it, in quotes", node.lineno, self._name
             )
+        if self._extends or not any(node is one for one in self._top):
+            said = "a template extends one other, outside of blocks and conditions"
+            raise TemplateSyntaxError(said, node.lineno, self._name)
+        self._extends.append(node)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
@@ -194,7 +204,7 @@ class _Pricing(NodeTransformer):
         node.body = [nodes.ExprStmt(paid, lineno=node.lineno), *node.body]
         return node
 
-    visit_Template = visit_Macro = visit_CallBlock = visit_Block = _repeatable
+    visit_Macro = visit_CallBlock = visit_Block = _repeatable
 
 
 class _Folder(BaseLoader):

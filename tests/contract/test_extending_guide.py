@@ -12,7 +12,7 @@ import yaml
 
 from builder.cli.extending import find_policy_of, installed, open_catalogue
 from builder.cli.main import run
-from builder.model.evidence import Outcome, Sboms
+from builder.model.evidence import Outcome
 from builder.model.generated import generated
 from builder.model.image import PlatformImage
 from builder.oci.layout import create_layout
@@ -91,8 +91,7 @@ def test_everything_is_asked_and_on_record(settings: Settings, layer: PlatformIm
     assert outcomes["acme-motd"] is outcomes["acme-opt"] is Outcome.FAILED
 
     packages = ("acme-agent=7", "hello=2.10-5")
-    sboms = Sboms(layer.manifest.digest, b"{}", b"{}")
-    (further,) = ask_scanners(brought.scanners, layer, "web:1", layer.layout, sboms, packages, tmp_path)
+    (further,) = ask_scanners(brought.scanners, layer, "web:1", layer.layout, b"{}", packages, tmp_path)
     assert [(f.id, f.package) for f in further.findings] == [("ACME-2026-1", "acme-agent")]
 
     built = built_image(tmp_path / "built")

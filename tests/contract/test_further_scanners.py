@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from builder import extensions
-from builder.errors import PolicyDenied, ToolError
+from builder.errors import PolicyDenied, RegistryError, ToolError
 from builder.model.evidence import (
     NOT_AFFECTED,
     Finding,
     FurtherScan,
-    Sboms,
     ScanReport,
     Severity,
 )
@@ -52,7 +51,7 @@ def scan(given):
 SCANNER = Scanner("acme-scanner", "The company's own", scan)
 """
 LOOK = """named = json.loads(given.cyclonedx.read_text())
-    assert (given.layout / "index.json").is_file() and not list(given.work.glob("x*"))
+    assert (given.layout / "index.json").is_file() and not list(given.work.iterdir())
     assert given.packages == ("hello=2.10-5",) and named["bomFormat"] == "CycloneDX"
     return [finding()]"""
 
@@ -104,6 +103,8 @@ def test_a_scan_without_its_answer_is_none(site: Site, image: PlatformImage, dat
     ("body", "said"),
     [
         ("return None", "TypeError"),
+        ("return {}", "answers with a dict"),
+        ("import itertools; return itertools.repeat(finding())", "more than 10000"),
         ("import threading; threading.Event().wait(5)", "did not end"),
         ("return ['ACME-1']", "gives a str"),
         ("return [finding(package='other')]", "not in the image"),
@@ -116,15 +117,24 @@ def test_a_scan_without_its_answer_is_none(site: Site, image: PlatformImage, dat
 def test_what_is_no_good_answer_is_none(site: Site, image: PlatformImage, body: str, said: str) -> None:
     site.install({"acme_scanner": MODULE.format(body=body)}, POINT)
     further = extensions.load(NAMED, 0.02 if "Event" in body else 3).scanners  # tenfold for scanners
-    sboms = Sboms(image.manifest.digest, b"{}", b"{}")
     with pytest.raises(ToolError) as raised:
-        ask_scanners(further, image, "base:13", image.layout, sboms, ("hello=2.10-5",), site.folder.parent)
+        ask_scanners(further, image, "base:13", image.layout, b"{}", ("hello=2.10-5",), site.folder.parent)
     assert said in raised.value.message and raised.value.hint
     assert "acme-scanner" in raised.value.message or "acme_scanner" in raised.value.message
 
 
-def test_what_is_no_scanner_is_an_error(site: Site) -> None:
-    site.install({"acme_scanner": "SCANNER = 7"}, POINT)
+def test_a_scanner_that_changes_what_it_looks_at_is_found_out(
+    site: Site, image: PlatformImage, database: Database
+) -> None:
+    """The files that it is given are hard links to those that are published."""
+    body = "blob = next((given.layout / 'blobs/sha256').glob('*')); blob.chmod(0o644); blob.write_bytes(b'')"
+    with pytest.raises(RegistryError):
+        scanned(site, image, database, f"{body}; return []")
+
+
+@pytest.mark.parametrize("text", ["SCANNER = 7", MODULE.format(body="").replace("acme-scanner", "trivy")])
+def test_what_is_no_scanner_is_an_error(site: Site, text: str) -> None:
+    site.install({"acme_scanner": text}, POINT)
     with pytest.raises(ToolError) as raised:
         extensions.load(NAMED)
     assert raised.value.reference == "extension-broken"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from builder.cli.extending import loaded
+
 
 class Site:
     """A folder of installed packages; what is imported from it is forgotten at the end."""
@@ -40,7 +42,8 @@ class Site:
         self.forget()
 
     def forget(self) -> None:
-        """Let the next import read the files again."""
+        """Let the next import read the files again, as another process would."""
+        loaded.cache_clear()
         for module in self._modules:
             sys.modules.pop(module, None)
             for compiled in self.folder.glob(f"__pycache__/{module}.*"):

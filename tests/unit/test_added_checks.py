@@ -14,7 +14,7 @@ from builder.checks.declared import declared
 from builder.checks.rule import Facts
 from builder.cli.main import run
 from builder.errors import DefinitionError, Problem, ToolError
-from builder.model.definition import CatalogueCheck
+from builder.model.definition import CatalogueCheck, ChecksDefinition
 from builder.model.evidence import CheckReport, Outcome
 from builder.model.image import Target
 from builder.oci.filesystem import read_filesystem
@@ -134,6 +134,8 @@ def test_a_check_of_an_extension_is_made_and_reads_what_it_names(site: Site, tmp
         ("raise KeyError('x')", "the extension ours (acme_checks:CHECK): KeyError"),
         ("raise SystemExit(0)", "SystemExit"),
         ("return None", "TypeError"),
+        ("return ''", "answers with a str"),
+        ("return [None]", "TypeError"),
         ("import threading; threading.Event().wait(5)", "it did not end"),
     ],
 )
@@ -144,8 +146,25 @@ def test_a_check_that_breaks_has_failed(site: Site, tmp_path: Path, body: str, s
     assert one.outcome is Outcome.FAILED and said in one.detail
 
 
+def test_what_a_check_does_to_the_facts_changes_no_other_result(site: Site, tmp_path: Path) -> None:
+    body = "facts.files.entries.clear(); return []"
+    site.install({"acme_checks": CHECK.format(body=body, id="acme-motd")}, POINT)
+    asked = ChecksDefinition.model_validate_json('{"schema": 1, "files": [{"path": "/etc/motd"}]}')
+    found = report(tmp_path, replace(target(), checks=asked), extensions.load(NAMED).checks)
+    assert [r.outcome for r in found.results if "/etc/motd" in r.title] == [Outcome.PASSED]
+
+
 @pytest.mark.parametrize(
-    "text", ["CHECK = 7", CHECK.format(body="return []", id="no-shell"), CHECK.format(body="", id="x")]
+    "text",
+    [
+        "CHECK = 7",
+        CHECK.format(body="return []", id="no-shell"),
+        CHECK.format(body="return []", id="non-root"),  # one of those for images that others made
+        CHECK.format(body="", id="x"),
+        CHECK.format(body="return []", id="x").replace('("etc/motd",)', '("etc/motd")'),
+        CHECK.format(body="return []", id="x").replace("etc/motd", "/etc/motd"),
+        CHECK.format(body="return []", id="x").replace("reads=", "variants=(), reads="),
+    ],
 )
 def test_what_is_no_check_is_an_error(site: Site, text: str) -> None:
     site.install({"acme_checks": text}, POINT)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import py_compile
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from builder import extensions
+from builder.cli.extending import installed
 from builder.cli.main import run
 from builder.errors import GoldsmithError, ToolError, UsageError
 from builder.model.digest import Digest
 from builder.policy.engine import evaluate
 from builder.policy.explain import explain
 from builder.policy.rule import Case
+from builder.settings import Settings
 from builder.signing import verdicts
 from builder.signing.refusal import EvidenceRefused
 from builder.stages.judge import judge, load_policy
@@ -132,6 +138,10 @@ def test_code_that_lies_elsewhere_is_read_where_it_is(site: Site) -> None:
         ("raise KeyError('x')", "the extension ours (acme_rules:RULE): KeyError"),
         ("raise SystemExit(0)", "SystemExit"),
         ("return None", "TypeError"),
+        ("return ''", "answers with a str"),
+        ("return {}", "answers with a dict"),
+        ("class Silent(Exception): __str__ = lambda self: exit(0)\n    raise Silent", "Silent"),
+        ("class Text: __str__ = lambda self: exit(0)\n    return [{'what': Text()}]", "SystemExit"),
         ("return [7]", "the rule itself broke"),
         ("return [{'other': 1}]", "the rule itself broke"),
     ],
@@ -155,6 +165,12 @@ def test_a_rule_that_hangs_denies(site: Site, tmp_path: Path) -> None:
         ("RULE = 7", RULES, "it is a int, not a rule"),
         ("raise OSError('no')", RULES, "OSError: no"),
         ("raise SystemExit(0)", RULES, "SystemExit"),
+        ("import threading; threading.Event().wait(5)", RULES, "did not end within"),
+        (
+            "from pathlib import Path; Path(__file__).write_text('# other'); RULE = 7",
+            RULES,
+            "changed while it was loaded",
+        ),
         (RULE.format(body="return []", id="secrets", needs=None), RULES, "is there already"),
         (RULE.format(body="return []", id="Not A Name", needs=None), RULES, "nothing can have the id"),
         (RULE.format(body="return []", id="x", needs="luck"), RULES, "is no evidence"),
@@ -172,10 +188,71 @@ def test_what_cannot_be_used_is_an_error_that_names_it(
 ) -> None:
     site.install({"acme_rules": text}, points)
     with pytest.raises(ToolError) as caught:
-        extensions.load(NAMED)
+        extensions.load(NAMED, 0.5 if "Event" in text else 30)
     assert caught.value.reference == "extension-broken"
     assert "ours" in caught.value.message or "acme-extension" in caught.value.message
     assert said in caught.value.context and "GOLDSMITH_EXTENSIONS" in caught.value.hint
+
+
+def test_what_is_no_list_of_entry_points_is_an_error(site: Site) -> None:
+    rule(site)
+    (site.folder / "acme_extension.dist-info" / "entry_points.txt").write_text("[goldsmith.rules]\nours\n")
+    with pytest.raises(ToolError) as caught:
+        extensions.load(NAMED)
+    assert caught.value.reference == "extension-broken"
+
+
+@pytest.mark.parametrize("listed", ["acme_rules.py,,\nacme.fifo,,\n", "acme_rules.py,,\nacme.json,,\n"])
+def test_a_package_whose_files_cannot_be_read_is_an_error(site: Site, listed: str) -> None:
+    rule(site)
+    os.mkfifo(site.folder / "acme.fifo")
+    (site.folder / "acme_extension.dist-info" / "RECORD").write_text(listed)
+    with pytest.raises(ToolError) as caught:
+        extensions.load(NAMED)
+    assert caught.value.reference == "extension-broken" and "no regular file" in caught.value.context
+
+
+def test_code_without_its_source_is_part_of_the_package(site: Site) -> None:
+    digests = []
+    for body in ("return []", "return ()"):
+        rule(site, body)
+        module = site.folder / "acme_rules.py"
+        py_compile.compile(str(module), str(site.folder / "acme_rules.pyc"), doraise=True)
+        module.unlink()
+        (site.folder / "acme_extension.dist-info" / "RECORD").write_text("acme_rules.pyc,,\n")
+        digests.append(extensions.load(NAMED).identities()[0].digest)
+    assert digests[0] != digests[1]
+
+
+def test_who_it_is_stays_what_runs_when_a_newer_one_is_installed_meanwhile(site: Site) -> None:
+    rule(site)
+    settings = Settings.load({"GOLDSMITH_EXTENSIONS": "acme-extension"})
+    before = installed(settings).identities()
+    (site.folder / "acme_rules.py").write_text(RULE.format(body="return ()", id="team-rule", needs=None))
+    info = site.folder / "acme_extension.dist-info" / "METADATA"
+    info.write_text(info.read_text().replace("1.2", "1.3"))
+    assert installed(settings).identities() == before
+    site.forget()  # as the next process does
+    assert [e.version for e in installed(settings).identities()] == ["1.3"]
+
+
+def test_what_it_prints_is_no_part_of_our_results(site: Site) -> None:
+    noise = "import subprocess\nprint('noise')\nsubprocess.run(['echo', 'more noise'], check=True)\n"
+    site.install({"acme_rules": noise + RULE.format(body="return []", id="team-rule", needs=None)}, RULES)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{site.folder}{os.pathsep}{Path(__file__).parents[2]}",
+        "GOLDSMITH_EXTENSIONS": "acme-extension",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "builder", "rules", "team-rule", "--json"],
+        env=environment,
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert [r["id"] for r in json.loads(done.stdout)["policy"]] == ["team-rule"]
+    assert b"noise\n" in done.stderr and b"more noise" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ def test_written_out_it_is_the_same_definition(tmp_path: Path) -> None:
         ({"environment": {"replace": {"X": "1"}}}, "environment", "X is not there", "there are: HOME, LANG"),
         ({"omit": {"add": ["x11"]}}, "omit", "x11 is there already", "leave it out"),
         ({"omit": {"replace": {"alsa": "x11"}}}, "omit", "x11 is there already", ""),
+        ({"omit": {"add": ["y", "y"]}}, "omit", "y is there already", ""),
+        ({"omit": {"add": ["y"], "replace": {"x11": "y"}}}, "omit", "y is there already", ""),
         ({"environment": {"add": {"LANG": "x"}}}, "environment", "LANG is there already", "replace"),
         ({"omit": {"remove": ["x11", "x11"]}}, "omit", "named twice", ""),
         ({"omit": {"add": {"x": "y"}}}, "omit", "operations of another form", "add: a list"),

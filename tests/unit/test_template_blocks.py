@@ -161,6 +161,7 @@ def test_what_super_leads_to_belongs_to_the_block(root: Path) -> None:
         ("RUN something\n", "line 2", "outside of blocks"),
         ("{{ config.user }}", "line 2", "outside of blocks"),
         ("{% extends x %}", "line 2", "in quotes"),
+        ('{% extends "other.Dockerfile.j2" %}', "line 2", "extends one other"),
     ],
 )
 def test_what_would_be_lost_in_silence_is_a_mistake(root: Path, child: str, path: str, said: str) -> None:
@@ -168,6 +169,21 @@ def test_what_would_be_lost_in_silence_is_a_mistake(root: Path, child: str, path
     problem = refusal(root)
     assert (problem.file, problem.path) == ("templates/acme.Dockerfile.j2", path)
     assert said in problem.message
+
+
+def test_a_template_that_extends_another_only_sometimes_is_a_mistake(root: Path) -> None:
+    """What it replaces would be known only when it is rendered."""
+    extends, rest = REPLACING.split("\n", 1)
+    put(root, PARENT, f"{{% if config.user %}}{extends}{{% endif %}}\n{rest}")
+    assert "outside of blocks and conditions" in refusal(root).message
+
+
+def test_a_chain_of_templates_that_is_not_looked_at_to_its_end_is_a_mistake(root: Path) -> None:
+    put(root, PARENT, '{% extends "t1.Dockerfile.j2" %}{% block body %}{% endblock %}')
+    for number in range(1, 9):
+        above = f"t{number + 1}" if number < 8 else "debian-runtime"
+        (root / f"templates/t{number}.Dockerfile.j2").write_text(f'{{% extends "{above}.Dockerfile.j2" %}}')
+    assert "more than 8 templates" in refusal(root).message
 
 
 def test_templates_that_extend_each_other_are_a_mistake(root: Path) -> None:
