@@ -8,15 +8,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from builder.model.change import ChangeRecord
 from builder.model.channel import Channel, ChannelRecord
-from builder.model.digest import Digest, canonical_json
+from builder.model.digest import Digest
 from builder.model.verdict import Verdict
 from builder.signing import changerecords, channels, predicates, verdicts
 from builder.signing.collect import BUNDLES, Attached, PromisedEnvelope, SignedPayload
 from builder.signing.keys import BUILDER
+from builder.signing.memo import Memo
 from builder.signing.predicates import (
     CHANGE_TYPE,
     CHANNEL_TYPE,
@@ -76,22 +78,40 @@ class Claims:
     uses: frozenset[Use] = frozenset()
 
 
+@dataclass(frozen=True)
+class _Said:
+    """A statement of a type we know, and the key that made it."""
+
+    statement: Statement
+    key: TrustedKey
+
+    @cached_property
+    def parsed(self) -> object:
+        """The predicate as its type; raises EvidenceRefused when it is malformed."""
+        return _PARSERS[self.statement.predicate_type](self.statement.predicate)
+
+
 @dataclass(frozen=True, slots=True)
 class _Sifted:
     """What keys said that held at their time, and the flaws of what they said when they did not."""
 
     repositories: tuple[str, ...]
-    statements: tuple[Statement, ...]
+    said: tuple[_Said, ...]
     uses: frozenset[Use]
     unknown: int
     flaws: tuple[tuple[str, TrustedKey], ...]
 
 
-def believe(attached: Attached, subject: Digest, required: frozenset[str], trust: Trust) -> Claims:
-    """Steps 3 to 5 for one form of one manifest; raises EvidenceRefused with the first flaw."""
-    sifted = _sift(attached, subject, trust)
-    known = sifted.statements
-    types = {s.predicate_type for s in known}
+def believe(
+    attached: Attached, subject: Digest, required: frozenset[str], trust: Trust, memo: Memo | None = None
+) -> Claims:
+    """Steps 3 to 5 for one form of one manifest; raises EvidenceRefused with the first flaw.
+
+    `memo` has what this run read before.
+    """
+    sifted = _sift(attached, subject, trust, memo or Memo())
+    known = sifted.said
+    types = {one.statement.predicate_type for one in known}
     # 3. at least one signature of the image itself: an attestation is none
     signed = SIGNATURE_TYPE in types if attached.form == BUNDLES else bool(sifted.repositories)
     if not signed:
@@ -100,11 +120,11 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
     # 5. everything that is demanded is there, once or more, and all of it parses
     parsed: dict[str, list[object]] = {t: [] for t in _PARSERS}
     for one in known:
-        if one.predicate_type == SIGNATURE_TYPE:
-            if one.predicate:
+        if one.statement.predicate_type == SIGNATURE_TYPE:
+            if one.statement.predicate:
                 refuse("predicate-malformed", "a signature statement has a predicate")
             continue
-        parsed[one.predicate_type].append(_PARSERS[one.predicate_type](one.predicate))
+        parsed[one.statement.predicate_type].append(one.parsed)
     if missing := sorted(required - types):
         _refuse_flawed(sifted, subject)
         refuse(
@@ -113,21 +133,27 @@ def believe(attached: Attached, subject: Digest, required: frozenset[str], trust
             context="\n".join(missing),
             hint="publish the image again: its evidence is incomplete",
         )
+    verdict = _newest([v for v in parsed[VERDICT_TYPE] if isinstance(v, Verdict)])
+    named = frozenset(verdict.sboms.values())
     return Claims(
         form=attached.form,
         types=frozenset(types - {SIGNATURE_TYPE} - DECIDED_TYPES),
-        verdict=_newest([v for v in parsed[VERDICT_TYPE] if isinstance(v, Verdict)]),
+        verdict=verdict,
         provenances=tuple(p for p in parsed[predicates.PROVENANCE_TYPE] if isinstance(p, Provenance)),
         cyclonedx={
-            str(_digest_of(s)): predicates.parse_cyclonedx(s.predicate)
-            for s in known
-            if s.predicate_type == predicates.CYCLONEDX_TYPE
+            str(_digest_of(one.statement, named)): one.parsed
+            for one in known
+            if one.statement.predicate_type == predicates.CYCLONEDX_TYPE and isinstance(one.parsed, frozenset)
         },
         repositories=frozenset(sifted.repositories),
         ignored=sifted.unknown,
         channels=tuple(c for c in parsed[CHANNEL_TYPE] if isinstance(c, ChannelRecord)),
         changes=tuple(c for c in parsed[CHANGE_TYPE] if isinstance(c, ChangeRecord)),
-        reports=tuple((s.predicate_type, s.predicate) for s in known if s.predicate_type in _REPORTS),
+        reports=tuple(
+            (s.predicate_type, s.predicate)
+            for s in (one.statement for one in known)
+            if s.predicate_type in _REPORTS
+        ),
         uses=sifted.uses,
     )
 
@@ -137,18 +163,18 @@ def believed(attached: Attached, subject: Digest, trust: Trust) -> tuple[Stateme
 
     For those who want to know what was said, not whether the image is approved.
     """
-    return _sift(attached, subject, trust).statements
+    return tuple(one.statement for one in _sift(attached, subject, trust, Memo()).said)
 
 
-def _sift(attached: Attached, subject: Digest, trust: Trust) -> _Sifted:
+def _sift(attached: Attached, subject: Digest, trust: Trust, memo: Memo) -> _Sifted:
     """3. and 4., and of all that the part that was signed by keys which held at its time.
 
     By a stranger's key, of another subject or of a wrong role: refused. By a key of ours outside of its
     time: left out, so that what newer keys say of the same image governs.
     """
     signatures = [_check_signature(s, subject, trust) for s in attached.signatures]
-    envelopes = [_check_statement(e, subject, trust) for e in attached.envelopes]
-    found = [pair for pair in envelopes if pair is not None]
+    envelopes = [memo.of(_check_statement, e, subject, trust) for e in attached.envelopes]
+    found = [one for one in envelopes if one is not None]
     uses: set[Use] = set()
     flaws: list[tuple[str, TrustedKey]] = []
 
@@ -162,26 +188,25 @@ def _sift(attached: Attached, subject: Digest, trust: Trust) -> _Sifted:
             flaws.append((flaw, key))
         return not flaw
 
-    kept: dict[int, Statement] = {}
-    for number, (statement, key) in enumerate(found):
-        at = stated_time(statement.predicate_type, statement.predicate)
+    kept: dict[int, _Said] = {}
+    for number, one in enumerate(found):
+        at = stated_time(one.statement.predicate_type, one.statement.predicate)
         # What calls an image back counts whenever it was signed: it can only deny.
-        if at is not None and (calls_back(statement) or holds(key, at, True)):
-            kept[number] = statement
+        if at is not None and (calls_back(one.statement) or holds(one.key, at, True)):
+            kept[number] = one
     # What says no time has that of the verdict which rests on it.
     governing = max(
         (
-            stated_time(VERDICT_TYPE, s.predicate) or _EVER
-            for s in kept.values()
-            if s.predicate_type == VERDICT_TYPE
+            stated_time(VERDICT_TYPE, one.statement.predicate) or _EVER
+            for one in kept.values()
+            if one.statement.predicate_type == VERDICT_TYPE
         ),
         default=None,
     )
-    for number, (statement, key) in enumerate(found):
-        if stated_time(statement.predicate_type, statement.predicate) is None and holds(
-            key, governing, False
-        ):
-            kept[number] = statement
+    for number, one in enumerate(found):
+        at = stated_time(one.statement.predicate_type, one.statement.predicate)
+        if at is None and holds(one.key, governing, False):
+            kept[number] = one
     repositories = tuple(r for r, key in signatures if holds(key, governing, False))
     return _Sifted(
         repositories,
@@ -229,9 +254,7 @@ def _check_signature(signed: SignedPayload, subject: Digest, trust: Trust) -> tu
     return payload.repository, key
 
 
-def _check_statement(
-    promised: PromisedEnvelope, subject: Digest, trust: Trust
-) -> tuple[Statement, TrustedKey] | None:
+def _check_statement(promised: PromisedEnvelope, subject: Digest, trust: Trust) -> _Said | None:
     """4. a statement: one signature by a key of its role, this subject, the promised type."""
     envelope = promised.envelope
     statement = parse_statement(envelope.payload)
@@ -252,7 +275,7 @@ def _check_statement(
             f"an attestation is of another manifest: {kind}",
             context=f"signed: {statement.subject}\nlooked for: {subject}",
         )
-    return statement, key
+    return _Said(statement, key)
 
 
 def _check_key(role: str, signature: bytes, data: bytes, trust: Trust, what: str) -> TrustedKey:
@@ -279,9 +302,9 @@ def _newest(found: list[Verdict]) -> Verdict:
     return newest
 
 
-def _digest_of(statement: Statement) -> Digest:
+def _digest_of(statement: Statement, named: frozenset[str]) -> Digest:
     try:
-        return Digest.of(canonical_json(statement.predicate))
+        return Digest.of_json(statement.predicate, named)
     except (ValueError, RecursionError) as error:
         raise EvidenceRefused(
             "an SBOM is no plain JSON", context=quoted(str(error)), reference="unparsable"

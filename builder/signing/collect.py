@@ -11,6 +11,7 @@ from builder.model.reference import Reference
 from builder.oci.manifest import Manifest, parse_manifest
 from builder.signing import cosign_parse
 from builder.signing.cosign_formats import BUNDLE_TYPE, attestation_tag, signature_tag
+from builder.signing.memo import Memo
 from builder.signing.refusal import refuse
 from builder.signing.statements import ENVELOPE_MAX, SIMPLE_SIGNING_MAX, Envelope
 
@@ -65,25 +66,30 @@ class Attached:
     envelopes: tuple[PromisedEnvelope, ...]
 
 
-def manifest_at(registry: Registry, where: Reference) -> tuple[Manifest, Digest, int]:
+def manifest_at(
+    registry: Registry, where: Reference, memo: Memo | None = None
+) -> tuple[Manifest, Digest, int]:
     """A manifest by digest, its bytes hashed here once more; returns it with digest and size."""
     data, media_type, _ = registry.get_manifest(where)
     digest = Digest.of(data)
     if where.digest is not None and digest != where.digest:
         refuse("digest-mismatch", "the manifest's bytes have another digest", context=f"{where}: {digest}")
-    return parse_manifest(data, media_type), digest, len(data)
+    return (memo or Memo()).of(parse_manifest, data, media_type), digest, len(data)
 
 
-def collect(registry: Registry, repository: Reference, subject: Digest) -> tuple[Attached, ...]:
+def collect(
+    registry: Registry, repository: Reference, subject: Digest, memo: Memo | None = None
+) -> tuple[Attached, ...]:
     """All that is attached to `subject`: the bundles first, then the tags, each only when there.
 
-    Raises RegistryError when something listed cannot be had, EvidenceRefused when it is malformed.
+    `memo` has what this run read before. Raises RegistryError when something listed cannot be had, EvidenceRefused when it is malformed.
     """
-    found = (_bundles(registry, repository, subject), _tags(registry, repository, subject))
+    memo = memo or Memo()
+    found = (_bundles(registry, repository, subject, memo), _tags(registry, repository, subject, memo))
     return tuple(x for x in found if x.signatures or x.envelopes)
 
 
-def _bundles(registry: Registry, repository: Reference, subject: Digest) -> Attached:
+def _bundles(registry: Registry, repository: Reference, subject: Digest, memo: Memo) -> Attached:
     listed = registry.referrers(repository.name, subject)
     if len(listed) > cosign_parse.REFERRERS_MAX:
         refuse(
@@ -94,27 +100,28 @@ def _bundles(registry: Registry, repository: Reference, subject: Digest) -> Atta
         )
     envelopes, total = [], 0
     for digest in dict.fromkeys(d.digest for d in listed if d.artifact_type == BUNDLE_TYPE):
-        manifest, _, _ = manifest_at(registry, repository.with_digest(digest))
+        manifest, _, _ = manifest_at(registry, repository.with_digest(digest), memo)
         part = cosign_parse.bundle_layer(manifest, subject)
         total = _within_total(total + part.blob.size)
         data = registry.get_blob_bytes(repository.name, part.blob, _BUNDLE_MAX)
-        envelopes.append(PromisedEnvelope(cosign_parse.parse_bundle(data), part.predicate_type))
+        envelopes.append(PromisedEnvelope(memo.of(cosign_parse.parse_bundle, data), part.predicate_type))
     return Attached(BUNDLES, (), tuple(envelopes))
 
 
-def _tags(registry: Registry, repository: Reference, subject: Digest) -> Attached:
+def _tags(registry: Registry, repository: Reference, subject: Digest, memo: Memo) -> Attached:
     signatures: list[SignedPayload] = []
     envelopes: list[PromisedEnvelope] = []
-    if carrier := _tagged(registry, repository, signature_tag(subject)):
+    if carrier := _tagged(registry, repository, signature_tag(subject), memo):
         for layer in cosign_parse.signature_layers(carrier):
             data = registry.get_blob_bytes(repository.name, layer.blob, SIMPLE_SIGNING_MAX)
             signatures.append(SignedPayload(data, layer.signature))
-    if carrier := _tagged(registry, repository, attestation_tag(subject)):
+    if carrier := _tagged(registry, repository, attestation_tag(subject), memo):
         parts = cosign_parse.attestation_layers(carrier)
         _within_total(sum(part.blob.size for part in parts))
         for part in parts:
             data = registry.get_blob_bytes(repository.name, part.blob, ENVELOPE_MAX)
-            envelopes.append(PromisedEnvelope(cosign_parse.parse_attestation(data), part.predicate_type))
+            envelope = memo.of(cosign_parse.parse_attestation, data)
+            envelopes.append(PromisedEnvelope(envelope, part.predicate_type))
     return Attached(TAGS, tuple(signatures), tuple(envelopes))
 
 
@@ -124,8 +131,8 @@ def _within_total(size: int) -> int:
     return size
 
 
-def _tagged(registry: Registry, repository: Reference, tag: str) -> Manifest | None:
+def _tagged(registry: Registry, repository: Reference, tag: str, memo: Memo) -> Manifest | None:
     found = registry.head_manifest(repository.with_tag(tag))
     if found is None:
         return None
-    return manifest_at(registry, repository.with_digest(found.digest))[0]
+    return manifest_at(registry, repository.with_digest(found.digest), memo)[0]

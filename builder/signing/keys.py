@@ -44,7 +44,7 @@ class PublicKey:
 
     role: str
     pem: bytes
-    key: ec.EllipticCurvePublicKey
+    key: ec.EllipticCurvePublicKey = field(compare=False)  # what the PEM says
     id: str = field(init=False)  # SHA-256 of the DER SubjectPublicKeyInfo, in hexadecimal
 
     def __post_init__(self) -> None:

@@ -56,6 +56,7 @@ from builder.oci.manifest import Manifest
 from builder.signing import changerecords, channels, verdicts
 from builder.signing.claims import Claims, believe
 from builder.signing.collect import Registry, collect, manifest_at
+from builder.signing.memo import Memo
 from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, Provenance, timestamp
 from builder.signing.refusal import quoted, refuse
 from builder.signing.trust import Trust, Use, earliest
@@ -111,24 +112,27 @@ def verify(
     accept_sample: bool = False,
     seen: Callable[[Digest], dt.datetime | None] = lambda digest: None,
     held: bool = False,
+    memo: Memo | None = None,
 ) -> Verification:
     """Carry out the procedure above for `reference` (an index, or one platform's manifest).
 
     `seen` tells the newest time of a verdict that was seen on a digest before: an older one is
-    refused. `held` is for those who decide on what is in quarantine: step 11 lets that pass. Raises
+    refused. `held` is for those who decide on what is in quarantine: step 11 lets that pass. `memo` has
+    what this run read before. Raises
     EvidenceRefused with the first flaw, TrustRefused when the trust file has expired, RegistryError
     when something cannot be fetched.
     """
     trust.require_current(now)
+    memo = memo or Memo()
     # 1. reference → digest → bytes
     digest = resolve(reference, registry)
-    root, _, size = manifest_at(registry, reference.with_digest(digest))
+    root, _, size = manifest_at(registry, reference.with_digest(digest), memo)
     # 2. what it is
     platforms = _platforms(root, digest, size)
     single = platforms[0].digest if len(platforms) == 1 else None
     required = PLATFORM_TYPES if single else IMAGE_TYPES
     # 3. to 7. the image itself
-    claims = _believed(registry, reference, digest, required, trust)
+    claims = _believed(registry, reference, digest, required, trust, memo)
     verdict = claims[0].verdict
     _check_verdict(verdict, now, accept_sample, seen(digest))
     _check_subject(verdict, root, digest, platforms)
@@ -143,7 +147,7 @@ def verify(
         _check_content(registry, reference, root)
     else:
         for platform in platforms:
-            proofs.append(_verify_platform(registry, reference, platform, verdict, trust, held))
+            proofs.append(_verify_platform(registry, reference, platform, verdict, trust, held, memo))
     uses = earliest(u for p in proofs for u in p.uses)
     return Verification(reference, digest, verdict, tuple(proofs), channel, uses, change)
 
@@ -162,7 +166,7 @@ def published_verdict(reference: Reference, registry: Registry, trust: Trust) ->
     digest = resolve(reference, registry)
     root, _, size = manifest_at(registry, reference.with_digest(digest))
     required = PLATFORM_TYPES if len(_platforms(root, digest, size)) == 1 else IMAGE_TYPES
-    return _believed(registry, reference, digest, required, trust)[0].verdict
+    return _believed(registry, reference, digest, required, trust, Memo())[0].verdict
 
 
 def resolve(reference: Reference, registry: Registry) -> Digest:
@@ -200,10 +204,15 @@ def _platforms(root: Manifest, digest: Digest, size: int) -> tuple[Descriptor, .
 
 
 def _believed(
-    registry: Registry, reference: Reference, digest: Digest, required: frozenset[str], trust: Trust
+    registry: Registry,
+    reference: Reference,
+    digest: Digest,
+    required: frozenset[str],
+    trust: Trust,
+    memo: Memo,
 ) -> tuple[Claims, ...]:
     """3. to 5. for each form, and 6. that the forms agree on the verdict; at least one form."""
-    attached = collect(registry, reference, digest)
+    attached = collect(registry, reference, digest, memo)
     if not attached:
         refuse(
             "unsigned",
@@ -211,7 +220,7 @@ def _believed(
             context=f"{digest} has neither bundles nor signature tags",
             hint="only images that `goldsmith run` published have signatures",
         )
-    claims = tuple(believe(a, digest, required, trust) for a in attached)
+    claims = tuple(believe(a, digest, required, trust, memo) for a in attached)
     if len({verdicts.encode(c.verdict) for c in claims}) != 1:
         refuse(
             "verdict-replayed",
@@ -354,12 +363,13 @@ def _verify_platform(
     verdict: Verdict,
     trust: Trust,
     held: bool,
+    memo: Memo,
 ) -> ManifestProof:
     where = reference.with_digest(platform.digest)
-    manifest, digest, size = manifest_at(registry, where)
+    manifest, digest, size = manifest_at(registry, where, memo)
     if manifest.is_index or (manifest.media_type, size) != (platform.media_type, platform.size):
         refuse("index-malformed", "the index describes a platform otherwise than it is", context=str(where))
-    claims = _believed(registry, reference, digest, PLATFORM_TYPES, trust)
+    claims = _believed(registry, reference, digest, PLATFORM_TYPES, trust, memo)
     if verdicts.encode(claims[0].verdict) != verdicts.encode(verdict):
         refuse("verdict-replayed", "a platform has another verdict than its index", context=str(where))
     _check_sbom(claims, verdict, platform)

@@ -23,6 +23,7 @@ from builder.oci.manifest import Manifest, parse_manifest
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
 from builder.signing.keys import Keys
+from builder.signing.memo import Memo
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust, Use
 from builder.signing.verify import SKEW, Verification, resolve, verify
@@ -140,15 +141,22 @@ def deciding(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def read_verified(office: Office, reference: Reference) -> tuple[Verification, Closure]:
+def read_verified(
+    office: Office, reference: Reference, memo: Memo | None = None
+) -> tuple[Verification, Closure]:
     """An image where it is, read with everything that is attached, and verified; raises as `verified`."""
     digest = resolve(reference, office.near or office.client)
     closure = Closure.read(office.client, reference.name, digest, near=office.near)
-    return verified(office, reference, closure), closure
+    return verified(office, reference, closure, memo), closure
 
 
-def verified(office: Office, reference: Reference, closure: Closure) -> Verification:
-    """What was read of an image, verified whole at today's date; raises EvidenceRefused, RegistryError."""
+def verified(
+    office: Office, reference: Reference, closure: Closure, memo: Memo | None = None
+) -> Verification:
+    """What was read of an image, verified whole at today's date; raises EvidenceRefused, RegistryError.
+
+    `memo` has what this run read of it before, elsewhere.
+    """
     found = verify(
         reference,
         closure,
@@ -156,6 +164,7 @@ def verified(office: Office, reference: Reference, closure: Closure) -> Verifica
         office.now,
         accept_sample=office.accept_sample,
         held=is_held(reference.name),
+        memo=memo,
     )
     if found.digest != found.verdict.digest:
         refuse(

@@ -37,6 +37,7 @@ from builder.model.digest import Digest
 from builder.model.image import Target
 from builder.model.reference import Reference
 from builder.signing.cosign_formats import signature_tag, signatures_manifest
+from builder.signing.memo import Memo
 from builder.signing.predicates import timestamp
 from builder.signing.rebuilds import witnesses
 from builder.signing.refusal import EvidenceRefused, refuse
@@ -100,7 +101,8 @@ def promote(
     fails; both leave tags and channel as they were, or as the next run will complete them.
     """
     # 1. where it is
-    found, source = read_verified(office, reference)
+    memo = Memo()
+    found, source = read_verified(office, reference, memo)
     digest = found.digest
     # 2. today's policy
     seen = witnesses(source, reference.with_digest(digest), office.trust, office.now)
@@ -127,7 +129,7 @@ def promote(
     home = office.client.reference(subject.repo, digest=digest)
     brought = Brought(source.blobs, copied.placed, copied.written)
     arrived = Closure.read(office.client, subject.repo, digest, brought)
-    there = verified(office, home, arrived)
+    there = verified(office, home, arrived, memo)
     # 8. what is new
     previous = points_to(office, subject.repo, subject.tag)
     news = None if going_back else news_of(office, matter, state, there, arrived, previous)
