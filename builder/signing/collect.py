@@ -82,7 +82,8 @@ def collect(
 ) -> tuple[Attached, ...]:
     """All that is attached to `subject`: the bundles first, then the tags, each only when there.
 
-    `memo` has what this run read before. Raises RegistryError when something listed cannot be had, EvidenceRefused when it is malformed.
+    `memo` has what this run read before. Raises RegistryError when something listed cannot be had,
+    EvidenceRefused when it is malformed.
     """
     memo = memo or Memo()
     found = (_bundles(registry, repository, subject, memo), _tags(registry, repository, subject, memo))

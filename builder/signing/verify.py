@@ -2,25 +2,25 @@
 
 The procedure; the numbers stand in the code (here, in `collect` and in `claims`):
 
- 1. Resolve the reference to a digest. Fetch the manifest by that digest and hash its bytes; from
-    here on the digest is the identity, and every byte is fetched once and by digest.
+ 1. Resolve the reference to a digest. Fetch the manifest by that digest and hash its bytes; from here on
+    the digest is the identity, and every byte is fetched once and by digest.
  2. Parse it. An index has only image manifests of known platforms, at least one.
- 3. For each form that is there (bundles by the referrers list; the tags `.sig` and `.att`): an
-    image signature, made by a builder's key, over this digest. A tag's signature is a
-    simple-signing payload, a bundle's is a statement of cosign's signature type with an empty
-    predicate. An attestation is never taken for a signature.
- 4. Every attestation of a type we know has exactly one signature, by a key of the role that may
-    say such a thing; its subject is this digest; its type is the one that its carrier promises.
-    Statements of other types count for nothing. Nor do those by a key of ours that did not hold at
-    their time: the one that they say, or else that of the newest verdict (`trust` has the rules).
-    Only what calls an image back counts whenever it was signed.
+ 3. For each form that is there (bundles by the referrers list; the tags `.sig` and `.att`): an image
+    signature, made by a builder's key, over this digest. A tag's signature is a simple-signing payload, a
+    bundle's is a statement of cosign's signature type with an empty predicate. An attestation is never
+    taken for a signature.
+ 4. Every attestation of a type we know has exactly one signature, by a key of the role that may say such a
+    thing; its subject is this digest; its type is the one that its carrier promises. Statements of other
+    types count for nothing. Nor do those by a key of ours that did not hold at their time: the one that
+    they say, or else that of the newest verdict (`trust` has the rules). Only what calls an image back
+    counts whenever it was signed.
  5. All demanded types are there, and every predicate parses as its type.
- 6. The newest verdict approves, is of this image, unexpired and not from the future, was not
-    given with a sample database (unless accepted), and lists the platforms of the index. It does
-    not live longer than any policy allows. Both forms have the same verdict; when only one form is
-    there, that form has to satisfy everything.
- 7. The SBOM that the verdict names is among the attested ones, and it names every package that
-    the provenance says was put in.
+ 6. The newest verdict approves, is of this image, unexpired and not from the future, was not given with a
+    sample database (unless accepted), and lists the platforms of the index. It does not live longer than
+    any policy allows. Both forms have the same verdict; when only one form is there, that form has to
+    satisfy everything.
+ 7. The SBOM that the verdict names is among the attested ones, and it names every package that the
+    provenance says was put in.
  8. Each platform manifest that the index lists passes 3 to 7 with its own digest.
  9. Configuration and layers of each platform are in the registry, with their sizes.
 10. The repository and tag that were asked for are those of the image that was approved.
@@ -32,8 +32,7 @@ to bring public keys from a place that the registry's operator cannot write; to 
 newest `issued_at` of each digest (`seen`), since a registry can hide a newer verdict until the
 older one expires; to hash layers when pulling, as every client does.
 
-"Bad" is EvidenceRefused (a PolicyDenied), "could not be looked at" is a RegistryError. Neither
-ever counts as good.
+"Bad" is EvidenceRefused (a PolicyDenied), "could not be looked at" is a RegistryError; neither is good.
 """
 
 from __future__ import annotations
@@ -90,8 +89,8 @@ class Verification:
     """An image that passed: use `digest` from here on. `verdict` is the approval that governs.
 
     `channel` is the newest record of a decision on it, `change` that of what is new in it; None when
-    there is none. `uses` are the
-    keys that all this rests on: when trust in one of them changes, it has to be verified again.
+    there is none. `uses` are the keys that all this rests on: when trust in one of them changes, it has to
+    be verified again.
     """
 
     reference: Reference
@@ -118,9 +117,8 @@ def verify(
 
     `seen` tells the newest time of a verdict that was seen on a digest before: an older one is
     refused. `held` is for those who decide on what is in quarantine: step 11 lets that pass. `memo` has
-    what this run read before. Raises
-    EvidenceRefused with the first flaw, TrustRefused when the trust file has expired, RegistryError
-    when something cannot be fetched.
+    what this run read before. Raises EvidenceRefused with the first flaw, TrustRefused when the trust file
+    has expired, RegistryError when something cannot be fetched.
     """
     trust.require_current(now)
     memo = memo or Memo()
@@ -154,8 +152,7 @@ def verify(
 
 def named_kits(found: Verification) -> frozenset[Digest]:
     """The rebuild kits of a verified image, as its builder named them."""
-    named = (p.kit for m in found.manifests for p in m.provenances)
-    return frozenset(kit for kit in named if kit is not None)
+    return frozenset(p.kit for m in found.manifests for p in m.provenances if p.kit is not None)
 
 
 def published_verdict(reference: Reference, registry: Registry, trust: Trust) -> Verdict:
@@ -235,10 +232,8 @@ def _check_verdict(
     verdict: Verdict, now: dt.datetime, accept_sample: bool, not_before: dt.datetime | None
 ) -> None:
     """6. the verdict allows it, today."""
-    times = (
-        f"issued {timestamp(verdict.issued_at)}, expires {timestamp(verdict.expires_at)}, "
-        f"now {timestamp(now)}"
-    )
+    issued, expires = timestamp(verdict.issued_at), timestamp(verdict.expires_at)
+    times = f"issued {issued}, expires {expires}, now {timestamp(now)}"
     if not verdict.approved:
         refuse(
             "verdict-denies",

@@ -29,7 +29,7 @@ from registry.promotion.office import (
     decide,
     fetch,
     home_of,
-    move_tag,
+    move_tags,
     points_to,
     publish_record,
     record_of,
@@ -95,8 +95,8 @@ def change(office: Office, reference: Reference, wanted: Channel, why: str, repl
     told = [publish_record(office, repo, subject, record) for repo in places]
     moved = False
     if instead is not None and takes_tag:
-        tag = office.client.reference(subject.repo, subject.tag)
-        moved = move_tag(office, tag, pointed, instead.digest)
+        image = office.client.reference(subject.repo, digest=instead.digest)
+        moved = move_tags(office, image, {subject.tag: pointed})
     changed = is_new or any(told) or moved
     if changed:
         tell_gates(office, state, places)

@@ -35,6 +35,7 @@ from builder.signing.cosign_formats import (
     signature_tag,
 )
 from builder.signing.cosign_parse import REFERRERS_MAX, signature_layers
+from builder.signing.memo import Memo
 from builder.signing.predicates import APPROVAL_TYPE, DECIDED_TYPES, REBUILD_TYPE, ROLE_OF
 from builder.signing.statements import SIMPLE_SIGNING_MAX
 
@@ -73,7 +74,12 @@ class Closure:
     """What was read of one image in one repository; on the interface that verification uses."""
 
     def __init__(
-        self, client: RegistryClient, repo: str, image: Digest, near: Registry | None = None
+        self,
+        client: RegistryClient,
+        repo: str,
+        image: Digest,
+        near: Registry | None = None,
+        memo: Memo | None = None,
     ) -> None:
         self.client = client
         self._registry: Registry = near or client
@@ -85,6 +91,7 @@ class Closure:
         self.blobs: dict[Digest, bytes] = {}
         self._sizes: dict[Digest, int] = {}
         self._parsed: dict[Digest, Manifest] = {}
+        self._memo = memo or Memo()
 
     @classmethod
     def read(
@@ -94,14 +101,19 @@ class Closure:
         image: Digest,
         brought: Brought | None = None,
         near: Registry | None = None,
+        memo: Memo | None = None,
     ) -> Closure:
-        """Read an image (its index digest) with all that is attached; raises RegistryError."""
+        """Read an image (its index digest) with all that is attached; raises RegistryError.
+
+        `memo` has what this run read before.
+        """
         # Asked once, and not for each listing; a listing by such an API is in no folder that we know.
         if client.supports_referrers(repo):
             near = None
-        here = cls(client, repo, image, near)
+        here = cls(client, repo, image, near, memo)
         here._fetch(image)
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="closure") as pool:
+        # Files are read one after the other: there is nothing to wait for.
+        with ThreadPoolExecutor(1 if near else _THREADS, thread_name_prefix="closure") as pool:
             jobs: list[Callable[[], None]] = [
                 lambda d=d: here._fetch(d)  # type: ignore[misc]
                 for d in here.subjects[1:]
@@ -161,7 +173,7 @@ class Closure:
     def manifest(self, digest: Digest) -> Manifest:
         """A manifest that was read."""
         if digest not in self._parsed:
-            self._parsed[digest] = parse_manifest(*self.manifests[digest])
+            self._parsed[digest] = self._memo.of(parse_manifest, *self.manifests[digest])
         return self._parsed[digest]
 
     def descriptor(self, digest: Digest) -> Descriptor:
@@ -303,11 +315,11 @@ def copy(
             moving = [t for t, other in zip(tags, pool.map(points_elsewhere, tags), strict=True) if other]
         blobs = closure._blobs_of([*(d for d in wanted if d in missing), *(tags[t] for t in moving)])
         _each(pool, lambda blob: _link(closure, repo, blob, work), blobs)
-        _each(pool, lambda d: _put(closure, repo, d), [d for d in subjects[1:] if d in missing])
+        puts: list[tuple[Digest, str | None]] = [(d, None) for d in (*subjects[1:], *carried) if d in missing]
+        puts += [(tags[t], t) for t in moving]
+        _each(pool, lambda put: _put(closure, repo, *put), puts)
         if closure.image in missing:
-            _put(closure, repo, closure.image)
-        _each(pool, lambda d: _put(closure, repo, d), [d for d in carried if d in missing])
-        _each(pool, lambda t: _put(closure, repo, tags[t], t), moving)
+            _put(closure, repo, closure.image, None)
         written = len(missing) + len(moving)
         if not client.supports_referrers(repo):
             listed = {s: () if is_new else client.referrers(repo, s) for s in subjects}
@@ -333,7 +345,7 @@ def _link(closure: Closure, repo: str, blob: Descriptor, work: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _put(closure: Closure, repo: str, digest: Digest, tag: str | None = None) -> None:
+def _put(closure: Closure, repo: str, digest: Digest, tag: str | None) -> None:
     data, media_type = closure.manifests[digest]
     where = closure.client.reference(repo, tag, None if tag else digest)
     closure.client.put_manifest(where, data, media_type)

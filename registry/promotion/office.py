@@ -32,7 +32,14 @@ from registry.approvals.needs import Approvers
 from registry.audit.ledger import Action, Entry, Fact, Ledger, LedgerBroken
 from registry.changes import announce
 from registry.promotion.closure import Closure
-from registry.promotion.records import attach, put_content, read_back, read_record, signed_record
+from registry.promotion.records import (
+    attach,
+    enlist,
+    put_content,
+    read_back,
+    read_record,
+    signed_record,
+)
 
 _THREADS = 8
 _RECENT = 8  # decisions that gates are reminded of
@@ -146,7 +153,7 @@ def read_verified(
 ) -> tuple[Verification, Closure]:
     """An image where it is, read with everything that is attached, and verified; raises as `verified`."""
     digest = resolve(reference, office.near or office.client)
-    closure = Closure.read(office.client, reference.name, digest, near=office.near)
+    closure = Closure.read(office.client, reference.name, digest, near=office.near, memo=memo)
     return verified(office, reference, closure, memo), closure
 
 
@@ -281,52 +288,64 @@ def publish_record(
     """Attach a record to platforms and index in a repository, and read it back; whether it was news.
 
     The index comes last: what it says, its platforms say already. It gets what else is to be attached
-    to it (`before`) in front of the record, and in one listing with it. `known` answers for what was
-    there just before, in the place of the client. Raises RegistryError when it cannot be read back.
+    to it (`before`) in front of the record, and in one listing with it. A registry that does not list by
+    itself shows nothing before it is listed: there everything is put and read back first. `known` answers
+    for what was there just before, in the place of the client. Raises RegistryError when it cannot be read
+    back.
     """
     client, index = office.client, office.client.reference(repo, digest=subject.digest)
     data, media_type, _ = (known or client).get_manifest(index)
     platforms = parse_manifest(data, media_type).manifests
+    lists_itself = client.supports_referrers(repo)
+    show = attach if lists_itself else enlist
 
     def says_it(one: Descriptor) -> bool:
         where, key = index.with_digest(one.digest), office.trust
         return read_record(known or client, where, subject.digest, key, one.digest) == record
 
-    def upload(one: Descriptor) -> SignedManifest:
-        item = signed_record(record, one, office.keys.verdict)
+    def upload(item: SignedManifest) -> SignedManifest:
         put_content(client, repo, item, known)
+        if not lists_itself:
+            client.put_referrer(repo, item.manifest, item.media_type)
         return item
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="records") as pool:
         carriers = (*platforms, Descriptor(media_type, subject.digest, len(data)))
         there = list(pool.map(says_it, carriers))
         wanted = [one for one, said in zip(carriers, there, strict=True) if not said]
-        uploads = pool.map(lambda item: put_content(client, repo, item, known), before)
-        items = dict(zip((one.digest for one in wanted), pool.map(upload, wanted), strict=True))
-        records = tuple(items.values())
+        signed = [signed_record(record, one, office.keys.verdict) for one in wanted]
+        list(pool.map(upload, (*signed, *before)))
+        reading = [] if lists_itself else [pool.submit(read_back, client, repo, item) for item in signed]
+        items = dict(zip((one.digest for one in wanted), signed, strict=True))
         last = items.pop(subject.digest, None)
-        list(pool.map(lambda one: attach(client, repo, [one[1]], one[0], known), items.items()))
-        list(uploads)
+        list(pool.map(lambda one: show(client, repo, [one[1]], one[0], known), items.items()))
+        for read in reading:
+            read.result()
         if on_index := [*before, *([last] if last else [])]:
-            attach(client, repo, on_index, subject.digest, known)
-        list(pool.map(lambda item: read_back(client, repo, item), records))
+            show(client, repo, on_index, subject.digest, known)
+        if lists_itself:
+            list(pool.map(lambda item: read_back(client, repo, item), signed))
     return bool(wanted or before)
 
 
-def move_tag(
-    office: Office, ref: Reference, there: Digest | None, digest: Digest, known: Registry | None = None
+def move_tags(
+    office: Office, image: Reference, tags: Mapping[str, Digest | None], known: Registry | None = None
 ) -> bool:
-    """Let a tag point to an image that is there; whether it did not before. Read back.
+    """Let tags point to an image that is there, in their order; whether one did not before. Read back.
 
-    `there` is where it pointed when that was looked at last; `known` answers for the image's manifest.
+    `tags` tells of each where it pointed when that was looked at last; `known` answers for the image's
+    manifest.
     """
-    if there == digest:
+    client, moving = office.client, [image.with_tag(t) for t, there in tags.items() if there != image.digest]
+    if not moving:
         return False
-    client = office.client
-    data, media_type, _ = (known or client).get_manifest(ref.with_digest(digest))
-    client.put_manifest(ref, data, media_type)
-    if client.get_manifest(ref)[2] != digest:
-        raise _vanished(str(ref))
+    data, media_type, digest = (known or client).get_manifest(image)
+    for ref in moving:
+        client.put_manifest(ref, data, media_type)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="tags") as pool:
+        for ref, found in zip(moving, pool.map(client.get_manifest, moving), strict=True):
+            if found[2] != digest:
+                raise _vanished(str(ref))
     return True
 
 

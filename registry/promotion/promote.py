@@ -57,7 +57,7 @@ from registry.promotion.office import (
     Subject,
     decide,
     heed_clock,
-    move_tag,
+    move_tags,
     points_to,
     publish_record,
     read_verified,
@@ -128,7 +128,7 @@ def promote(
     # 7. the consumer's eyes
     home = office.client.reference(subject.repo, digest=digest)
     brought = Brought(source.blobs, copied.placed, copied.written)
-    arrived = Closure.read(office.client, subject.repo, digest, brought)
+    arrived = Closure.read(office.client, subject.repo, digest, brought, memo=memo)
     there = verified(office, home, arrived, memo)
     # 8. what is new
     previous = points_to(office, subject.repo, subject.tag)
@@ -140,7 +140,7 @@ def promote(
     told = publish_record(office, subject.repo, subject, record, arrived, extra)
     # 12. the tags, the floating one last
     tags = {subject.immutable_tag: taken, subject.tag: previous}
-    moved = sum(move_tag(office, home.with_tag(tag), there, digest, arrived) for tag, there in tags.items())
+    moved = move_tags(office, home, tags, arrived)
     changed = bool(copied.manifests or signed or is_new or told or moved)
     # 13. the gates
     if changed:

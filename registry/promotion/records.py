@@ -76,14 +76,25 @@ def attach(
     known: Registry | None = None,
 ) -> None:
     """Let records that were uploaded be seen, in their order; `known` tells what was listed just before."""
-    unlisted = [i.entry for i in items if not client.put_referrer(repo, i.manifest, i.media_type)]
+    unlisted = [i for i in items if not client.put_referrer(repo, i.manifest, i.media_type)]
     if unlisted:
-        listed = known.referrers(repo, subject) if known else None
-        client.put_referrers_fallback(repo, subject, unlisted, replace_same_kind=True, listed=listed)
+        enlist(client, repo, unlisted, subject, known)
+
+
+def enlist(
+    client: RegistryClient,
+    repo: str,
+    items: Sequence[SignedManifest],
+    subject: Digest,
+    known: Registry | None = None,
+) -> None:
+    """List records whose manifests are there, in a registry that does not do it by itself."""
+    listed, entries = known.referrers(repo, subject) if known else None, [i.entry for i in items]
+    client.put_referrers_fallback(repo, subject, entries, replace_same_kind=True, listed=listed)
 
 
 def read_back(client: RegistryClient, repo: str, item: SignedManifest) -> None:
-    """Read a record that was attached as everybody will; that it is listed, `attach` has seen."""
+    """Read a record that was put as everybody will; that it is listed, is seen where that is done."""
     client.get_manifest(client.reference(repo, digest=item.digest))
     for blob in parse_manifest(item.manifest, item.media_type).layers:
         client.check_blob(repo, blob)
