@@ -73,7 +73,9 @@ def bring_up_to_date(settings: Settings, store: Store, *, afresh: bool = False) 
 def affected(
     what: Annotated[
         str,
-        typer.Argument(metavar="WHAT", help="CVE-2026-1234, or pkg:deb/debian/openssl[@VERSION][?arch=…]"),
+        typer.Argument(
+            metavar="WHAT", help="CVE-2026-1234, or a package URL: pkg:deb/debian/openssl[@VERSION][?arch=…]"
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

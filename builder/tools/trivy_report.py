@@ -22,6 +22,9 @@ SBOM_MAX = 128 << 20  # bytes
 _ROWS_MAX = 200_000  # findings, packages or licences in one report
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^:_-]{0,299}")
+# Packages of languages have wider names (@scope/name, group:artefact, host/path); Python has epochs (1!2.0).
+_NAME = re.compile(r"[@A-Za-z0-9_][A-Za-z0-9.+~^:_@/-]{0,299}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^:_!-]{0,299}")
 _STATUSES = frozenset(
     (
         "unknown",
@@ -193,8 +196,8 @@ def _finding(row: dict[str, Any]) -> Finding:
     fixed = row.get("FixedVersion") or ""
     return Finding(
         id=identifier,
-        package=_token(row.get("PkgName")),
-        installed_version=_token(row.get("InstalledVersion")),
+        package=_token(row.get("PkgName"), _NAME),
+        installed_version=_token(row.get("InstalledVersion"), _VERSION),
         fixed_version=clean(fixed),
         severity=_severity(row, identifier),
         status=status,
@@ -224,7 +227,7 @@ def _licences(rows: Iterable[dict[str, Any]]) -> tuple[PackageLicences, ...]:
     names: dict[str, set[str]] = {}
     for row in rows:
         name = row.get("PkgName")
-        names.setdefault(_token(name) if name else "", set()).add(clean(row.get("Name"), 200))
+        names.setdefault(_token(name, _NAME) if name else "", set()).add(clean(row.get("Name"), 200))
     return tuple(PackageLicences(package, tuple(sorted(names[package]))) for package in sorted(names))
 
 
@@ -247,8 +250,8 @@ def _purl_name(name: object) -> str:
     return _token(name).replace("+", "%2B")
 
 
-def _token(value: object) -> str:
-    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+def _token(value: object, form: re.Pattern[str] = _TOKEN) -> str:
+    if not isinstance(value, str) or not form.fullmatch(value):
         raise _malformed(f"a malformed package name or version: {clean(value, 60)!r}")
     return value
 

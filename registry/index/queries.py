@@ -23,7 +23,9 @@ from registry.sqlite import reader
 
 PULLED_DAYS = 30
 _VULNERABILITY = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)+")
-_PURL = re.compile(r"pkg:deb/debian/([^@?/]+)(?:@([^?]+))?(?:\?(.*))?")
+_PURL = re.compile(r"pkg:([a-z][a-z0-9.+-]*)/((?:[^@?#/]+/)*)([^@?#/]+)(?:@([^?#]+))?(?:\?(.*))?")
+_SYSTEM = ("deb", "apk", "rpm")
+_ASKED_MAX = 1000  # characters
 _AT_ONCE = 900  # values in one question: SQLite has a limit
 
 
@@ -206,14 +208,15 @@ def findings_of(path: Path, image: Digest) -> dict[str, tuple[Finding, ...]] | N
 
 
 def ask(connection: Connection, asked: str, now: dt.datetime, most: int | None = None) -> Answer:
-    """The images that `asked` concerns: a vulnerability's id, or a package URL of a Debian package.
+    """The images that `asked` concerns: a vulnerability's id, or a package URL.
 
     With `most`, the first of them and how many there are.
 
-    A package URL names a binary or a source package, with or without version and architecture.
+    A package URL of a distribution names a binary or a source package; each may have a version and an
+    architecture.
     Raises UsageError for anything else.
     """
-    if purl := _PURL.fullmatch(asked):
+    if len(asked) <= _ASKED_MAX and (purl := _PURL.fullmatch(asked)):
         found, title = _of_package(connection, purl), ""
     elif len(asked) <= 100 and _VULNERABILITY.fullmatch(asked):
         found, title = _of_vulnerability(connection, asked.upper())
@@ -242,10 +245,15 @@ def _of_vulnerability(connection: Connection, name: str) -> tuple[list[tuple[int
 
 def _of_package(connection: Connection, purl: re.Match[str]) -> list[tuple[int, Hit]]:
     p = s.packages.c
-    name, version = unquote(purl[1]), unquote(purl[2] or "")
-    architecture = dict(parse_qsl(purl[3] or "")).get("arch", "")
+    name, version = unquote(purl[3]), unquote(purl[4] or "")
+    architecture = dict(parse_qsl(purl[5] or "")).get("arch", "")
+    family = f"pkg:{purl[1]}/{purl[2]}"
     query: Select[Any] = select(p.id, *_package_columns()).order_by(p.name, p.version, p.architecture)
-    query = query.where((p.name == name) | (p.source == name))
+    if purl[1] in _SYSTEM:
+        query = query.where((p.name == name) | (p.source == name))
+        query = query.where(p.purl.startswith(family, autoescape=True))
+    else:
+        query = query.where(p.purl.startswith(f"{family}{purl[3]}@", autoescape=True))
     if version:
         query = query.where(p.version == version)
     if architecture:

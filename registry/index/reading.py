@@ -20,6 +20,7 @@ known to the index, too. `builder.signing.verify` asks that, and compares both f
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -65,6 +66,7 @@ _TEXT_MAX = 300  # characters
 SCANNER_FACTS = ("PkgType", "SrcName", "SrcEpoch", "SrcVersion", "SrcRelease", "Modularitylabel", "FilePath")
 _PREFIX = "aquasecurity:trivy:"
 _FACTS = frozenset(_PREFIX + name for name in SCANNER_FACTS)
+_SYSTEM = ("pkg:deb/", "pkg:apk/", "pkg:rpm/")
 _PACKAGES_KEPT = 50_000
 
 
@@ -82,6 +84,11 @@ class Package:
     version: str
     architecture: str
     source: str
+
+    @property
+    def of_system(self) -> bool:
+        """Whether the distribution made it; the others are of a language (Python, Go …)."""
+        return self.purl.startswith(_SYSTEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +225,9 @@ def _platform_facts(
     about = tuple(about)
     # 4. the SBOM
     sbom = _sbom(child.digest, about, verdict)
-    named = parse_cyclonedx(sbom)
+    components = parse_cyclonedx(sbom)
     for provenance in provenances:
-        if missing := sorted(provenance.packages_of(child.platform) - named):
+        if missing := sorted(provenance.packages_of(child.platform) - components):
             refuse("sbom-incomplete", "the SBOM lacks packages of the image", context=", ".join(missing[:20]))
     # 5. the report
     scanner = max(
@@ -231,15 +238,24 @@ def _platform_facts(
     system = mapping(result, "os", "vulnerability report")
     point = _short(system.get("version"))
     release = release_name(_short(system.get("family")), point)
-    packages = {p.name + "=" + p.version: p for p in packages_of(sbom, release, child.platform)}
-    if sorted(packages) != sorted(result.get("packages") or ()):
+    flaws: dict[Package, list[Flaw]] = {p: [] for p in packages_of(sbom, release, child.platform)}
+    # Two that a report does not tell apart (a library in two folders) both have what it says of either.
+    named: defaultdict[str, list[Package]] = defaultdict(list)
+    of_system = set()
+    for package in flaws:
+        key = f"{package.name}={package.version}"
+        named[key].append(package)
+        if package.purl.startswith(_SYSTEM):
+            of_system.add(key)
+    # The report lists what the operating system's database has, and no packages of languages.
+    if of_system != {str(p) for p in result.get("packages") or ()}:
         refuse("sbom-mismatch", "the vulnerability report lists other packages than the SBOM")
-    flaws: dict[Package, list[Flaw]] = {p: [] for p in packages.values()}
     for row in result["findings"]:
-        package = packages.get(f"{row.get('package')}={row.get('installedVersion')}")
-        if package is None:
+        alike = named.get(f"{row.get('package')}={row.get('installedVersion')}")
+        if alike is None:
             refuse("sbom-mismatch", "a finding is of a package that is not there", context=quoted(row))
-        flaws[package].append(_flaw(row))
+        for package in alike:
+            flaws[package].append(_flaw(row))
     return PlatformFacts(
         child.digest,
         str(child.platform),
@@ -268,9 +284,13 @@ def _scanner(statement: Statement, digest: Digest) -> Mapping[str, Any]:
 
 
 def packages_of(sbom: Mapping[str, Any], release: str, platform: Platform | None) -> Iterable[Package]:
-    """The packages that a CycloneDX document names; raises EvidenceRefused when one is malformed."""
+    """The packages that a CycloneDX document names; raises EvidenceRefused when one is malformed.
+
+    An application without a package URL is a file in which packages are (a program of Go).
+    """
     for component in items(sbom, "components", "SBOM", 1_000_000):
-        if component.get("type") != "operating-system":
+        kind = component.get("type")
+        if kind != "operating-system" and not (kind == "application" and "purl" not in component):
             yield _package(component, release, platform)
 
 
@@ -284,10 +304,14 @@ def _package(component: Mapping[str, Any], release: str, platform: Platform | No
         and name in _FACTS
         and type(value := p.get("value")) is str
     ]
+    purl = text(component, "purl", "SBOM")[:_TEXT_MAX]
+    name = text(component, "name", "SBOM")
+    if component.get("group"):  # as the scanner's reports name it
+        name = text(component, "group", "SBOM") + (":" if purl.startswith("pkg:maven/") else "/") + name
     return _described(
         release,
-        text(component, "purl", "SBOM")[:_TEXT_MAX],
-        text(component, "name", "SBOM")[:_TEXT_MAX],
+        purl,
+        name[:_TEXT_MAX],
         text(component, "version", "SBOM")[:_TEXT_MAX],
         tuple(properties),
         platform.debian if platform else "",

@@ -35,6 +35,8 @@ _AT_ONCE = 1000  # packages in one document: a report of all would take gigabyte
 _REPORT_BYTES = 32 << 20  # of a report that is read; a larger one's document is split
 _CANARY = "canary"
 _NEEDED = frozenset({"PkgType", "SrcName", "SrcVersion"})
+# Packages of languages that are matched by their package URL alone, as the scanner calls their kinds.
+_LANGUAGES = frozenset({"python-pkg", "node-pkg", "gemspec", "gobinary", "jar"})
 _SHOWN = 8  # packages in a message
 _PREFIX = "aquasecurity:trivy:"
 
@@ -53,6 +55,9 @@ def why_not(package: Package) -> str:
     if canary is None:
         return f"no planted vulnerability of {package.release or 'its release'} is known"
     facts = json.loads(package.facts) if package.facts else {}
+    if not package.of_system:
+        known = facts.get("PkgType") in _LANGUAGES
+        return "" if known else f"the SBOM does not say what kind of package {package.name} is"
     if facts.get("PkgType") != canary.family or not set(facts) >= _NEEDED:
         return f"the SBOM does not say which source {package.name} {package.version} is built from"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from builder.stages.scan import scan
 from builder.store import Store
 from builder.tools import trivy as trivy_tool
 from builder.tools.trivy_db import Database, open_database
+from builder.tools.trivy_report import read_report
 from tests.support.fake_trivy import calls, fake_trivy
 from tests.support.images import add_layer, create_layout, platform_image
 from tests.support.programs import program
@@ -274,6 +276,16 @@ def test_odd_findings_are_counted_once_at_their_worst(world: World) -> None:
 def test_a_malformed_finding_is_refused(world: World, field: str, value: object, reason: str) -> None:
     row = {"VulnerabilityID": "CVE-1", "PkgName": "hello", "InstalledVersion": "2.10-5", field: value}
     assert reason in world.refusal(f"answer['Results'][0]['Vulnerabilities'] = [{row!r}]")
+
+
+@pytest.mark.parametrize("name", ["@babel/traverse", "org.log4j:core", "github.com/x/y", "git.sr.ht/~x/y"])
+def test_packages_of_languages_have_names_of_their_own(tmp_path: Path, name: str) -> None:
+    row = {"VulnerabilityID": "CVE-1", "PkgName": name, "InstalledVersion": "1!2.0+incompatible"}
+    licence = {"PkgName": name, "Name": "MIT"}
+    result = {"Class": "lang-pkgs", "Vulnerabilities": [row], "Licenses": [licence]}
+    (tmp_path / "report.json").write_text(json.dumps({"SchemaVersion": 2, "Results": [result]}))
+    report = read_report(tmp_path / "report.json")
+    assert [f.package for f in report.findings] == [x.package for x in report.licences] == [name]
 
 
 def test_the_text_of_a_secret_is_not_kept(world: World) -> None:

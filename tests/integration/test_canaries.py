@@ -41,6 +41,13 @@ ADVISORIES: Advisories = {
     "wolfi": _WOLFI,
     "chainguard": _WOLFI,
     "alma 8": {"openssl": {"CVE-2022-0778": "1:1.1.1k-6.el8_5"}, "nodejs:18::npm": {"CVE-2026-2": "9-1"}},
+    "pip::GitHub Security Advisory Pip": {"jinja2": {"CVE-2026-3": "<2.10.1"}},
+    "npm::GitHub Security Advisory npm": {
+        "@babel/traverse": {"CVE-2026-4": "<7.23.2"},
+        "lodash": {"CVE-2026-5": "<4.17.21"},
+    },
+    "rubygems::GitHub Security Advisory RubyGems": {"rack": {"CVE-2026-6": "<2"}},
+    "go::GitHub Security Advisory Go": {"stdlib": {"CVE-2026-7": "<99"}},
     "alma 9": {"openssl": {"CVE-2022-3602": "1:3.0.1-43.el9_0"}},
 }
 APK = "P:libcrypto3\nV:{0}\nA:x86_64\nL:Apache-2.0\no:openssl\n\nP:musl\nV:1.2.5-r9\nA:x86_64\nL:MIT\no:musl\n\n"
@@ -62,6 +69,17 @@ FILES = {
 }
 
 
+PYTHON = "Metadata-Version: 2.1\nName: Jinja2\nVersion: 2.4.1\n"
+GEM = 'Gem::Specification.new do |s|\n s.name = "rack".freeze\n s.version = "1.0"\n s.licenses = ["MIT".freeze]\nend\n'
+LANGUAGES = {
+    "usr/lib/python3/site-packages/Jinja2-2.4.1.dist-info/METADATA": PYTHON,
+    "app/node_modules/@babel/traverse/package.json": '{"name":"@babel/traverse","version":"7.0.0","license":"MIT"}',
+    "app/node_modules/lodash/package.json": '{"name":"lodash","version":"4.17.0","license":"MIT"}',
+    "other/node_modules/lodash/package.json": '{"name":"lodash","version":"4.17.0","license":"MIT"}',
+    "usr/share/gems/specifications/rack-1.0.gemspec": GEM,
+}
+
+
 @pytest.fixture(scope="module")
 def trivy() -> Trivy:
     return trivy_tool.locate(None, os.environ)
@@ -78,7 +96,7 @@ def made(folder: Path, advisories: Advisories) -> Database:
     names = {v for release in advisories.values() for found in release.values() for v in found}
     root: dict[str, Any] = {
         release: {
-            package: {v: json.dumps({"FixedVersion": fixed}).encode() for v, fixed in found.items()}
+            package: {v: json.dumps(detail(release, at)).encode() for v, at in found.items()}
             for package, found in packages.items()
         }
         for release, packages in {**filling, **advisories}.items()
@@ -87,6 +105,11 @@ def made(folder: Path, advisories: Advisories) -> Database:
     written = write_database(folder / "db", root, "2026-08-31T00:00:00Z")
     source = write_archive(written, folder / "db.tar")
     return open_database(Store(folder / "state").create(), str(source), now=NOW, age_days_max=30)
+
+
+def detail(release: str, at: str) -> dict[str, Any]:
+    """An advisory: of a release the version that fixed it, of a language those that have it."""
+    return {"VulnerableVersions": [at]} if "::" in release else {"FixedVersion": at}
 
 
 def scanned(
@@ -110,11 +133,16 @@ def test_the_planted_package_of_each_release_is_found(
     assert (found >= set(CANARIES[release].vulnerabilities), missing) == (True, [])
 
 
-@pytest.mark.parametrize("release", sorted(FILES))
+@pytest.mark.parametrize("release", [*sorted(FILES), "with languages"])
 def test_an_image_of_another_distribution_is_covered_by_a_rescan(
     release: str, database: Database, trivy: Trivy, tmp_path: Path
 ) -> None:
-    report, packages = scanned(FILES[release], database, trivy, tmp_path)
+    if release == "with languages":
+        release = "wolfi"
+        report, packages = scanned({**FILES[release], **LANGUAGES}, database, trivy, tmp_path)
+        assert {f.id for f in report.findings} >= {f"CVE-2026-{n}" for n in range(3, 7)}
+    else:
+        report, packages = scanned(FILES[release], database, trivy, tmp_path)
     assert report.canary.package == "openssl"
     assert report.findings, "there is something to be found"
     assert not [why for p in packages.values() if (why := why_not(p))]
@@ -122,7 +150,8 @@ def test_an_image_of_another_distribution_is_covered_by_a_rescan(
     again = match(
         release, report.os_version, packages, database=database, trivy=trivy, work=tmp_path / "rescan"
     )
-    assert sorted(f for found in again.findings.values() for f in found) == sorted(report.findings)
+    found = {f for findings in again.findings.values() for f in findings}
+    assert found == set(report.findings)
     assert again.canary == report.canary
 
 
@@ -162,3 +191,22 @@ def test_a_package_of_a_module_is_matched_by_its_module(
     alike = replace(package, facts=json.dumps(facts))
     lost = match("alma 8", "8.9", {1: alike}, database=database, trivy=trivy, work=tmp_path).findings
     assert lost[1] == (), "the label is what tells the module"
+
+
+def test_what_a_program_of_go_is_made_of_is_matched(database: Database, trivy: Trivy, tmp_path: Path) -> None:
+    """A program is an application without a package URL; its packages name no file."""
+    document = {
+        "components": [
+            {"type": "application", "name": "usr/bin/registry"},
+            {
+                "type": "library",
+                "name": "stdlib",
+                "version": "v1.19.8",
+                "purl": "pkg:golang/stdlib@v1.19.8",
+                "properties": [{"name": "aquasecurity:trivy:PkgType", "value": "gobinary"}],
+            },
+        ]
+    }
+    (package,) = packages_of(document, "wolfi", None)
+    found = match("wolfi", "20230201", {1: package}, database=database, trivy=trivy, work=tmp_path).findings
+    assert [f.id for f in found[1]] == ["CVE-2026-7"]

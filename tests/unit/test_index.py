@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import pytest
 
 from builder.errors import RegistryError, ToolError, UsageError
 from builder.model.channel import Channel
-from builder.model.digest import Digest
+from builder.model.digest import Digest, canonical_json
+from builder.model.evidence import Sboms, ScanReport
 from builder.model.platform import Platform
 from builder.signing.trust import Trust
 from registry.index import schema
 from registry.index.queries import Answer, affected, consumers, findings_of
 from registry.pulls import Pull
 from registry.sqlite import reader
-from tests.support.evidence import new_keys
+from tests.support.evidence import approval, new_keys
 from tests.support.images import AMD64, NOW
 from tests.support.indexes import Fleet, binary, database, finding
 
@@ -99,7 +101,7 @@ def test_a_package_is_found_by_binary_and_by_source_name(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", ["", "openssl", "pkg:npm/left-pad", "CVE", "CVE-2025-1; DROP TABLE images", "'"]
+    "asked", ["", "openssl", "pkg:npm", "pkg:deb/debian/", "CVE", "CVE-2025-1; DROP TABLE images", "'"]
 )
 def test_other_questions_are_refused(fleet: Fleet, asked: str) -> None:
     fleet.image([BASH])
@@ -317,6 +319,49 @@ def test_a_report_that_lists_other_packages_than_the_sbom_is_refused(fleet: Flee
     short = replace(proof, scan=replace(proof.scan, packages=("bash=5.2.37-2+b5",)))  # type: ignore[type-var]
     fleet.registry.store_signed("candidate/python", replace(here, proofs=(short,)).signed())
     assert [p.reason for p in fleet.reindex().problems] == ["sbom-mismatch"]
+
+
+def test_packages_of_languages_are_known_beside_those_of_the_system(fleet: Fleet) -> None:
+    here = fleet.image([BASH])
+    proof = here.proofs[0]
+    assert isinstance(proof.sboms, Sboms) and isinstance(proof.scan, ScanReport)
+    document = json.loads(proof.sboms.cyclonedx)
+    document["components"] += [
+        {"type": "application", "name": "usr/bin/server", "properties": []},
+        *(
+            {"type": "library", "name": name, "version": version, "purl": purl, **group}
+            for name, version, purl, group in (
+                ("Jinja2", "2.4.1", "pkg:pypi/jinja2@2.4.1", {}),
+                ("traverse", "7.0.0", "pkg:npm/%40babel/traverse@7.0.0", {"group": "@babel"}),
+                ("core", "2.14.1", "pkg:maven/org.log4j/core@2.14.1", {"group": "org.log4j"}),
+            )
+        ),
+    ]
+    known = {
+        "CVE-1": ("Jinja2", "2.4.1"),
+        "CVE-2": ("@babel/traverse", "7.0.0"),
+        "CVE-3": ("org.log4j:core", "2.14.1"),
+    }
+    found = tuple(
+        replace(finding(v, BASH), package=name, installed_version=version)
+        for v, (name, version) in known.items()
+    )
+    proof = replace(
+        proof,
+        sboms=replace(proof.sboms, cyclonedx=canonical_json(document)),
+        scan=replace(proof.scan, findings=found),
+    )
+    told = replace(here, proofs=(proof,), verdict=approval(here.image, (proof,), NOW))
+    fleet.registry.store_signed("candidate/python", told.signed())
+    assert fleet.reindex().problems == ()
+    for vulnerability, (name, version) in known.items():
+        answer = ask(fleet, vulnerability)
+        assert [(h.package, h.version) for h in answer.hits] == [(name, version)]
+        assert [i.digest for i in answer.images] == [here.image.digest]
+    assert [h.package for h in ask(fleet, "pkg:pypi/jinja2").hits] == ["Jinja2"]
+    assert [h.package for h in ask(fleet, "pkg:npm/%40babel/traverse@7.0.0").hits] == ["@babel/traverse"]
+    assert ask(fleet, "pkg:pypi/jinja").hits == ask(fleet, "pkg:npm/jinja2").hits == ()
+    assert ask(fleet, "pkg:deb/ubuntu/bash").hits == (), "it is Debian's"
 
 
 def test_a_registry_that_goes_away_leaves_the_index_as_it_was(fleet: Fleet) -> None:
