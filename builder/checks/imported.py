@@ -7,11 +7,11 @@ for what every image can be held to; the policy chooses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from builder.checks import hardening
-from builder.checks.rule import Facts, odd_texts, result
+from builder.checks.rule import Facts, Rule, odd_texts, result, told_history
 from builder.model.evidence import CheckResult
 from builder.oci.filesystem import FileSystem
 
@@ -26,15 +26,19 @@ _HOST_LABELS = {"run", "install", "uninstall", "io.containers.autoupdate"}
 
 
 def harden_import(
-    files: FileSystem, config: Mapping[str, Any], wanted: Collection[str]
+    files: FileSystem, document: Mapping[str, Any], wanted: Collection[str], added: Sequence[Rule] = ()
 ) -> tuple[CheckResult, ...]:
-    """The results of the rules that are wanted; one that does not exist gives no result."""
-    facts = Facts(files, config, "runtime", "")
-    return tuple(
+    """The results of the rules that are wanted; one that does not exist gives no result.
+
+    `document` is the image's configuration, `added` are the checks of extensions, which come last.
+    """
+    facts = Facts(files, document.get("config") or {}, "runtime", "", told_history(document), imported=True)
+    ours = tuple(
         result(identifier, title, failures(facts))
         for identifier, (title, failures) in RULES.items()
         if identifier in wanted
     )
+    return (*ours, *(rule.judge(facts) for rule in added))
 
 
 def _sound_configuration(facts: Facts) -> Iterator[str]:

@@ -24,7 +24,8 @@ _DETAIL_MAX = 4000  # characters
 class Facts:
     """What the rules look at: files, the OCI configuration, and what the definition asks for.
 
-    `history` are the `created_by` texts of the image's configuration.
+    `history` are the `created_by` texts of the image's configuration. An image that others made is
+    `imported`: it counts as a runtime image, of the suite "".
     """
 
     files: FileSystem
@@ -32,6 +33,17 @@ class Facts:
     variant: str
     suite: str
     history: tuple[str, ...] = ()
+    imported: bool = False
+
+
+def told_history(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """The `created_by` texts of an image's configuration."""
+    steps = document.get("history")
+    return (
+        tuple(str(s.get("created_by")) for s in steps if isinstance(s, dict))
+        if isinstance(steps, list)
+        else ()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +67,19 @@ class About:
 class Rule(About):
     """A check from the files and the configuration: the function yields its failures, with paths.
 
-    `reads` are the files whose contents it has to see, beside those that our rules read.
+    `reads` are the files whose contents it has to see, beside those that our rules read; `imports` says
+    whether it holds for images that others made, too.
     """
 
     failures: Callable[[Facts], Iterator[str]]
     reads: tuple[str, ...] = ()
+    imports: bool = True
 
     def judge(self, facts: Facts) -> CheckResult:
-        """The result for an image: passed, failed, or not applicable to its variant."""
+        """The result for an image: passed, failed, or not applicable to its kind."""
+        if facts.imported and not self.imports:
+            said = "does not hold for images that others made"
+            return CheckResult(self.id, self.title, Outcome.NOT_APPLICABLE, said)
         if facts.variant not in self.variants:
             only = " and ".join(self.variants)
             return CheckResult(self.id, self.title, Outcome.NOT_APPLICABLE, f"holds for {only} images")

@@ -202,7 +202,7 @@ def _instruments(workshop: Workshop, office: Office) -> Instruments:
     def published(image: SignedImage) -> PublishedImage:
         return publish(image, office.client, QUARANTINES)
 
-    return Instruments(scanned, judged, signed, published)
+    return Instruments(scanned, judged, signed, published, workshop.extensions.checks)
 
 
 def _tell(done: Imported, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from builder.checks.declared import declared
 from builder.checks.files import check_files
 from builder.checks.hardening import PATTERNS, WANTED, harden
 from builder.checks.probe import probe_trial
-from builder.checks.rule import Facts, Rule, result
+from builder.checks.rule import Facts, Rule, result, told_history
 from builder.errors import ToolError
 from builder.model.definition import CommandCheck
 from builder.model.evidence import CheckReport, CheckResult, Outcome
@@ -104,14 +104,13 @@ def _static(target: Target, image: PlatformImage, added: tuple[Rule, ...]) -> tu
     rules = (*hardening.RULES, *declared(target.common))
     files = read_filesystem(image, {*WANTED, *(path for rule in added for path in rule.reads)}, PATTERNS)
     document = read_blob_json(image.layout, image.config)
-    config, steps = document.get("config"), document.get("history")
-    history = [s for s in steps if isinstance(s, dict)] if isinstance(steps, list) else []
+    config = document.get("config")
     facts = Facts(
         files,
         config if isinstance(config, dict) else {},
         target.variant,
         target.stream.suite,
-        tuple(str(step.get("created_by")) for step in history),
+        told_history(document),
     )
     ours = (*harden(facts, rules), *check_files(files, target.file_checks(image.platform)))
     # Code of others comes last: nothing is asked of what it may have left behind.

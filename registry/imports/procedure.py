@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.checks import imported, installed
+from builder.checks.rule import Rule
 from builder.errors import PolicyDenied, UsageError
 from builder.model.channel import Channel
 from builder.model.digest import Digest
@@ -70,12 +71,16 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """What an import is judged, signed and published with; the command line puts it together."""
+    """What an import is judged, signed and published with; the command line puts it together.
+
+    `checks` are those of extensions.
+    """
 
     scan: Callable[[Target, PlatformImage, Path], tuple[ScanReport, Sboms]]
     judge: Callable[[BuiltImage, tuple[Evidence, ...]], Verdict]
     sign: Callable[[BuiltImage, tuple[Evidence, ...], Verdict, Mapping[str, Any]], SignedImage]
     publish: Callable[[SignedImage], PublishedImage]
+    checks: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ def import_image(
     target = replace(target, waivers=office.policy.waivers_of(wish.name, wish.tag))
     layout = office.work / "import"
     fetched = fetch(source, layout, wish.platforms, lambda what: told(f"fetch {what}"))  # 2.
-    image, checks, problems = _image(target, fetched, office, told)  # 3.
+    image, checks, problems = _image(target, fetched, office, instruments.checks, told)  # 3.
     subject = Subject(image.digest, wish.ref, place=QUARANTINES)
     state = state_of(office, subject)
     known = _decided(state, subject)  # 4.
@@ -165,18 +170,19 @@ _ANY = (Platform("linux", "amd64"),)
 
 
 def _image(
-    target: Target, fetched: Fetched, office: Office, told: Callable[[str], None]
+    target: Target, fetched: Fetched, office: Office, added: tuple[Rule, ...], told: Callable[[str], None]
 ) -> tuple[BuiltImage, dict[Platform, CheckReport], list[str]]:
     """3. the image with what is installed in it, the results of its hardening rules, and what it lacks."""
     platforms, checks, problems = [], {}, []
     wanted = office.policy.data.checks.required
+    read = (*installed.WANTED, *imported.WANTED, *(path for rule in added for path in rule.reads))
     for one in fetched.platforms:
         told(f"read {one.platform}")
-        files = read_tree(fetched.layout, one.layers, (*installed.WANTED, *imported.WANTED))
+        files = read_tree(fetched.layout, one.layers, read)
         execution = one.config.get("config")
         if execution is not None and not isinstance(execution, dict):
             refuse("malformed-config", "the configuration's config is no object")
-        results = imported.harden_import(files, execution or {}, wanted)
+        results = imported.harden_import(files, one.config, wanted, added)
         checks[one.platform] = CheckReport(one.manifest.digest, one.platform, "files", results)
         found = installed.installed(files)
         problems += [f"{one.platform}: {found.problem}"] if found.problem else []

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
+from builder.checks.rule import Facts
+from builder.checks.rule import Rule as Check
 from builder.errors import PolicyDenied
 from builder.extensions import combined
+from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.model.extension import ExtensionIdentity
 from builder.model.verdict import RuleResult
 from builder.oci.client import RegistryClient
 from builder.policy.rule import Case, Rule, Seen
 from builder.policy.schema import Policy
+from builder.signing.predicates import TEST_RESULT_TYPE
 from builder.signing.verify import Verification, verify
+from registry.imports.procedure import Imported
+from registry.promotion.callback import change
+from registry.promotion.promote import promote
 from registry.promotion.rehearse import Rehearsal, rehearse
 from tests.support.evidence import World
 from tests.support.importing import ImportHouse, import_policy
@@ -152,3 +160,78 @@ def test_an_import_asks_them(house: ImportHouse) -> None:
     assert "upstream:1.0 is not ours" in raised.value.context
     house.policy = asking(passes, import_policy())
     assert house.take(house.layout()).verdict.extensions == house.policy.extensions
+
+
+def check_of(failures: Callable[[Facts], Iterator[str]], imports: bool = True) -> Check:
+    """A team's check, guarded by nothing."""
+    return Check(
+        id="team-check",
+        title="Ours",
+        rationale="Because.",
+        source="ACME 1",
+        looks_at="files",
+        failures=failures,
+        reads=("etc/passwd",),
+        imports=imports,
+    )
+
+
+def looks(facts: Facts) -> Iterator[str]:
+    """A check that reads a file and the history, and knows whose image it is."""
+    if not (facts.imported and facts.files.contents["etc/passwd"]):
+        yield "not what it should see"
+
+
+def finds(facts: Facts) -> Iterator[str]:
+    """A check that nothing passes."""
+    yield "/etc/motd is not ours"
+
+
+def with_check(house: ImportHouse, one: Check) -> None:
+    """From now on a check of a team is made, and demanded."""
+    before = import_policy()
+    who = ExtensionIdentity("check", one.id, "acme-checks", "1.2", Digest.of(b"1.2"))
+    house.checks, house.policy = (
+        (one,),
+        replace(before, extensions=(who,), digest=combined(before.digest, (who,))),
+    )
+
+
+def told(house: ImportHouse, done: Imported) -> Mapping[str, Any]:
+    """What is attested of the check."""
+    where = house.at("quarantine/upstream", digest=done.published.digest)
+    change(house.office(), where, Channel.CANDIDATE, "looked at")
+    found = verify(where, house.client, house.trust, house.now)
+    reports = [r for m in found.manifests for kind, r in m.reports if kind == TEST_RESULT_TYPE]
+    details = [d for d in reports[-1]["details"] if d["id"] == "team-check"]
+    return details[0]
+
+
+def test_an_import_makes_their_checks_too(house: ImportHouse) -> None:
+    with_check(house, check_of(looks))
+    assert told(house, house.take(house.layout()))["outcome"] == "passed"
+    with_check(house, check_of(finds))
+    with pytest.raises(PolicyDenied) as raised:
+        house.take(house.layout())
+    assert "team-check" in raised.value.context and "/etc/motd is not ours" in raised.value.context
+
+
+def test_a_check_that_is_not_for_others_images_says_so(house: ImportHouse) -> None:
+    with_check(house, check_of(finds, imports=False))
+    said = told(house, house.take(house.layout()))
+    assert (said["outcome"], said["detail"]) == (
+        "not-applicable",
+        "does not hold for images that others made",
+    )
+
+
+def test_an_imported_image_of_which_a_check_was_not_made_is_not_promoted(house: ImportHouse) -> None:
+    where = house.at("quarantine/upstream", digest=house.take(house.layout()).published.digest)
+    with_check(house, check_of(looks))
+    with pytest.raises(PolicyDenied) as raised:
+        promote(house.office(), where, None, "now")
+    assert "the check team-check was not asked" in raised.value.context
+    assert "import them again" in raised.value.hint
+    house.now += dt.timedelta(hours=1)
+    house.take(house.layout())
+    assert promote(house.office(), where, None, "now").changed

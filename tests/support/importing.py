@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import registry
+from builder.checks.rule import Rule
 from builder.model.digest import Digest, canonical_json
 from builder.model.evidence import CanaryResult, Evidence, Sboms, ScannerIdentity, ScanReport
 from builder.model.image import BuiltImage, PlatformImage, Target
-from builder.model.release import SignedImage
+from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.oci.client import RegistryClient
 from builder.policy.schema import Policy
@@ -70,6 +71,7 @@ class ImportHouse(House):
     def __init__(self, folder: Path, client: RegistryClient, now: dt.datetime = NOW) -> None:
         super().__init__(folder, client)
         self.policy, self.now = import_policy(), now
+        self.checks: tuple[Rule, ...] = ()
 
     def instruments(self, scan: Scan = good_scan) -> Instruments:
         """Judge, sign and publish for real."""
@@ -83,7 +85,10 @@ class ImportHouse(House):
             name = f"{self.client.host}/quarantine/{image.target.definition.name}"
             return sign(image, evidence, verdict, provenance, self.keys, name)
 
-        return Instruments(scan, judged, signed, lambda image: publish(image, self.client, "quarantine"))
+        def published(image: SignedImage) -> PublishedImage:
+            return publish(image, self.client, "quarantine")
+
+        return Instruments(scan, judged, signed, published, self.checks)
 
     def take(self, source: Source, scan: Scan = good_scan, **wish: Any) -> Imported:
         """Import an image."""

@@ -185,7 +185,10 @@ def test_an_image_of_which_one_was_not_made_is_denied(site: Site, tmp_path: Path
         (case, None),
         (replace(case, extensions=who), "the check acme-motd was not asked"),
         (replace(case, image=common), "the check acme-opt was not asked"),
-        (replace(case, image=replace(common, imported=True), extensions=who), None),
+        (
+            replace(case, image=replace(image, imported=True), extensions=who),
+            "the check acme-motd was not asked",
+        ),
     ):
         (result,) = evaluate(one, [brought.RULE])
         assert result.passed if missing is None else missing in result.failures[0]
