@@ -154,7 +154,7 @@ def _lint_built(catalogue: Catalogue, target: Target, linter: Hadolint) -> Itera
         prepared = prepare(catalogue, target)
     except LockError as error:
         file = f"images/{target.definition.name}/image.lock"
-        yield Problem(file, target.ref, error.message, error.hint)
+        yield Problem(file, target.ref, error.message.removeprefix(f"{file}: "), error.hint)
         return
     except DefinitionError as error:
         yield from error.problems
@@ -199,7 +199,7 @@ def lock(
         emit(
             "the locks are up to date"
             if not differences
-            else "run `goldsmith lock`, and review the change"
+            else f"run `{' '.join(['goldsmith', 'lock', *(names or [])])}`, and review the change"
             if check
             else f"written: {', '.join(written) or 'nothing'}"
         )
@@ -208,6 +208,11 @@ def lock(
 
 
 def _show(difference: SectionDiff) -> None:
+    from builder.stages.lock import GONE
+
+    if difference.reasons == (GONE,):  # a stream or variant that went: its packages say nothing
+        emit(f"{difference.file} [{difference.section}] ({GONE}, with {len(difference.removed)} packages)")
+        return
     lines = [f"{difference.file} [{difference.section}]" + "".join(f" ({r})" for r in difference.reasons)]
     lines += [f"  + {p}" for p in difference.added]
     lines += [f"  - {p}" for p in difference.removed]

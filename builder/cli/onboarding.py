@@ -51,6 +51,7 @@ def new(
     locked, why = _locked(settings, name)
     notes = [
         f"images/{name}/README.md says what to fill in",
+        f"images/{name}/image.yaml says all the same as that of {wish.model}: say what is other",
         *(f"images/{name}/{text}" for text in scaffold.lacking(catalogue.checks[wish.model])),
         *([] if locked else [f"goldsmith lock {name}: it is not locked yet ({why})"]),
     ]
@@ -162,6 +163,7 @@ def try_image(
         Silent() if as_json else for_people(),
         workshop.settings.now,
         frozenset(only or []),
+        "".join(f" --engine {name}" for name in engine or []) + (f" --policy {policy}" if policy else ""),
     )
     with workshop.store.exclusive(f"goldsmith try {image}"):
         tried = [trying.image(workshop.catalogue, target) for target in targets]
@@ -174,7 +176,7 @@ def try_image(
     if bad and as_json:
         raise typer.Exit(PolicyDenied.exit_code)
     if bad:
-        hint = "mend what failed, and run the command beside it"
+        hint = "mend what failed, and run the command after `again:`"
         raise PolicyDenied(f"{', '.join(bad)}: this would not be published", hint=hint)
 
 
@@ -201,5 +203,7 @@ def _show(tried: Tried, settings: Settings) -> None:
             emit(f"    {line}")
         if stage.outcome is not Outcome.PASSED:
             emit(f"    again: {stage.reproduce}")
+    if tried.digest and not tried.verdict:
+        emit(f"{tried.ref}  not judged: `goldsmith try {tried.ref}` asks the policy, too")
     if tried.verdict:
         emit("\n".join(explain(tried.verdict, settings.now)))

@@ -86,7 +86,9 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Trying:
-    """What a trial is done with; no keys. `only` names the kinds of evidence that are asked for."""
+    """What a trial is done with; no keys. `only` names the kinds of evidence that are asked for, and
+    `options` are those of the command line (with a blank before each) that doing it again needs.
+    """
 
     builder: Builder
     tools: Assayers
@@ -95,16 +97,20 @@ class Trying:
     reporter: Reporter
     now: dt.datetime
     only: frozenset[str] = frozenset()
+    options: str = ""
 
     def image(self, catalogue: Catalogue, target: Target) -> Tried:
         """Take one image, and those below it as far as needed, through all stages up to the verdict."""
-        name, ref = target.definition.name, target.ref
-        try:
-            chain = _prepared(catalogue, target)
-        except LockError as error:
-            return Tried(ref, (_broken("lock", error, f"goldsmith lock --check {name}"),))
-        except DefinitionError as error:
-            return Tried(ref, (_broken("render", error, f"goldsmith render {ref}"),))
+        ref = target.ref
+        chain: list[Prepared] = []
+        known: dict[str, Prepared] = {}
+        for one in (*reversed(catalogue.ancestors(target)), target):
+            try:
+                chain.append(prepare(catalogue, one, known))
+            except LockError as error:
+                return Tried(ref, (_broken("lock", error, f"goldsmith lock --check {one.definition.name}"),))
+            except DefinitionError as error:
+                return Tried(ref, (_broken("render", error, f"goldsmith render {one.ref}"),))
         done = [Stage("lock", Outcome.PASSED), Stage("render", Outcome.PASSED)]
         engines = "".join(f" --engine {name}" for name in self.builder.names)
         stages = Stages(ref, self.reporter)
@@ -116,18 +122,23 @@ class Trying:
             return Tried(ref, (*done, _broken("build", error, f"goldsmith build {ref}{engines}")))
         done.append(Stage("build", Outcome.PASSED))
         evidence = assay(chain[-1], image, _Forgiving(self.tools, self.only), self.store, stages)
-        for one in EVIDENCE_STAGES:
-            if not self.only or one in self.only:
-                done.append(_stage(one, evidence, f"goldsmith try {ref} --only {one}"))
+        again = f"goldsmith try {ref}{self.options}"
+        for kind in EVIDENCE_STAGES:
+            if not self.only or kind in self.only:
+                done.append(_stage(kind, evidence, f"{again} --only {kind}"))
         verdict = None if self.only else self.judge(image, evidence)
+        if verdict:
+            done.append(_judged(verdict, again))
         keep_evidence(self.store, image, evidence, verdict, self.now)
         return Tried(ref, tuple(done), image.digest, image.layout, verdict, stages.seconds)
 
 
-def _prepared(catalogue: Catalogue, target: Target) -> list[Prepared]:
-    known: dict[str, Prepared] = {}
-    chain = [*reversed(catalogue.ancestors(target)), target]
-    return [prepare(catalogue, one, known) for one in chain]
+def _judged(verdict: Verdict, again: str) -> Stage:
+    """What the policy says; why stands in the verdict's explanation."""
+    if verdict.approved:
+        return Stage("judge", Outcome.PASSED)
+    not_met = ", ".join(rule.id for rule in verdict.failed)
+    return Stage("judge", Outcome.FAILED, (f"not met, see below: {not_met}",), again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +185,7 @@ def _stage(name: str, evidence: Sequence[Evidence], reproduce: str) -> Stage:
 
 
 def _against(found: object) -> Iterator[tuple[Outcome, str]]:
-    """What a platform's evidence has against it; what a scanner found is told and judged later."""
+    """What a platform's evidence has against it; what a scanner or linter found is told and judged later."""
     if isinstance(found, ScanReport):
         for one in sorted(found.findings, key=lambda f: (not f.fixable, _WORST.index(f.severity), f.id)):
             state = (
@@ -182,6 +193,9 @@ def _against(found: object) -> Iterator[tuple[Outcome, str]]:
             )
             where = f"{one.package} {one.installed_version}"
             yield Outcome.PASSED, f"{one.id} ({one.severity.lower()}) in {where}: {state}"
+    if isinstance(found, LintReport):
+        for remark in found.findings:
+            yield Outcome.PASSED, f"line {remark.line}: {remark.code} ({remark.level}) {remark.message}"
     if isinstance(found, NotDone):
         yield Outcome.NOT_RUN, f"not done: {found.reason}"
     if isinstance(found, CheckReport):

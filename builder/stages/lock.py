@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from builder.errors import DefinitionError, LockError, NoSuchPackage, Problem
@@ -21,6 +21,7 @@ from builder.model.lock import ImageLock, LockedPackage, LockSection, ParentPin
 from builder.model.platform import Platform
 from builder.store import read_file, write_atomically
 
+GONE = "no longer asked for"  # a section of a lock
 BUILDER = "builder"  # the stream of `templates/builder.lock`
 _FILE_MAX = 16 << 20  # bytes
 _Packages = tuple[LockedPackage, ...]
@@ -115,7 +116,7 @@ def read(path: Path, shown: str) -> ImageLock:
         return ImageLock.parse(read_file(path, _FILE_MAX).decode("utf-8"), shown)
     except FileNotFoundError:
         raise LockError(
-            f"{shown} is missing", hint="run `goldsmith lock` and review what it writes"
+            f"{shown} is missing", hint=f"run `{_command(shown)}` and review what it writes"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(
@@ -321,7 +322,14 @@ def _section(lock: ImageLock, shown: str, stream: str, variant: str, platform: P
     try:
         return lock.section(stream, variant, platform)
     except LockError as error:
-        raise LockError(f"{shown}: {error.message}", hint=error.hint) from None
+        hint = f"run `{_command(shown)}` and review what it writes"
+        raise LockError(f"{shown}: {error.message}", hint=hint) from None
+
+
+def _command(shown: str) -> str:
+    """What writes a lock file of the catalogue anew."""
+    folder, _, name = PurePosixPath(shown).parent.as_posix().partition("/")
+    return f"goldsmith lock {name}" if folder == "images" and name else "goldsmith lock"
 
 
 def _stale(section: LockSection, suite: str, wanted: Digest, pin: ParentPin | None) -> tuple[str, ...]:
@@ -356,7 +364,7 @@ def _difference(file: str, label: str, old: LockSection | None, new: LockSection
     before = {p.name: p for p in old.packages} if old else {}
     after = {p.name: p for p in new.packages} if new else {}
     if old is None or new is None:
-        reasons: tuple[str, ...] = ("not locked yet",) if old is None else ("no longer asked for",)
+        reasons: tuple[str, ...] = ("not locked yet",) if old is None else (GONE,)
     else:
         reasons = _stale(old, new.suite, new.intent, new.parent)
     return SectionDiff(

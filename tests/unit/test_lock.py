@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.cli.catalogue import _show
 from builder.errors import DefinitionError, LockError, NoSuchPackage
 from builder.model.catalogue import Catalogue
 from builder.model.generated import DEV_PACKAGES
@@ -345,6 +346,40 @@ def test_sections_come_and_go(tmp_path: Path, world: World) -> None:
         "0 runtime linux/amd64": ("no longer asked for",),
         "1 runtime linux/amd64": ("not locked yet",),
     }
+
+
+def test_a_section_that_went_is_one_line(
+    tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever takes a model's folder and says what is other sees what comes, not hundreds of lines that go."""
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    (section,) = lock_all(catalogue, world)["base"].sections
+    (gone, _) = stage.compare(
+        ImageLock((dataclasses.replace(section, stream="0"),)), ImageLock((section,)), "x.lock"
+    )
+    _show(gone)
+    count = len(section.packages)
+    assert capsys.readouterr().out == (
+        f"x.lock [0 runtime linux/amd64] (no longer asked for, with {count} packages)\n"
+    )
+    assert len(gone.as_dict()["removed"]) == count, "machines are told everything"
+
+
+def test_what_is_not_locked_names_the_command_for_that_image(tmp_path: Path, world: World) -> None:
+    catalogue = load_catalogue(write(tmp_path, *two_images()))
+    target = catalogue.find("base")
+    (platform,) = target.platforms
+    with pytest.raises(LockError) as missing:
+        stage.locked_section(catalogue, target, platform)
+    (section,) = lock_all(catalogue, world)["base"].sections
+    (target.directory / "image.lock").write_text(
+        ImageLock((dataclasses.replace(section, stream="0"),)).text()
+    )
+    with pytest.raises(LockError) as other:
+        stage.locked_section(catalogue, target, platform)
+    assert [e.value.hint for e in (missing, other)] == [
+        "run `goldsmith lock base` and review what it writes"
+    ] * 2
 
 
 def test_the_assembling_root_has_a_lock_of_its_own(tmp_path: Path, world: World) -> None:

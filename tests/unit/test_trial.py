@@ -9,9 +9,18 @@ from pathlib import Path
 import pytest
 
 from builder.cli.main import run
-from builder.errors import LockError, ToolError
+from builder.errors import DefinitionError, GoldsmithError, LockError, Problem, ToolError
 from builder.model.digest import Digest
-from builder.model.evidence import CheckReport, CheckResult, Finding, LintReport, NotDone, Outcome, Severity
+from builder.model.evidence import (
+    CheckReport,
+    CheckResult,
+    Finding,
+    LintFinding,
+    LintReport,
+    NotDone,
+    Outcome,
+    Severity,
+)
 from builder.pipeline import trial
 from builder.pipeline.trial import Tried, Trying
 from builder.policy.engine import evaluate
@@ -27,12 +36,8 @@ POLICY = load_policy(Path(__file__).parents[2] / "registry" / "policies" / "base
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(tmp_path, monkeypatch)
-    monkeypatch.setattr(trial, "_prepared", lambda c, target: [_prepared(t) for t in _chain(c, target)])
+    monkeypatch.setattr(trial, "prepare", lambda catalogue, target, known: _prepared(target))
     return made
-
-
-def _chain(catalogue, target):
-    return [*reversed(catalogue.ancestors(target)), target]
 
 
 def _prepared(target):
@@ -48,6 +53,7 @@ class Hands:
         self.broken: dict[str, ToolError] = {}
         self.results: tuple[CheckResult, ...] = (CheckResult("x", "It works", Outcome.PASSED),)
         self.findings: tuple[Finding, ...] = ()
+        self.remarks: tuple[LintFinding, ...] = ()
         self.asked: list[str] = []
 
     def check(self, target, image):
@@ -61,7 +67,7 @@ class Hands:
 
     def lint(self, context):
         self._ask("lint")
-        return LintReport("hadolint", "2", ())
+        return LintReport("hadolint", "2", self.remarks)
 
     def _ask(self, name: str) -> None:
         self.asked.append(name)
@@ -69,7 +75,9 @@ class Hands:
             raise self.broken[name]
 
 
-def tried(world: World, hands: Hands, ref: str = "python:1", only: frozenset[str] = frozenset()) -> Tried:
+def tried(
+    world: World, hands: Hands, ref: str = "python:1", only: frozenset[str] = frozenset(), options: str = ""
+) -> Tried:
     class Chain(type(world.builds)):  # the fake of the runs, with what a trial asks for
         def chain(self, prepared, stages):
             image = None
@@ -85,7 +93,7 @@ def tried(world: World, hands: Hands, ref: str = "python:1", only: frozenset[str
         return replace(world._judge(image, proofs), approved=all(r.passed for r in rules), rules=rules)
 
     target = world.catalogue.find(ref)
-    return Trying(world.builds, hands, judge, world.store, world.reporter, NOW, only).image(
+    return Trying(world.builds, hands, judge, world.store, world.reporter, NOW, only, options).image(
         world.catalogue, target
     )
 
@@ -97,7 +105,7 @@ def outcomes(found: Tried) -> dict[str, str]:
 def test_a_good_image_passes_all_stages_and_nothing_is_published(world: World) -> None:
     found = tried(world, Hands())
     assert set(outcomes(found).values()) == {"passed"}
-    assert [s.name for s in found.stages] == ["lock", "render", "build", "check", "scan", "lint"]
+    assert [s.name for s in found.stages] == ["lock", "render", "build", "check", "scan", "lint", "judge"]
     assert found.good and found.verdict and found.verdict.approved
     assert world.builds.built == ["base:1", "python:1"]
     assert world.published == []
@@ -143,7 +151,11 @@ def test_a_scan_that_cannot_be_done_denies_and_the_others_go_on(world: World) ->
     hands = Hands()
     hands.broken["scan"] = ToolError("no vulnerability database can be had", hint="set GOLDSMITH_TRIVY_DB")
     found = tried(world, hands)
-    assert outcomes(found) == {**dict.fromkeys(outcomes(found), "passed"), "scan": "not-run"}
+    assert outcomes(found) == {
+        **dict.fromkeys(outcomes(found), "passed"),
+        "scan": "not-run",
+        "judge": "failed",
+    }
     assert found.verdict and not found.verdict.approved and not found.good
     assert "set GOLDSMITH_TRIVY_DB" in found.stages[4].said[0]
     assert found.stages[4].reproduce == "goldsmith try python:1 --only scan"
@@ -157,15 +169,63 @@ def test_a_build_that_fails_ends_the_trial(world: World) -> None:
     assert found.verdict is None and not found.good
 
 
-def test_a_stale_lock_names_the_command_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stale(*_: object) -> None:
-        raise LockError("stale", hint="run `goldsmith lock python`")
+@pytest.mark.parametrize(
+    ("error", "of", "stage", "command"),
+    [
+        (LockError("stale", hint="run `goldsmith lock python`"), "python:1", "lock", "lock --check python"),
+        (LockError("stale", hint="run `goldsmith lock base`"), "base:1", "lock", "lock --check base"),
+        (DefinitionError([Problem("templates/x.j2", "line 1", "no")]), "base:1", "render", "render base:1"),
+    ],
+)
+def test_what_cannot_be_prepared_names_the_command_for_the_image_that_it_is_about(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    error: GoldsmithError,
+    of: str,
+    stage: str,
+    command: str,
+) -> None:
+    def prepare(catalogue, target, known):
+        if target.ref == of:
+            raise error
+        return _prepared(target)
 
-    monkeypatch.setattr(trial, "_prepared", stale)
+    monkeypatch.setattr(trial, "prepare", prepare)
     found = tried(world, Hands())
-    assert outcomes(found) == {"lock": "failed"} and not found.good
-    assert found.stages[0].reproduce == "goldsmith lock --check python"
-    assert "what to do: run `goldsmith lock python`" in found.stages[0].said
+    assert outcomes(found) == {stage: "failed"} and not found.good
+    assert found.stages[0].reproduce == f"goldsmith {command}"
+    assert error.message in found.stages[0].said
+
+
+def test_a_denial_is_a_stage_with_the_command_that_asks_the_policy_again(world: World) -> None:
+    hands = Hands()
+    hands.broken["scan"] = ToolError("no database", hint="get one")
+    found = tried(world, hands, options=" --policy strict")
+    judged = found.stages[-1]
+    assert (judged.name, judged.outcome) == ("judge", Outcome.FAILED)
+    assert judged.said == ("not met, see below: evidence-complete",)
+    assert judged.reproduce == "goldsmith try python:1 --policy strict"
+    assert found.stages[4].reproduce == "goldsmith try python:1 --policy strict --only scan"
+
+
+def test_what_was_not_done_is_told_once(world: World) -> None:
+    """A scan that was not done gives no SBOMs either."""
+    hands = Hands()
+    hands.broken["scan"] = ToolError("no database", hint="get one")
+    verdict = tried(world, hands).verdict
+    assert verdict is not None
+    (rule,) = verdict.failed
+    assert len(rule.failures) == 1 and "no database" in rule.failures[0]
+
+
+def test_remarks_of_the_linter_are_listed(world: World) -> None:
+    hands = Hands()
+    hands.remarks = (LintFinding("DL4000", 17, "MAINTAINER is deprecated", "error"),)
+    stage = tried(world, hands).stages[5]
+    assert (stage.name, stage.said) == (
+        "lint",
+        ("linux/amd64: line 17: DL4000 (error) MAINTAINER is deprecated",),
+    )
 
 
 def test_one_stage_alone_gives_no_verdict(world: World) -> None:

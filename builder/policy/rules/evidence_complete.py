@@ -18,7 +18,8 @@ def _check(case: Case) -> Iterator[Seen]:
         for evidence in found:
             yield from (
                 _seen(image.platform, problem)
-                for problem in _problems(evidence, image.manifest.digest, case.image.imported)
+                # A scan that was not done gives no SBOMs either: one problem, told once.
+                for problem in dict.fromkeys(_problems(evidence, image.manifest.digest, case.image.imported))
             )
     built = {image.platform for image in case.image.platforms}
     for platform in sorted({e.platform for e in case.evidence} - built):
