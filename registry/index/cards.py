@@ -76,7 +76,10 @@ def _cards(connection: Connection) -> dict[int, int]:
 
 
 def _pulls(connection: Connection) -> dict[str, str]:
-    """Who pulled each image on which days, as JSON; the newest pull stands first."""
+    """Who pulled each image, as JSON: the first day of all, what is told of each, and the days behind it.
+
+    The newest pull stands first. What is told is right as long as the first day counts.
+    """
     p = s.pulls.c
     found: dict[str, dict[str, tuple[list[str], list[list[Any]]]]] = {}
     for digest, who, day, count, at in connection.execute(
@@ -89,9 +92,9 @@ def _pulls(connection: Connection) -> dict[str, str]:
     for digest, by_who in found.items():
         newest = sorted((max(times), who, days) for who, (times, days) in by_who.items())
         newest.sort(key=lambda one: one[0], reverse=True)  # stable: by name where the times are the same
-        told[digest] = json.dumps(
-            [[who, at, sum(count for _, count in days), days] for at, who, days in newest], ensure_ascii=False
-        )
+        first = min(days[0][0] for _, _, days in newest)
+        pulls = [{"who": who, "count": sum(n for _, n in days), "last_at": at} for at, who, days in newest]
+        told[digest] = json.dumps([first, pulls, [days for _, _, days in newest]], ensure_ascii=False)
     return told
 
 

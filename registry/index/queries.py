@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, overload
 from urllib.parse import parse_qsl, unquote
 
+import orjson
 from sqlalchemy import Connection, Select, func, select
 
 from builder.errors import UsageError
@@ -126,9 +126,41 @@ class Images(Sequence[AffectedImage]):
             expires_at=expires,
             replacement=replacement,
             waivers=_split(waivers),
-            pulls=_pulls(pulls, self._since) if pulls and self._told(ref.partition(":")[0]) else (),
+            pulls=tuple(Pull(**one) for one in self._pulls(ref, pulls)),
             hits=tuple(self._hits[number]),
         )
+
+    def plain(self, hits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """All of them as plain data, with `hits` in place of their numbers."""
+        return [self._plain(card, hits) for card in self._cards]
+
+    def _plain(self, card: Sequence[Any], hits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        number, ref, digest, channel, approved, expires, replacement, places, tags, waivers, pulls = card
+        return {
+            "ref": ref,
+            "digest": digest,
+            "channel": channel,
+            "repositories": places.split("\n") if places else [],
+            "tags": tags.split("\n") if tags else [],
+            "platforms": [p for p, cards in self._carriers.items() if number in cards],
+            "approved": approved,
+            "expires_at": expires,
+            "replacement": replacement,
+            "waivers": waivers.split("\n") if waivers else [],
+            "pulls": self._pulls(ref, pulls),
+            "hits": [hits[n] for n in self._hits[number]],
+        }
+
+    def _pulls(self, ref: str, told: str) -> list[dict[str, Any]]:
+        """Who pulled since a day, by a card; the newest first."""
+        if not told or not self._told(ref.partition(":")[0]):
+            return []
+        first, pulls, days = orjson.loads(told)
+        if first < self._since:
+            counts = (sum(n for day, n in of_one if day >= self._since) for of_one in days)
+            pulls = [{**one, "count": count} for one, count in zip(pulls, counts, strict=True) if count]
+        found: list[dict[str, Any]] = pulls
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +180,11 @@ class Answer:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data for `--json`."""
         hits = [asdict(hit) for hit in self.hits]
-        images = [
-            {
-                **{name: getattr(i, name) for name in AffectedImage.__slots__},
-                "pulls": [{"who": p.who, "count": p.count, "last_at": p.last_at} for p in i.pulls],
-                "hits": [hits[n] for n in i.hits],
-            }
-            for i in self.images
-        ]
         return {
             "asked": self.asked,
             "title": self.title,
             "fixed_versions": sorted({h.fixed_version for h in self.hits} - {""}),
-            "images": images,
+            "images": self.images.plain(hits),
             "unverified": self.unverified,
         }
 
@@ -293,15 +317,6 @@ def _images(
         rows = [r for r in connection.execute(query) if r[0] in wanted]
     since = timestamp(now - dt.timedelta(days=PULLED_DAYS))[:10]
     return Images(rows, hits, dict(sorted(carriers.items())), since), len(having)
-
-
-def _pulls(told: str, since: str) -> tuple[Pull, ...]:
-    """Who pulled since a day, by a card; the newest first."""
-    found = (
-        (who, total if days[0][0] >= since else sum(n for day, n in days if day >= since), at)
-        for who, at, total, days in json.loads(told)
-    )
-    return tuple(Pull(who, count, at) for who, count, at in found if count)
 
 
 def _split(lines: str) -> tuple[str, ...]:

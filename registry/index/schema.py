@@ -34,7 +34,7 @@ from builder.errors import ToolError
 from builder.store import write_atomically
 from registry.sqlite import reader, writer
 
-VERSION = "5"  # moves with every change of the tables or of what is read: another version is made anew
+VERSION = "6"  # moves with every change of the tables or of what is read: another version is made anew
 
 metadata = MetaData()
 

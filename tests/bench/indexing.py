@@ -27,6 +27,7 @@ from builder.model.evidence import Evidence, ScanReport
 from builder.model.image import INDEX_TYPE, Descriptor
 from builder.model.lock import LockedPackage
 from builder.oci.manifest import index_bytes
+from builder.report import json_text
 from builder.signing import predicates as p
 from builder.signing import verdicts
 from builder.signing.cosign_formats import SignedStatement, attestation_manifest
@@ -200,7 +201,7 @@ def _affected(place: Place) -> dict[str, float]:
         took[kind].append(watch.seconds * 1000)
         if kind == "affected":
             with Stopwatch() as watch:
-                json.dumps(queries.affected(path, asked, NOW).as_dict())
+                json_text(queries.affected(path, asked, NOW).as_dict())
             took["affected_whole"].append(watch.seconds * 1000)
     return {kind: sorted(times)[len(times) // 2] for kind, times in took.items()}
 

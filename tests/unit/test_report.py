@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
 import pty
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from builder.report import Lines, for_people
+from builder.model.channel import Channel
+from builder.model.digest import Digest
+from builder.report import Lines, for_people, json_text
 
 ROOT = Path(__file__).parents[2]
 _SCRIPT = """
@@ -24,6 +29,13 @@ try:
 except ZeroDivisionError:
     pass
 """
+
+
+@dataclass
+class Loss:
+    """What JSON does not know."""
+
+    name: str
 
 
 def on_a_terminal(term: str, script: str = _SCRIPT) -> str:
@@ -84,3 +96,20 @@ def test_the_cursor_is_back_after_an_interrupt_in_the_middle() -> None:
     script = "from builder.report import Live; live = Live(); live._begin('base:13 unpack')"
     said = on_a_terminal("xterm", script)
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, 2.5, None, True, "x", [], {}, ("t",)], "b": {"c": '\\ " / \x7f'}},
+        {"control": "\x9b31m", "wide": "ü \U0001f600", "half": "\ud800", "low": "\x1b\n"},
+        {"when": dt.datetime(2026, 3, 1, tzinfo=dt.UTC), "where": Path("/x"), 1: 2**70},
+        {"digest": Digest.of(b"x"), "channel": Channel.STABLE},
+        [Loss("a")],
+    ],
+    ids=["plain", "text", "others", "ours", "dataclass"],
+)
+def test_json_is_what_the_standard_library_writes_in_ascii(value: object) -> None:
+    text = json_text(value)
+    assert text == json.dumps(value, indent=2, ensure_ascii=True, default=str)
+    assert text.isascii()
