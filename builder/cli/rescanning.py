@@ -67,6 +67,7 @@ def perform(quarantine_all: bool = False, policy: str | None = None) -> Rescan:
                 target=workshop.catalogue.find,
                 ledger_entries=lambda: ledger_length(store),
                 journal=lambda: recent_pulls(store, settings.now),
+                scanners=workshop.extensions.scanners,
                 policies=(ReleaseTools(workshop, "import", settings.trivy_db).policy,),
             )
             done = run.rescan(office, desk, quarantine_all=quarantine_all)

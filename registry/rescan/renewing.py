@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from builder.errors import PolicyDenied
 from builder.model.digest import Digest
+from builder.model.extension import ExtensionIdentity
 from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.model.release import SignedManifest
@@ -138,8 +139,14 @@ def verdict_of_today(office: Office, found: Verification, case: Case) -> Verdict
         sboms=found.verdict.sboms,
         rules=(*before, *results),
         waivers=tuple(sorted(used)),
-        extensions=office.policy.extensions,
+        extensions=_asked(office, found.verdict),
     )
+
+
+def _asked(office: Office, before: Verdict) -> tuple[ExtensionIdentity, ...]:
+    """Who was asked: rules and scanners today, checks when the image was made, perhaps another version."""
+    made = {e.id: e for e in before.extensions if e.kind == "check"}
+    return tuple(made.get(e.id, e) if e.kind == "check" else e for e in office.policy.extensions)
 
 
 def renew(office: Office, closure: Closure, case: Case, verdict: Verdict) -> None:

@@ -10,10 +10,11 @@ The procedure; the numbers stand in the code:
  5. What follows is carried out: rebuild requests are written down or taken back, verdicts renewed,
     images put into quarantine or let out of it, each decision in the ledger. One that fails is told
     and stops no other. More quarantines at once than the limit are none: somebody has to look first.
+    Before a renewal the scanners of extensions are asked, where the policy demands them (`asking`).
  6. The index learns what was found. When all images were scanned and everything that follows was
     done, it also remembers that (2).
 
-Coverage is the share of served images that were scanned. It must be 1.
+Coverage is the share of served images that were scanned, by all scanners that had to be asked. It must be 1.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ from sqlalchemy import delete, insert
 from builder.errors import GoldsmithError, PolicyDenied, ToolError
 from builder.model.channel import Channel
 from builder.model.digest import Digest
-from builder.model.evidence import Evidence, NotDone
+from builder.model.evidence import Evidence, FurtherScan, NotDone
 from builder.model.image import Target
 from builder.model.rebuild import RebuildRequest
+from builder.model.scanner import Scanner
 from builder.model.waiver import Waiver
+from builder.policy.rule import Case
 from builder.policy.schema import Policy
 from builder.rebuilds import ask_rebuild, waiting_rebuilds, withdraw_rebuild
+from builder.signing.verify import Verification
 from builder.store import Store
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
@@ -48,12 +52,14 @@ from registry.promotion.closure import Closure
 from registry.promotion.office import Office
 from registry.promotion.recheck import attested_case
 from registry.pulls import Pull
+from registry.rescan.asking import Further, ask_again, demanded
 from registry.rescan.inventory import Image, Inventory, read_inventory
 from registry.rescan.judging import BY_RESCAN, Bench, Judged, Outcome, Scanned, judge, requests
 from registry.rescan.renewing import renew, verdict_of_today, verified
 from registry.rescan.union import match
 
 _REMEMBERED = "rescan"
+_SCAN = "scan"  # what failed, where a scanner gave no answer
 _THREADS = 4
 _QUARANTINE_SHARE, _QUARANTINE_FEW = 0.2, 3  # of the served images; so many are always allowed
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -72,6 +78,7 @@ class Desk:
     ledger_entries: Callable[[], int]
     policies: tuple[Policy, ...] = ()  # of images that others made
     journal: Callable[[], Iterable[Pull]] = tuple  # what was pulled lately
+    scanners: tuple[Scanner, ...] = ()  # of extensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,11 @@ class Rescan:
     @property
     def scanned(self) -> int:
         """How many of them were scanned."""
-        return sum(j.image.served and j.outcome is not Outcome.UNSCANNED for j in self.judged)
+        missed = {f.digest for f in self.failed if f.what == _SCAN}
+        return sum(
+            j.image.served and j.outcome is not Outcome.UNSCANNED and j.image.digest not in missed
+            for j in self.judged
+        )
 
     @property
     def coverage(self) -> float:
@@ -304,7 +315,10 @@ def _carry_out(
 
     def renewal(one: Judged) -> bool:
         by = replace(office, policy=bench.policy_of(one.image))
-        return tried(one, "renew", lambda: _renew(by, desk, one.image, scanned))
+        further: dict[Digest, tuple[FurtherScan, ...]] = {}
+        if demanded(by.policy) and not tried(one, _SCAN, lambda: further.update(_ask(by, desk, one.image))):
+            return False
+        return tried(one, "renew", lambda: _renew(by, desk, one.image, scanned, further))
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="rescan") as pool:
         return sum(pool.map(renewal, due)), failed
@@ -315,18 +329,29 @@ def _move(office: Office, one: Judged, channel: Channel) -> None:
     callback.change(office, where, channel, BY_RESCAN + one.reason)
 
 
-def _renew(office: Office, desk: Desk, image: Image, scanned: Scanned) -> None:
-    # Of an image that others made, its provenance says what the catalogue would.
-    target = None if office.policy.data.imports else desk.target(image.ref)
+def _ask(office: Office, desk: Desk, image: Image) -> Further:
+    """What scanners of extensions find today: once for an image, wherever it lies."""
+    closure, found, case = _read(office, desk, image, image.repositories[0])
+    with desk.store.scratch("rescan") as work:
+        return ask_again(office, closure, found, case, desk.scanners, work)
+
+
+def _renew(office: Office, desk: Desk, image: Image, scanned: Scanned, further: Further) -> None:
     for repository in image.repositories:
-        closure = Closure.read(office.client, repository, image.digest)
-        found = verified(office, closure)
-        case = attested_case(found, target, office.policy, office.now)
-        case = replace(case, evidence=tuple(_today(e, image, scanned) for e in case.evidence))
+        closure, found, case = _read(office, desk, image, repository)
+        case = replace(case, evidence=tuple(_today(e, image, scanned, further) for e in case.evidence))
         renew(office, closure, case, verdict_of_today(office, found, case))
 
 
-def _today(evidence: Evidence, image: Image, scanned: Scanned) -> Evidence:
+def _read(office: Office, desk: Desk, image: Image, repository: str) -> tuple[Closure, Verification, Case]:
+    # Of an image that others made, its provenance says what the catalogue would.
+    target = None if office.policy.data.imports else desk.target(image.ref)
+    closure = Closure.read(office.client, repository, image.digest)
+    found = verified(office, closure)
+    return closure, found, attested_case(found, target, office.policy, office.now)
+
+
+def _today(evidence: Evidence, image: Image, scanned: Scanned, further: Further) -> Evidence:
     """A platform's evidence with today's findings; secrets and licences do not change with the database."""
     platform = next(p for p in image.platforms if p.digest == evidence.digest)
     if isinstance(evidence.scan, NotDone):
@@ -337,6 +362,7 @@ def _today(evidence: Evidence, image: Image, scanned: Scanned) -> Evidence:
         database=scanned.database,
         findings=scanned.findings(platform.release, tuple(platform.packages)),
         canary=scanned.releases[platform.release].canary,
+        further=further.get(evidence.digest, evidence.scan.further),
     )
     return replace(evidence, scan=scan)
 

@@ -16,6 +16,7 @@ from builder.errors import PolicyDenied
 from builder.extensions import combined
 from builder.model.channel import Channel
 from builder.model.digest import Digest
+from builder.model.evidence import CheckReport, CheckResult, Outcome
 from builder.model.extension import ExtensionIdentity
 from builder.model.verdict import RuleResult
 from builder.oci.client import RegistryClient
@@ -23,6 +24,7 @@ from builder.policy.rule import Case, Rule, Seen
 from builder.policy.schema import Policy
 from builder.signing.predicates import TEST_RESULT_TYPE
 from builder.signing.verify import Verification, verify
+from builder.stages.publish import publish
 from registry.imports.procedure import Imported
 from registry.promotion.callback import change
 from registry.promotion.promote import promote
@@ -103,8 +105,6 @@ def test_a_rule_about_what_is_not_attested_counts_as_the_verdict_says(night: Nig
     world = replace(
         here, verdict=replace(here.verdict, rules=rules, extensions=night.house.policy.extensions)
     )
-    from builder.stages.publish import publish
-
     publish(world.signed(), night.client)
     assert night.promote(world).changed
     assert look(night, world).verdict.extensions == night.house.policy.extensions
@@ -129,6 +129,26 @@ def test_a_rescan_asks_them_before_it_renews(night: Night) -> None:
     night.house.policy = asking(passes, policy(), version="1.4")
     assert night.rescan().renewed == 1  # another version is asked again, though nothing else changed
     assert look(night, here).verdict.extensions[0].version == "1.4"
+
+
+def test_a_renewed_verdict_names_the_version_of_a_check_that_was_made(night: Night) -> None:
+    """A rescan makes no check again: that of the build stands."""
+    here = night.image([BASH])
+    made, today = (
+        ExtensionIdentity("check", "team-check", "acme", v, Digest.of(b"")) for v in ("1.2", "1.3")
+    )
+    one = CheckResult("team-check", "Ours", Outcome.PASSED)
+    proofs = []
+    for proof in here.proofs:
+        assert isinstance(proof.checks, CheckReport)
+        proofs.append(replace(proof, checks=replace(proof.checks, results=(*proof.checks.results, one))))
+    night.client = night.house.client = MemoryClient(True)
+    verdict = replace(here.verdict, extensions=(made,))
+    publish(replace(here, proofs=tuple(proofs), verdict=verdict).signed(), night.client)
+    night.house.policy = replace(policy(), extensions=(today,), digest=combined(policy().digest, (today,)))
+    night.sleep()
+    assert night.rescan().renewed == 1
+    assert look(night, here).verdict.extensions == (made,)
 
 
 def test_a_rehearsal_asks_them(night: Night) -> None:

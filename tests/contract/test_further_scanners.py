@@ -21,11 +21,14 @@ from builder.model.image import PlatformImage
 from builder.policy.engine import evaluate
 from builder.policy.rule import Case
 from builder.policy.rules import vulnerabilities_unfixed
+from builder.signing.verify import verify
 from builder.stages.publish import publish
 from builder.stages.scan import scan
 from builder.store import Store
 from builder.tools.further_scan import ask_scanners
 from builder.tools.trivy_db import Database, open_database
+from registry.promotion.recheck import attested_case
+from registry.rescan.telling import exposition
 from tests.support.evidence import World, evidence
 from tests.support.extensions import NAMED, Site, site
 from tests.support.fake_trivy import fake_trivy
@@ -169,13 +172,40 @@ def test_of_two_opinions_the_graver_one_counts_once(
     assert result.passed == (Severity.CRITICAL not in counted)
 
 
+# Today's findings stand in a file; each question is noted, with what was there to look at.
+DAILY = """from pathlib import Path
+    here = Path({folder!r})
+    seen = sorted(p.stat().st_size for p in (given.layout / "blobs/sha256").iterdir())
+    named = json.loads(given.cyclonedx.read_text())["bomFormat"]
+    (here / "asked").open("a").write(f"{{given.name}} {{given.packages}} {{len(seen)}} {{named}}\\n")
+    return [finding("bash", id=name) for name in (here / "today").read_text().split()]"""
+
+
 @pytest.fixture
 def night(site: Site, tmp_path: Path) -> Night:
-    """A registry whose policy asks for the scanner."""
-    site.install({"acme_scanner": MODULE.format(body="return []")}, POINT)
+    """A registry whose policy asks for the scanner; it finds what stands in `today`."""
     night = Night(tmp_path, MemoryClient(True))
-    night.house.policy = replace(policy(), extensions=extensions.load(NAMED).identities())
+    (tmp_path / "today").write_text("")
+    take_in(night, site)
     return night
+
+
+def take_in(night: Night, site: Site, version: str = "1.2") -> None:
+    """Install the scanner, in that version."""
+    body = DAILY.format(folder=str(night.folder))
+    site.install({"acme_scanner": MODULE.format(body=body)}, POINT, version=version)
+    found = extensions.load(NAMED)
+    night.further = found.scanners
+    digest = extensions.combined(policy().digest, found.identities())
+    night.house.policy = replace(policy(), extensions=found.identities(), digest=digest)
+
+
+def asked(night: Night) -> list[str]:
+    """What the scanner was asked since the last time."""
+    path = night.folder / "asked"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
 
 
 def published(night: Night, findings: tuple[Finding, ...]) -> World:
@@ -192,6 +222,14 @@ def published(night: Night, findings: tuple[Finding, ...]) -> World:
     return seen
 
 
+def attested(night: Night, here: World) -> list[tuple[str, list[str]]]:
+    """The scanner's newest report: its version, and what it found."""
+    where = night.client.reference("candidate/python", digest=here.image.digest)
+    found = verify(where, night.client, night.house.trust, night.house.now)
+    case = attested_case(found, here.image.target, night.house.policy, night.house.now)
+    return [(f.scanner.version, [x.id for x in f.findings]) for scan in case.scans for f in scan.further]
+
+
 def test_an_image_that_it_did_not_see_is_not_promoted(night: Night) -> None:
     with pytest.raises(PolicyDenied) as raised:
         night.promote(night.image([binary("bash", "5.2.37-2")]))
@@ -199,12 +237,59 @@ def test_an_image_that_it_did_not_see_is_not_promoted(night: Night) -> None:
     assert night.promote(published(night, ())).changed
 
 
-def test_what_it_found_is_attested_and_counts_at_promotions_and_rescans(night: Night) -> None:
-    """A rescan asks our own scanner alone; what the other one found stays."""
+def test_an_image_that_another_version_of_it_saw_is_not_promoted(night: Night, site: Site) -> None:
+    here = published(night, ())
+    take_in(night, site, version="1.3")
+    with pytest.raises(PolicyDenied) as raised:
+        night.promote(here)
+    assert "or another version of it" in raised.value.context
+
+
+def test_what_it_found_is_attested_and_counts_at_promotions(night: Night) -> None:
     here = published(night, (replace(found(Severity.CRITICAL), package="bash"),))
     with pytest.raises(PolicyDenied) as raised:
         night.promote(here)
     assert "CVE-2026-1 in bash" in raised.value.context
+
+
+def test_a_rescan_asks_it_before_it_renews(night: Night, site: Site) -> None:
+    here = published(night, (replace(found(Severity.CRITICAL), package="bash"),))
     night.sleep()
     done = night.rescan()
-    assert done.renewed == 0 and "CVE-2026-1 in bash" in done.failed[0].error.context
+    assert (done.renewed, done.coverage, done.complete) == (1, 1, True)
+    # It saw the image itself: manifest, configuration and two layers.
+    assert asked(night) == ["python:3.13 ('bash=5.2.37-2',) 4 CycloneDX"]
+    assert attested(night, here) == [("1.2", [])]  # what it found before is gone today
+    assert night.rescan().unchanged and asked(night) == []
+    night.sleep(0.1)
+    take_in(night, site, version="1.3")
+    assert night.rescan().renewed == 1 and len(asked(night)) == 1
+    assert attested(night, here) == [("1.3", [])]
+
+
+def test_what_it_finds_later_lets_the_verdict_run_out(night: Night) -> None:
+    published(night, ())
+    (night.folder / "today").write_text("ACME-9")
+    night.sleep()
+    done = night.rescan()
+    assert (done.renewed, done.coverage, done.complete) == (0, 1, False)
+    assert "ACME-9 in bash" in done.failed[0].error.context
+
+
+def test_an_image_that_it_gives_no_answer_about_was_not_scanned(night: Night) -> None:
+    published(night, ())
+    (night.folder / "today").unlink()
+    night.sleep()
+    done = night.rescan()
+    assert (done.renewed, done.scanned, done.coverage) == (0, 0, 0.0)
+    assert [f.what for f in done.failed] == ["scan"]
+    assert b"goldsmith_rescan_coverage 0.0" in exposition(done, night.house.now)
+
+
+def test_a_rescan_without_the_scanner_that_the_policy_demands_renews_nothing(night: Night) -> None:
+    published(night, ())
+    night.further = ()
+    night.sleep()
+    done = night.rescan()
+    assert (done.renewed, done.coverage) == (0, 0.0)
+    assert "the policy demands scanner acme-scanner" in done.failed[0].error.message

@@ -13,6 +13,7 @@ from builder.model.digest import Digest
 from builder.model.evidence import DatabaseIdentity, ScannerIdentity
 from builder.model.image import Target
 from builder.model.lock import LockedPackage
+from builder.model.scanner import Scanner
 from builder.stages.publish import publish
 from builder.store import Store
 from builder.tools.canary import CANARIES, release_name
@@ -109,6 +110,7 @@ class Night:
     scanner: TableScanner = field(default_factory=TableScanner)
     targets: dict[str, Target] = field(default_factory=dict)
     made: int = 0
+    further: tuple[Scanner, ...] = ()
 
     def __post_init__(self) -> None:
         self.house = Home(self.folder, self.client)
@@ -165,5 +167,6 @@ class Night:
             self.scanner,  # type: ignore[arg-type]
             self.targets.__getitem__,
             lambda: len(self.house.ledger.entries()),
+            scanners=self.further,
         )
         return rescan(self.house.office(), desk, **options)
