@@ -91,13 +91,15 @@ def check_packages(
 ) -> dict[str, LockedPackage]:
     """Step 5: the packages that the kit has to hold, by SHA-256 in hexadecimal.
 
-    `sections` are those of the image and of all images below it, on all platforms.
+    `sections` are those of the image and of all images below it, on all platforms. An image below may
+    have platforms that this one lacks: those are part of the input (step 6), not of the provenance.
     """
     locked: dict[str, LockedPackage] = {}
     said: set[tuple[str, str]] = set()
     for section in sections:
         locked |= {p.sha256: p for p in section.packages}
-        said |= {named(p, section.suite) for p in section.packages}
+        if section.platform in inputs.locks:
+            said |= {named(p, section.suite) for p in section.packages}
     if said != inputs.packages:
         other = sorted(f"{uri} {sha[:12]}" for uri, sha in said ^ inputs.packages)
         refuse(

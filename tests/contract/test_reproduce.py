@@ -74,6 +74,13 @@ def test_the_published_digest_comes_out_of_the_kit(world: KitWorld, tmp_path: Pa
     assert len(files) == 2 and done.fetched_bytes == sum(files)
 
 
+def test_an_image_of_one_platform_on_one_of_two_comes_out_too(tmp_path: Path) -> None:
+    """The lock below names packages of a platform that the image does not have, and its provenance no such."""
+    world = KitWorld(tmp_path / "made", below=("linux/amd64", "linux/arm64"))
+    done = rebuild(world, world.publish(), tmp_path)
+    assert done.same and [str(p) for p in done.rebuilt] == ["linux/amd64"]
+
+
 def test_another_file_in_the_published_image_is_named_with_its_cause(world: KitWorld, tmp_path: Path) -> None:
     """The builder published something else than its kit gives: one file has other content."""
     from tests.support.tamper import with_file

@@ -15,6 +15,7 @@ from builder.model.digest import Digest
 from builder.model.image import BuiltImage, Target
 from builder.model.kit import PackedKit
 from builder.model.lock import ImageLock, LockedPackage, LockSection, ParentPin
+from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.pipeline.build import Builder
@@ -50,11 +51,12 @@ class KitWorld:
     client: Any = field(default_factory=MemoryClient)
     keys: Keys = field(default_factory=lambda: shared_keys()[0])
     trust: Trust = field(default_factory=lambda: shared_keys()[1])
+    below: tuple[str, ...] = ("linux/amd64",)  # the platforms of base
 
     def __post_init__(self) -> None:
         root = write(
             self.folder / "catalogue",
-            image("base", streams={"1": stream("libhello")}),
+            image("base", streams={"1": stream("libhello")}, platforms=[*self.below]),
             image("app", **{"from": "base"}),
         )
         (root / "templates" / "_partials").mkdir(exist_ok=True)
@@ -65,24 +67,34 @@ class KitWorld:
             self._deb("hello", b"program\n"),
         ]
         self.catalogue: Catalogue = load_catalogue(root)
-        pins: dict[str, LockSection] = {}
+        pins: dict[Platform, LockSection] = {}
         for target, package in zip(self.catalogue.targets(), self.packages, strict=True):
-            (platform,) = target.platforms
-            pin = ParentPin("base:1", "runtime", pins["base"].digest) if "base" in pins else None
-            section = LockSection("1", "runtime", platform, "trixie", intent(target), pin, (package,))
-            pins[target.definition.name] = section
-            (target.directory / "image.lock").write_text(ImageLock((section,)).text())
+            sections = []
+            for platform in target.platforms:
+                pin = ParentPin("base:1", "runtime", pins[platform].digest) if platform in pins else None
+                own = (
+                    package
+                    if platform.debian == "amd64"
+                    else self._deb(package.name, b"arm", platform.debian)
+                )
+                sections.append(LockSection("1", "runtime", platform, "trixie", intent(target), pin, (own,)))
+            pins = {section.platform: section for section in sections}
+            (target.directory / "image.lock").write_text(ImageLock(tuple(sections)).text())
 
-    def _deb(self, name: str, content: bytes) -> LockedPackage:
+    def _deb(self, name: str, content: bytes, architecture: str = "amd64") -> LockedPackage:
         entries = [
             directory("./usr/"),
             directory("./usr/lib/"),
             member(f"./usr/lib/{name}", content),
             member(f"./usr/share/doc/{name}/copyright", b"GPL"),
         ]
-        package, path = make_deb(self.folder, name, entries)
+        control = (
+            f"Package: {name}\nSource: {name}\nVersion: 1.0-1\n"
+            f"Architecture: {architecture}\nDescription: test\n"
+        )
+        package, path = make_deb(self.folder, name, entries, control=control)
         path.rename(self.store.pool / f"{package.sha256}.deb")
-        return package
+        return replace(package, architecture=architecture)
 
     @property
     def pool(self) -> Pool:
