@@ -28,6 +28,7 @@ from registry.promotion.office import (
     Subject,
     decide,
     fetch,
+    heed_clock,
     home_of,
     move_tags,
     points_to,
@@ -72,6 +73,8 @@ def change(office: Office, reference: Reference, wanted: Channel, why: str, repl
     state = state_of(office, subject)
     if state.channel is not wanted:
         move(state.channel, wanted)
+    if wanted is Channel.CANDIDATE:  # the one that gives something back
+        heed_clock(office, state)
     subject = replace(subject, immutable_tag=_immutable_tag(state, subject))
     instead = _replacement(office, replacement, subject) if replacement else None
     pointed = points_to(office, subject.repo, subject.tag)

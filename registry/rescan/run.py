@@ -162,7 +162,7 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
     # 4. outcomes
     judged = judge(inventory, scanned, bench)
     # 5. what follows
-    asked, withdrawn = _settle_requests(desk.store, judged, bench)
+    asked, withdrawn = _settle_requests(desk.store, judged, rebuilt.problems, bench)
     renewed, failed = _carry_out(office, desk, scanned, judged, bench, quarantine_all)
     done = Rescan(
         False,
@@ -229,7 +229,11 @@ def _key(office: Office, desk: Desk, inventory: Inventory) -> str:
     scanner, database = desk.trivy.identity.binary, desk.database.identity.digest
     exploited = office.policy.exploited.digest if office.policy.exploited else ""
     waivers = sorted({w.id for i in inventory.images for w in _waivers(desk, i.ref)})
-    policies = sorted(p.digest for p in (office.policy, *desk.policies))
+    today = office.now.astimezone(dt.UTC).date()
+    policies = sorted(
+        f"{p.digest} {' '.join(sorted(rule for rule, day in p.data.effective.items() if day <= today))}"
+        for p in (office.policy, *desk.policies)
+    )
     return Digest.of_json([database, scanner, policies, exploited, waivers, images])
 
 
@@ -256,19 +260,29 @@ def _waivers(desk: Desk, ref: str) -> tuple[Waiver, ...]:
 
 def _by_rescan(office: Office) -> frozenset[str]:
     """The images that a rescan was the last one to decide on, and put into quarantine."""
-    last = {e.fact.digest: e.fact for e in office.ledger.entries()}
+    # An approval, say, moves nothing.
+    last = {e.fact.digest: e.fact for e in office.ledger.entries() if "channel" in e.fact.after}
     return frozenset(
         d for d, f in last.items() if f.what is Action.QUARANTINE and f.why.startswith(BY_RESCAN)
     )
 
 
 def _settle_requests(
-    store: Store, judged: tuple[Judged, ...], bench: Bench
+    store: Store, judged: tuple[Judged, ...], problems: tuple[Problem, ...], bench: Bench
 ) -> tuple[tuple[RebuildRequest, ...], tuple[RebuildRequest, ...]]:
-    """5. Requests that are new, and those that nothing asks for any more."""
+    """5. Requests that are new, and those that nothing asks for any more.
+
+    Of an image that was not looked at, none is taken back.
+    """
     wanted = {r.key: r for r in requests(judged, bench)}
     unknown = {j.image.digest for j in judged if j.outcome is Outcome.UNSCANNED}
-    over = [r for r in waiting_rebuilds(store) if r.key not in wanted and r.digest not in unknown]
+    unknown |= {Digest(p.digest) for p in problems if p.digest}
+    unread = {p.repository.rpartition("/")[2] for p in problems if not p.digest}
+    over = [
+        r
+        for r in waiting_rebuilds(store)
+        if r.key not in wanted and r.digest not in unknown and r.ref.partition(":")[0] not in unread
+    ]
     withdrawn = tuple(r for r in over if withdraw_rebuild(store, r))
     return tuple(r for r in wanted.values() if ask_rebuild(store, r)), withdrawn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ from builder.rebuilds import waiting_rebuilds
 from builder.signing.predicates import VEX_TYPE
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import Verification, verify
+from registry.audit.facts import Action, Fact
 from registry.index.queries import affected
 from registry.promotion import callback
 from registry.promotion.recheck import ATTESTED_RULES
@@ -250,6 +252,46 @@ def test_what_has_no_fix_goes_into_quarantine_and_comes_out_of_it(night: Night) 
     assert found.channel is not None and found.channel.channel is Channel.CANDIDATE
 
 
+def test_an_approval_in_between_does_not_keep_an_image_in_quarantine(night: Night) -> None:
+    here = night.image([LIBSSL])
+    night.promote(here)
+    night.scanner.advisories = HOPELESS
+    night.sleep()
+    night.rescan()
+    house = night.house
+    given = Fact(
+        "eve@host",
+        Action.APPROVE,
+        here.image.target.ref,
+        here.image.digest,
+        {},
+        {"approval": str(Digest.of(b"it"))},
+        "fine",
+    )
+    house.ledger.append(given, house.keys.verdict, house.now)
+    night.scanner.advisories = {}
+    night.sleep()
+    assert outcomes(night.rescan()) == {"python": Outcome.RELEASE}
+
+
+def test_by_a_clock_that_was_set_back_nothing_is_let_out_or_renewed(night: Night) -> None:
+    here, other = night.image([LIBSSL]), night.image([BASH], name="base")
+    night.promote(here)
+    night.scanner.advisories = HOPELESS
+    night.sleep(2)
+    night.rescan()
+    before = look(night, other, "candidate/base").verdict
+    night.scanner.advisories = {}
+    night.sleep(-1)
+    done = night.rescan()
+    assert {(f.ref, f.what) for f in done.failed} >= {("python:3.13", "release"), ("base:3.13", "renew")}
+    night.sleep(1)
+    assert look(night, other, "candidate/base").verdict == before
+    with pytest.raises(EvidenceRefused) as refused:
+        look(night, here, "python")
+    assert refused.value.reference == "quarantined"
+
+
 def test_what_people_put_into_quarantine_stays_there(night: Night) -> None:
     here = night.image([BASH])
     where = night.client.reference("candidate/python", digest=here.image.digest)
@@ -414,6 +456,40 @@ def test_an_image_that_cannot_be_verified_was_not_scanned(night: Night) -> None:
     done = night.rescan()
     assert (outcomes(done), len(done.unverified)) == ({"base": Outcome.KEEP}, 1)
     assert done.coverage == 0.5
+
+
+def test_the_request_of_an_image_that_cannot_be_verified_tonight_waits_on(night: Night) -> None:
+    """What is not known to be mended is not taken back, nor does its clock start anew."""
+    night.image([LIBSSL])
+    night.scanner.advisories = FIXABLE
+    night.sleep()
+    night.rescan()
+    first = waiting_rebuilds(night.store)
+    inner, blobs = night.client.inner, dict(night.client.inner.blobs)
+    inner.blobs = {k: d for k, d in blobs.items() if k[0] != "candidate/python"}
+    shutil.rmtree(night.place.folder)
+    night.sleep()
+    done = night.rescan()
+    assert (len(done.unverified), done.withdrawn) == (1, ())
+    inner.blobs = blobs
+    night.sleep()
+    assert (night.rescan().asked, waiting_rebuilds(night.store)) == ((), first)
+
+
+def test_a_rule_that_begins_today_is_something_to_do(night: Night) -> None:
+    night.scanner.advisories = FIXABLE
+    night.image([LIBSSL])
+    tomorrow = (night.house.now + dt.timedelta(days=1)).date()
+    night.house.policy = policy(effective={"vulnerabilities-fixable": tomorrow})
+    assert outcomes(night.rescan()) == {"python": Outcome.KEEP}
+    assert night.rescan().unchanged
+    same = night.database
+    night.sleep()
+    Night.database, kept = property(lambda self: same), Night.database  # type: ignore[assignment, method-assign]
+    try:
+        assert outcomes(night.rescan()) == {"python": Outcome.REBUILD}
+    finally:
+        Night.database = kept  # type: ignore[method-assign]
 
 
 Change = Callable[[dict[str, Any]], Any]
