@@ -261,8 +261,16 @@ def _show(found: Verification) -> None:
         f"issued {timestamp(verdict.issued_at)}, valid until {timestamp(verdict.expires_at)}\n"
         f"channel: {found.channel.channel if found.channel else 'none yet'}\n"
         f"{_changed(found)}"
+        f"{_judges(verdict)}"
         f"use it as {found.reference.with_digest(found.digest)}"
     )
+
+
+def _judges(verdict: Verdict) -> str:
+    """Whose rules, checks and scanners were asked beside ours."""
+    if not verdict.extensions:
+        return "extensions asked: none\n"
+    return "extensions asked:\n" + "".join(f"  {who}, {who.digest}\n" for who in verdict.extensions)
 
 
 def _changed(found: Verification) -> str:

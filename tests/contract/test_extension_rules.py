@@ -12,6 +12,7 @@ import pytest
 
 from builder.checks.rule import Facts
 from builder.checks.rule import Rule as Check
+from builder.cli.main import run
 from builder.errors import PolicyDenied
 from builder.extensions import combined
 from builder.model.channel import Channel
@@ -29,7 +30,7 @@ from registry.imports.procedure import Imported
 from registry.promotion.callback import change
 from registry.promotion.promote import promote
 from registry.promotion.rehearse import Rehearsal, rehearse
-from tests.support.evidence import World
+from tests.support.evidence import World, approval, world
 from tests.support.importing import ImportHouse, import_policy
 from tests.support.indexes import binary
 from tests.support.memory_client import MemoryClient
@@ -149,6 +150,25 @@ def test_a_renewed_verdict_names_the_version_of_a_check_that_was_made(night: Nig
     night.sleep()
     assert night.rescan().renewed == 1
     assert look(night, here).verdict.extensions == (made,)
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["some", "none"])
+def test_whoever_verifies_an_image_is_told_who_judged_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    who = ExtensionIdentity("rule", "team-rule", "acme-rules", "1.2", Digest.of(b"1.2"))
+    here = world(tmp_path)
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    verdict = replace(approval(here.image, here.proofs, now), extensions=(who,) if asked else ())
+    with simulator() as sim:
+        publish(
+            replace(here, verdict=verdict, repository=f"{sim.address}/candidate/python").signed(),
+            RegistryClient(sim.address),
+        )
+        assert run(["verify", f"{sim.address}/candidate/python:3.13", "--trust", str(tmp_path / "keys")]) == 0
+    said = f"asked:\n  rule team-rule of acme-rules 1.2, {Digest.of(b'1.2')}\n" if asked else "asked: none\n"
+    assert f"extensions {said}" in capsys.readouterr().out
 
 
 def test_a_rehearsal_asks_them(night: Night) -> None:
