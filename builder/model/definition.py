@@ -149,6 +149,11 @@ class DevVariant(Strict):
     """What the dev variant adds to the stream; without an own entrypoint and command, the stream's count."""
 
     packages: tuple[PackageName, ...] = ()
+    without: tuple[AbsolutePath, ...] = Field(
+        (),
+        description="Files and directories of this image's packages that the dev variant leaves out, with "
+        "all below: keys for tests, for example. `dpkg --verify` misses them then.",
+    )
     links: dict[AbsolutePath, AbsolutePath] = Field(
         default_factory=dict, description="Symbolic links: path to target."
     )

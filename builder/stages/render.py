@@ -46,7 +46,8 @@ def render(
     """
     config = image_config(target, inherited)
     entries = generated(target, platform, is_root=lock.parent is None)
-    left_out = target.stream.without if target.variant == "runtime" else ()
+    stream = target.stream
+    left_out = stream.without if target.variant == "runtime" else stream.dev.without
     without = tuple(for_platform(platform, path).lstrip("/") for path in left_out)
     facts = {
         "image": {

@@ -175,8 +175,9 @@ def step_problems(
         for leaf in sorted(leaves):
             if one != leaf and is_below(one, leaf):
                 yield Problem(file, path, f"{one} lies in {leaf}, which is no directory")
-    for number, left_out in enumerate(stream.without):
-        where = f"{path}.without.{number}"
+    named = [(f"{path}.without.{number}", one) for number, one in enumerate(stream.without)]
+    named += [(f"{path}.dev.without.{number}", one) for number, one in enumerate(stream.dev.without)]
+    for where, left_out in named:
         for kept, why in (
             (f"/{DOC_TREE}", "copyright files are the licence evidence"),
             (f"/{STATUS_DIRECTORY}", "scanners find packages by it"),

@@ -28,7 +28,7 @@ from builder.stages.unpack import unpack
 from builder.tools.keystore import PASSWORD, java_keystore
 from tests.support.catalogue import image, stream, write
 from tests.support.debs import FolderPool, directory, make_deb, member
-from tests.support.images import add_layer, platform_image
+from tests.support.images import AMD64, add_layer, platform_image
 
 ROOT = Path(__file__).parents[2]
 BUNDLE_PATH = "etc/ssl/certs/ca-certificates.crt"
@@ -108,6 +108,7 @@ def test_a_source_is_a_plain_path_in_the_folder(tmp_path: Path, source: str) -> 
         ({"without": ["/usr/share/doc/hello"]}, "cannot be left out"),
         ({"without": ["/usr"]}, "cannot be left out"),
         ({"without": ["/var/lib/dpkg"]}, "cannot be left out"),
+        ({"dev": {"without": ["/usr/share/doc/hello"]}}, "cannot be left out"),
     ],
 )
 def test_steps_that_contradict_each_other_or_the_evidence_are_refused(
@@ -150,6 +151,18 @@ def test_steps_make_entries_and_know_the_architecture(tmp_path: Path) -> None:
     }
     assert context.without == ("usr/lib/web-arm64/debug",)
     assert "rm -rf usr/lib/web-arm64/debug\n" in context.files["assemble/assemble.sh"].decode()
+
+
+def test_each_variant_leaves_out_what_is_said_of_it(tmp_path: Path) -> None:
+    own = stream(without=["/usr/share/web"], dev={"without": ["/usr/lib/web/key.pem"]})
+    write(tmp_path, image("base"), image("web", variants=["runtime", "dev"], streams={"1": own}))
+    left_out = {}
+    for target in load_catalogue(tmp_path).targets():
+        section = LockSection("1", target.variant, AMD64, "trixie", Digest.of(b""), None, ())
+        context = render(target, AMD64, section, ROOT / "templates", {}, 0)
+        left_out[target.ref] = context.without
+    assert left_out["web:1"] == ("usr/share/web",)
+    assert left_out["web:1-dev"] == ("usr/lib/web/key.pem",)
 
 
 WEB = [
