@@ -1,4 +1,4 @@
-"""The images that a Compose file names: of services, of inline Dockerfiles, and as build contexts.
+"""The images that a Compose file names: of services, volumes, inline Dockerfiles, and as build contexts.
 
 Pure. Where a service is built, its `image` is the name of the result, and not asked for.
 Source: Compose specification, "Services", "Build", "Interpolation", "Fragments" and "Merge".
@@ -17,7 +17,11 @@ from registry.devcheck.yamltree import Mapping, Node, Scalar, Sequence
 
 _IMAGE_CONTEXT = "docker-image://"
 _INLINE_MAX = 1 << 20  # characters
-_PULLED_ALL_THE_SAME = ("always", "missing", "if_not_present")
+_NOT_PULLED = (
+    "",
+    "build",
+    "never",
+)  # with a build; every other policy asks a registry, too (daily, every_12h …)
 
 
 def mentions(file: YamlFile) -> tuple[Mention, ...]:
@@ -33,9 +37,14 @@ def mentions(file: YamlFile) -> tuple[Mention, ...]:
 def _service(file: YamlFile, name: str, service: Node) -> Iterator[Mention]:
     reader = file.reader
     image, build = reader.get(service, "image"), reader.get(service, "build")
-    built = build is not None and reader.text(service, "pull_policy") not in _PULLED_ALL_THE_SAME
+    built = build is not None and reader.text(service, "pull_policy") in _NOT_PULLED
     if image is not None and not built:
         yield _interpolated(file, image, f"image of the service {name}")
+    volumes = reader.get(service, "volumes")
+    for volume in volumes.items if isinstance(volumes, Sequence) else ():
+        source = reader.get(volume, "source") if reader.text(volume, "type") == "image" else None
+        if source is not None:
+            yield _interpolated(file, source, f"image of a volume of the service {name}")
     if not isinstance(build, Mapping):
         return
     inline = reader.get(build, "dockerfile_inline")

@@ -148,8 +148,14 @@ def words(text: str, escape: str = "\\", start: int = 0) -> Iterator[Word]:
 
 
 def _directives(text: str, at: int) -> dict[str, Span]:
-    """The parser directives: comments `# name=value` before anything else."""
+    """The parser directives: comments `# name=value` before anything else.
+
+    After a shebang the frontend alone is looked for (BuildKit, `parser.DetectSyntax`).
+    """
     found: dict[str, Span] = {}
+    counting: tuple[str, ...] = _DIRECTIVES
+    if text.startswith("#!", at):
+        counting, at = ("syntax",), (text.find("\n", at) + 1 or len(text))
     while at < len(text):
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
@@ -159,7 +165,7 @@ def _directives(text: str, at: int) -> dict[str, Span]:
         name = match[1].lower()
         if name in found:
             raise Unreadable(f"the parser directive {name} stands here twice", at)
-        if name in _DIRECTIVES:
+        if name in counting:
             found[name] = Span(at + match.start(2), at + match.end(2))
         at = end + 1
     return found

@@ -16,7 +16,8 @@ from registry.devcheck.mention import Unreadable
 FILE_MAX = 4 << 20  # bytes
 _FILES_MAX = 200_000
 _SKIPPED = frozenset({".git", ".hg", ".svn", ".venv", ".tox", ".goldsmith", "node_modules", "__pycache__"})
-_DOCKERFILE = re.compile(r"(.*\.)?(dockerfile|containerfile)(\..*)?", re.IGNORECASE)
+# Also Dockerfile-prod and Dockerfile_3.13; dockerfile-lint.js is a program's name.
+_DOCKERFILE = re.compile(r"(.*\.)?(dockerfile|containerfile)(\..*|[-_][^.]*(\.\d[^.]*)*)?", re.IGNORECASE)
 _NO_DOCKERFILE = (".dockerignore", ".md", ".txt", ".sh", ".py", ".yaml", ".yml", ".json", ".orig", ".bak")
 _COMPOSE = re.compile(r"(docker-|podman-)?compose([.-].*)?\.ya?ml", re.IGNORECASE)
 _MAYBE = (".yaml", ".yml", ".json")

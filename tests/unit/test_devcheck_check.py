@@ -302,3 +302,11 @@ def test_a_refused_image_is_no_help(tmp_path: Path) -> None:
     put(tmp_path / "Dockerfile", b"FROM " + PIN + b"\n")
     outcome = run(tmp_path, catalogue=known(image("python:3.13", refused="the verdict has expired")))
     assert [f.rule for f in outcome.findings] == ["not-approved"]
+
+
+def test_files_are_known_by_their_names(tmp_path: Path) -> None:
+    names = ["Dockerfile-prod", "Dockerfile_gpu", "Containerfile-3.13", "app.Dockerfile", "DOCKERFILE.dev"]
+    others = ["dockerfile-lint.js", "Dockerfile.md", "Dockerfile-old.sh", "notdockerfile", "Dockerfiles"]
+    for name in names + others:
+        put(tmp_path / name, b"FROM python:3.13\n")
+    assert {Path(f.file).name for f in run(tmp_path).findings} == set(names)

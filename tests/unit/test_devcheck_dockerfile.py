@@ -41,6 +41,8 @@ def named(text: str) -> list[str]:
         ("FROM a:1\nRUN x \\  \n  y\nFROM b:2\n", ["a:1", "b:2"]),
         ("# escape=`\nFROM a:1\nRUN dir c:\\\nFROM b:`\n2\n", ["a:1", "b:2"]),
         ("# syntax=docker/dockerfile:1\nFROM a:1\n", ["docker/dockerfile:1", "a:1"]),
+        ("#!/usr/bin/env docker\n# syntax=docker/dockerfile:1\nFROM a:1\n", ["docker/dockerfile:1", "a:1"]),
+        ("#!/bin/x\r\n# escape=`\r\nFROM a:\\\r\n1\r\n", ["a:1"]),  # after it, no other directive counts
         ("# a comment\n# syntax=docker/dockerfile:1\nFROM a:1\n", ["a:1"]),
         ("\ufeff# FROM x\r\nFROM a:1\r\n", ["a:1"]),
         ("   FROM \t a:1   \n", ["a:1"]),

@@ -95,6 +95,48 @@ def test_every_kind_that_holds_a_pod(spec: str) -> None:
     assert [m.text for m in of_kubernetes(json)] == ["a:1", "b:1", "c:1", "d:1", "e:1"]
 
 
+@pytest.mark.parametrize(
+    "policy", ["always", "missing", "if_not_present", "daily", "weekly", "every_12h", "newer"]
+)
+def test_a_service_that_is_built_may_be_pulled_all_the_same(policy: str) -> None:
+    text = "services: {a: {image: a:1, build: ., pull_policy: POLICY}}"
+    assert [m.text for m in of_compose(text.replace("POLICY", policy))] == ["a:1"]
+    assert of_compose(text.replace("POLICY", "build")) == of_compose(text.replace("POLICY", "never")) == ()
+
+
+def test_an_image_may_be_mounted_into_a_service() -> None:
+    volumes = "[./x:/y, {type: image, source: b:1, target: /z}, {type: volume, source: c}, {type: image}]"
+    found = of_compose(f"services: {{a: {{image: a:1, volumes: {volumes}}}}}")
+    assert [(m.text, m.place) for m in found] == [
+        ("a:1", "image of the service a"),
+        ("b:1", "image of a volume of the service a"),
+    ]
+    assert all(m.edit for m in found)
+
+
+def test_containers_that_stand_alone_and_templates_of_steps() -> None:
+    workflow = "templates: [{container: {image: a:1}}, {script: {image: b:1}}, {container: main}]"
+    text = f"apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {{{workflow}}}"
+    assert [m.text for m in of_kubernetes(text)] == ["a:1", "b:1"]
+    task = "apiVersion: tekton.dev/v1\nkind: Task\nspec: {stepTemplate: {image: a:1}, steps: [{image: b:1}]}"
+    assert [m.text for m in of_kubernetes(task)] == ["a:1", "b:1"]
+
+
+def test_a_kustomization_puts_images_in_the_place_of_others() -> None:
+    images = """
+    - {name: app, newName: a, newTag: "1"}
+    - {name: b, newTag: v2}
+    - {name: c, digest: "sha256:aa"}
+    - {name: d, newName: e}
+    - {newTag: "2"}
+    - text
+"""
+    head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+    found = of_kubernetes(f"{head}images:{images}")
+    assert [m.text for m in found] == ["a:1", "b:v2", "c@sha256:aa", "e"]
+    assert not any(m.edit for m in found) and all("by hand" in m.fixed_by for m in found)
+
+
 def test_a_definition_of_resources_holds_none() -> None:
     text = "apiVersion: x\nkind: CustomResourceDefinition\nspec: {containers: [{image: a:1}]}"
     assert of_kubernetes(text) == ()
