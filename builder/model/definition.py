@@ -150,7 +150,7 @@ class DevVariant(Strict):
 
     packages: tuple[PackageName, ...] = ()
     without: tuple[AbsolutePath, ...] = Field(
-        (),
+        default=(),
         description="Files and directories of this image's packages that the dev variant leaves out, with "
         "all below: keys for tests, for example. `dpkg --verify` misses them then.",
     )
