@@ -37,7 +37,6 @@ from builder.model.scanner import Scanner
 from builder.model.waiver import Waiver
 from builder.policy.rule import Case
 from builder.policy.schema import Policy
-from builder.rebuilds import ask_rebuild, waiting_rebuilds, withdraw_rebuild
 from builder.signing.verify import Verification
 from builder.store import Store
 from builder.tools.trivy import Trivy
@@ -54,8 +53,9 @@ from registry.promotion.recheck import attested_case
 from registry.pulls import Pull
 from registry.rescan.asking import Further, ask_again, demanded
 from registry.rescan.inventory import Image, Inventory, read_inventory
-from registry.rescan.judging import BY_RESCAN, Bench, Judged, Outcome, Scanned, judge, requests
+from registry.rescan.judging import BY_RESCAN, Bench, Judged, Outcome, Scanned, judge
 from registry.rescan.renewing import renew, verdict_of_today, verified
+from registry.rescan.settling import settle_requests
 from registry.rescan.union import match
 
 _REMEMBERED = "rescan"
@@ -162,7 +162,7 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
     # 4. outcomes
     judged = judge(inventory, scanned, bench)
     # 5. what follows
-    asked, withdrawn = _settle_requests(desk.store, judged, rebuilt.problems, bench)
+    asked, withdrawn = settle_requests(desk.store, judged, rebuilt.problems, bench)
     renewed, failed = _carry_out(office, desk, scanned, judged, bench, quarantine_all)
     done = Rescan(
         False,
@@ -265,26 +265,6 @@ def _by_rescan(office: Office) -> frozenset[str]:
     return frozenset(
         d for d, f in last.items() if f.what is Action.QUARANTINE and f.why.startswith(BY_RESCAN)
     )
-
-
-def _settle_requests(
-    store: Store, judged: tuple[Judged, ...], problems: tuple[Problem, ...], bench: Bench
-) -> tuple[tuple[RebuildRequest, ...], tuple[RebuildRequest, ...]]:
-    """5. Requests that are new, and those that nothing asks for any more.
-
-    Of an image that was not looked at, none is taken back.
-    """
-    wanted = {r.key: r for r in requests(judged, bench)}
-    unknown = {j.image.digest for j in judged if j.outcome is Outcome.UNSCANNED}
-    unknown |= {Digest(p.digest) for p in problems if p.digest}
-    unread = {p.repository.rpartition("/")[2] for p in problems if not p.digest}
-    over = [
-        r
-        for r in waiting_rebuilds(store)
-        if r.key not in wanted and r.digest not in unknown and r.ref.partition(":")[0] not in unread
-    ]
-    withdrawn = tuple(r for r in over if withdraw_rebuild(store, r))
-    return tuple(r for r in wanted.values() if ask_rebuild(store, r)), withdrawn
 
 
 def _carry_out(
