@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from builder.cli.images import Engines
-from builder.errors import GoldsmithError, PolicyDenied, UsageError
+from builder.errors import DefinitionError, GoldsmithError, PolicyDenied, UsageError
 
 if TYPE_CHECKING:
     from builder.model.catalogue import Catalogue
@@ -147,7 +147,11 @@ def try_image(
     from builder.pipeline.trial import EVIDENCE_STAGES, Trying
     from builder.report import Silent, emit_json, for_people
 
-    workshop = Workshop.open()
+    try:
+        workshop = Workshop.open()
+    except DefinitionError as error:
+        error.context += "\nagain: goldsmith lint"
+        raise
     if strange := sorted({*(only or [])} - {*EVIDENCE_STAGES}):
         raise UsageError(
             f"there is no stage {strange[0][:50]!r} to ask for alone", hint="check, scan or lint"

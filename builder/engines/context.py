@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 
 from builder.engines.assembler import Pool, assembler_tar
-from builder.errors import LockError, ToolError
+from builder.engines.elsewhere import elsewhere
+from builder.errors import DefinitionError, LockError, Problem, ToolError
 from builder.model.image import BuildContext
 from builder.model.lock import LockSection
 from builder.oci.rootfs import flatten
@@ -24,8 +25,13 @@ def materialise(context: BuildContext, pool: Pool, assembler: LockSection, store
     """Write the build context to `work/context/` and return that folder.
 
     `assembler` has the packages that images are assembled with. Raises LockError for a package that
-    is not the locked one, ToolError when the disk is full.
+    is not the locked one, ToolError when the disk is full, DefinitionError for a Dockerfile that would
+    fetch something from elsewhere.
     """
+    if foreign := elsewhere(context.files["Dockerfile"].decode()):
+        hint = "a Dockerfile of ours builds on scratch, on its own stages and on `parent`: mend the template"
+        why = f"the Dockerfile of {context.ref} would fetch something from elsewhere: {foreign}"
+        raise DefinitionError([Problem("templates", "", why, hint)])
     folder = work / "context"
     try:
         for path, content in context.files.items():

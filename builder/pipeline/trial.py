@@ -33,6 +33,7 @@ from builder.pipeline.kept_evidence import keep_evidence
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.release import Assayers, assay
 from builder.pipeline.timing import Stages
+from builder.policy.rule import NOT_JUDGED
 from builder.report import Reporter
 from builder.store import Store
 
@@ -137,7 +138,8 @@ def _judged(verdict: Verdict, again: str) -> Stage:
     """What the policy says; why stands in the verdict's explanation."""
     if verdict.approved:
         return Stage("judge", Outcome.PASSED)
-    not_met = ", ".join(rule.id for rule in verdict.failed)
+    judged = [r for r in verdict.failed if not all(f.startswith(NOT_JUDGED) for f in r.failures)]
+    not_met = ", ".join(rule.id for rule in judged or verdict.failed)
     return Stage("judge", Outcome.FAILED, (f"not met, see below: {not_met}",), again)
 
 

@@ -17,7 +17,7 @@ from builder.engines import assembler
 from builder.engines.assembler import assembler_tar, host_platform, narrowed
 from builder.engines.context import materialise
 from builder.engines.docker import DockerEngine
-from builder.errors import LockError, ToolError
+from builder.errors import DefinitionError, LockError, ToolError
 from builder.model.digest import Digest
 from builder.model.image import BuildContext, ImageConfig
 from builder.model.lock import LockedPackage, LockSection
@@ -187,6 +187,18 @@ def test_a_list_of_checksums_that_is_not_the_lock_is_refused(
     context = _context(shell, sums.replace("HASH", shell[0].packages[0].sha256) or "\n")
     with pytest.raises(LockError):
         materialise(context, shell[1], shell[0], store, tmp_path / "work")
+
+
+def test_what_would_be_fetched_from_elsewhere_is_refused_before_anything_is_written(
+    store: Store, shell: tuple[LockSection, FolderPool], tmp_path: Path
+) -> None:
+    context = _context(shell)
+    context = replace(context, files={**context.files, "Dockerfile": b"FROM debian:13\n"})
+    with pytest.raises(DefinitionError) as refused:
+        materialise(context, shell[1], shell[0], store, tmp_path / "work")
+    assert "FROM debian:13" in refused.value.context
+    assert "mend the template" in refused.value.hint
+    assert not (tmp_path / "work").exists()
 
 
 def test_without_an_engine_the_build_says_what_to_do(

@@ -27,6 +27,7 @@ from builder.policy.engine import evaluate
 from builder.policy.rule import Case
 from builder.policy.rules import evidence_complete
 from builder.stages.judge import load_policy
+from tests.support.catalogue import image, stream, write
 from tests.support.evidence import evidence
 from tests.unit.test_pipeline_run import NOW, World
 
@@ -260,3 +261,14 @@ def test_the_plain_data_says_what_the_lines_say(world: World) -> None:
     data = tried(world, Hands()).as_dict()
     assert data["good"] is True and data["approved"] is True
     assert Digest(data["digest"]) and data["stages"][0]["name"] == "lock"
+
+
+def test_mistakes_of_the_catalogue_name_the_command_that_tells_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write(tmp_path, image("one", streams={"1": stream(suite="trixy")}))
+    monkeypatch.setenv("GOLDSMITH_CATALOGUE", str(root))
+    assert run(["try", "one"]) == 1
+    said = capsys.readouterr().err
+    assert "images/one/image.yaml: streams.1.suite" in said
+    assert "again: goldsmith lint" in said
