@@ -24,7 +24,7 @@ from builder.signing.predicates import timestamp
 from registry.clock.remediation import Remediation
 from registry.clock.sightings import Said, Sighting, Spot, learn
 
-_LINE_MAX = 4096  # bytes
+_LINE_MAX = 16_384  # bytes; the longest texts of the index need half of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,12 +264,22 @@ def test_the_journal_gives_back_what_was_written_and_lives_with_torn_lines(tmp_p
     after = journal.read()
     assert after.unreadable == 1
     assert after.sightings[OLD].retracted == NOW + 2 * DAY
-    journal.path.write_bytes(b'[]\n{"kind": 7}\n{"kind": "said"}\n' + b"x" * 9000 + b"\n\xff\n")
+    journal.path.write_bytes(b'[]\n{"kind": 7}\n{"kind": "said"}\n' + b"x" * 40_000 + b"\n\xff\n")
     assert journal.read().sightings == {}
     assert journal.read().unreadable >= 5
     blocked = Journal(journal.path)  # a file where the folder should be
     with pytest.raises(ToolError, match="cannot be"):
         blocked.append([image_line("sha256:1", "python:3.13", NOW)])
+
+
+def test_a_line_that_is_long_is_read_back_and_not_written_again(tmp_path: Path) -> None:
+    """Of other scripts' characters each takes twelve bytes in a line."""
+    journal, package = Journal(tmp_path), OLD.where
+    told = replace(said(NOW, "\U0001f600" * 300), spot=replace(OLD, version="1" * 300, package="p" * 300))
+    journal.append([said_line(told)])
+    memory = journal.read()
+    assert (memory.unreadable, list(memory.sightings)) == (0, [told.spot])
+    assert news(memory.sightings, [told], {package: told.database}, NOW) == ()
 
 
 def mended(hours: Iterable[float], start: dt.datetime = NOW, exploited: bool = False) -> list[Mended]:
