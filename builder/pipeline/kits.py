@@ -66,9 +66,6 @@ def make_kit(
 
 def _refuse_another_input(prepared: Prepared, image: BuiltImage) -> None:
     """Locks and templates are read again for the kit: they have to give what the image was built of."""
-    built = {platform.platform for platform in image.platforms}
-    given = prepared.input_hash
-    if built != set(prepared.contexts):
-        given = input_of(given, [str(platform) for platform in built])
-    if given != image.input_hash:
+    built = [platform.platform for platform in image.platforms]
+    if input_of(prepared.input_hash, built, prepared.contexts) != image.input_hash:
         raise ChangedMeanwhile([f"images/{image.target.definition.name}"])

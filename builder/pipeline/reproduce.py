@@ -30,7 +30,7 @@ from builder.signing.inputs import Inputs
 from builder.signing.refusal import refuse
 from builder.stages.compare import Difference, explain
 from builder.stages.define import load_catalogue
-from builder.stages.finish import reread
+from builder.stages.finish import input_of, reread, without
 from builder.stages.open_kit import OpenedKit, check_packages, fetch_packages, open_kit, write_catalogue
 from builder.store import Store
 
@@ -97,6 +97,7 @@ def reproduce(
         fetched = fetch_packages(client, kit, locked, store.create().pool)  # 7.
     builder = Builder(store, bench.pool(store), bench.engines(catalogue, store, kit))
     image, _ = builder.chain(chain, lambda ref: stages if ref == inputs.ref else Stages(ref, reporter))
+    image = without(image, [p.platform for p in image.platforms if p.platform not in inputs.locks])
     published = _platforms(client, where)
     rebuilt = {x.platform: x.manifest.digest for x in image.platforms}
     explanation: tuple[Difference, ...] = ()
@@ -140,7 +141,7 @@ def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> N
         if rendered != document.rendered:
             where = _other(document.rendered, rendered)
             _lies("kit-other-context", "the kit's rendered context is not what its templates give", where)
-    if chain[-1].input_hash != inputs.input_hash:
+    if input_of(chain[-1].input_hash, inputs.locks, chain[-1].contexts) != inputs.input_hash:
         _lies("kit-other-input", "the kit gives another input than the image was built of", inputs.input_hash)
 
 

@@ -50,14 +50,16 @@ def without(image: BuiltImage, left_out: Collection[Platform]) -> BuiltImage:
     kept = tuple(x for x in image.platforms if x.platform not in left_out)
     data = index_bytes([x.manifest for x in sorted(kept, key=lambda x: x.platform)])
     index = Descriptor(INDEX_TYPE, write_blob(image.layout, data), len(data))
-    named = sorted(str(x.platform) for x in kept)
-    input_hash = input_of(image.input_hash, named)
+    every = [x.platform for x in image.platforms]
+    input_hash = input_of(image.input_hash, [x.platform for x in kept], every)
     return replace(image, index=index, platforms=kept, input_hash=input_hash)
 
 
-def input_of(input_hash: Digest, platforms: Collection[str]) -> Digest:
-    """The input hash of an image that has only these of its platforms."""
-    return Digest.of_json({"input": input_hash, "platforms": sorted(platforms)})
+def input_of(input_hash: Digest, platforms: Collection[Platform], of: Collection[Platform]) -> Digest:
+    """The input hash of an image that has only these `platforms` of those that it was defined for."""
+    if set(platforms) == set(of):
+        return input_hash
+    return Digest.of_json({"input": input_hash, "platforms": sorted(map(str, platforms))})
 
 
 def reread(

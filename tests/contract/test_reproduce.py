@@ -15,6 +15,7 @@ from builder.errors import ChangedMeanwhile, DefinitionError, GoldsmithError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import Descriptor
 from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
+from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.model.step import Step
 from builder.oci.manifest import parse_manifest
@@ -25,9 +26,11 @@ from builder.pipeline.reproduce import Rebuilt, no_mirror, reproduce
 from builder.report import Silent
 from builder.signing.inputs import read_inputs
 from builder.signing.keys import BUILDER
+from builder.stages.finish import without
 from builder.store import Store
 from builder.tools.pool import Pool
-from tests.support.kits import TOOLS, KitWorld
+from tests.support.images import NOW
+from tests.support.kits import TOOLS, KitWorld, publish_kit
 from tests.support.memory_client import MemoryClient
 
 Document = dict[str, Any]
@@ -79,6 +82,16 @@ def test_an_image_of_one_platform_on_one_of_two_comes_out_too(tmp_path: Path) ->
     world = KitWorld(tmp_path / "made", below=("linux/amd64", "linux/arm64"))
     done = rebuild(world, world.publish(), tmp_path)
     assert done.same and [str(p) for p in done.rebuilt] == ["linux/amd64"]
+
+
+def test_an_image_without_the_platform_that_could_not_be_checked_comes_out_too(tmp_path: Path) -> None:
+    both = ("linux/amd64", "linux/arm64")
+    world = KitWorld(tmp_path / "made", below=both, own=both)
+    image = without(world.image, [Platform.parse("linux/arm64")])
+    where = publish_kit(world.catalogue, image, world.pool, world.client, world.keys, NOW)
+    done = rebuild(world, where, tmp_path)
+    assert done.same and done.index == image.digest != world.image.digest
+    assert [str(p) for p in done.rebuilt] == ["linux/amd64"]
 
 
 def test_another_file_in_the_published_image_is_named_with_its_cause(world: KitWorld, tmp_path: Path) -> None:

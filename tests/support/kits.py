@@ -52,12 +52,13 @@ class KitWorld:
     keys: Keys = field(default_factory=lambda: shared_keys()[0])
     trust: Trust = field(default_factory=lambda: shared_keys()[1])
     below: tuple[str, ...] = ("linux/amd64",)  # the platforms of base
+    own: tuple[str, ...] = ("linux/amd64",)  # those of app
 
     def __post_init__(self) -> None:
         root = write(
             self.folder / "catalogue",
             image("base", streams={"1": stream("libhello")}, platforms=[*self.below]),
-            image("app", **{"from": "base"}),
+            image("app", **{"from": "base"}, platforms=[*self.own]),
         )
         (root / "templates" / "_partials").mkdir(exist_ok=True)
         (root / "templates" / "_partials" / "assemble.sh.j2").write_text("true\n")
