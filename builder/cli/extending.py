@@ -40,11 +40,14 @@ def open_catalogue(settings: Settings) -> Catalogue:
     """The catalogue, with what steps of extensions make; raises DefinitionError, or as `installed` does."""
     from builder.stages.define import load_catalogue
 
-    return load_catalogue(settings.catalogue, installed(settings).steps)
+    found = installed(settings)
+    catalogue = load_catalogue(settings.catalogue, found.steps)
+    _require_distinct(catalogue.common, found)
+    return catalogue
 
 
 def common_checks(settings: Settings) -> Mapping[str, CatalogueCheck]:
-    """The checks that the catalogue declares for all images; raises DefinitionError."""
+    """The checks that the catalogue declares for its images; raises DefinitionError, or as `installed`."""
     from builder.errors import DefinitionError, Problem
     from builder.stages.define import read_common_checks
 
@@ -52,7 +55,20 @@ def common_checks(settings: Settings) -> Mapping[str, CatalogueCheck]:
     found = read_common_checks(settings.catalogue, problems)
     if problems:
         raise DefinitionError(problems)
+    _require_distinct(found, installed(settings))
     return found
+
+
+def _require_distinct(common: Mapping[str, CatalogueCheck], extensions: Extensions) -> None:
+    """No check has the id of another one: otherwise the answer of one would pass for the other's."""
+    from builder.errors import DefinitionError, Problem
+
+    both = sorted({check.id for check in extensions.checks} & common.keys())
+    if both:
+        hint = "an extension brings a check of that id: choose another"
+        raise DefinitionError(
+            [Problem(f"checks/{i}.yaml", "", f"{i!r} is there already", hint) for i in both]
+        )
 
 
 def policy_folders(settings: Settings) -> list[Path]:

@@ -99,6 +99,9 @@ def _as_judged(rule: Rule, verdict: Verdict) -> Rule:
         if not said:
             yield {"what": f"the verdict was given without it, and its {rule.needs} cannot be had any more"}
         yield from ({"what": failure} for one in said for failure in one.failures)
+        # It passed as long as it was not in effect; what it had to say then was announced.
+        announced = (text.partition(f" on, {rule.id}: ") for text in verdict.announced)
+        yield from ({"what": failure} for day, mark, failure in announced if mark and len(day.split()) == 2)
 
     return replace(rule, failure="{what}", check=check, needs=None)
 

@@ -27,7 +27,7 @@ from builder.model.image import Descriptor
 from builder.model.reference import Reference
 from builder.model.release import SignedManifest
 from builder.model.verdict import Verdict
-from builder.policy.engine import evaluate
+from builder.policy.engine import announce, evaluate
 from builder.policy.rule import Case
 from builder.policy.vex import openvex
 from builder.signing import cosign_parse, predicates, verdicts
@@ -114,7 +114,8 @@ def _at_its_time(office: Office, where: Reference, registry: Registry) -> Verifi
 
 def verdict_of_today(office: Office, found: Verification, case: Case) -> Verdict:
     """2. A new approval, no longer than the waivers that it uses; raises PolicyDenied when there is none."""
-    results = evaluate(case, rules_again(case, office.policy, found.verdict))
+    rules = rules_again(case, office.policy, found.verdict)
+    results = evaluate(case, rules)
     failed = [r for r in results if not r.passed]
     scans = list(case.scans)
     if failed or not scans:
@@ -139,6 +140,7 @@ def verdict_of_today(office: Office, found: Verification, case: Case) -> Verdict
         sboms=found.verdict.sboms,
         rules=(*before, *results),
         waivers=tuple(sorted(used)),
+        announced=announce(case, rules),
         extensions=_asked(office, found.verdict),
     )
 

@@ -22,7 +22,7 @@ from builder.stages.judge import judge
 from builder.store import Store
 from builder.tools.dockerd import NoEngine
 from builder.tools.further_scan import ask_scanners
-from tests.support.catalogue import image, stream, write
+from tests.support.catalogue import image, write
 from tests.support.evidence import evidence
 from tests.support.extensions import Site, site
 from tests.support.images import AMD64, NOW, add_layer, built_image, platform_image
@@ -43,9 +43,9 @@ def settings(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Set
     project = tomllib.loads(text)["project"]
     module = "\n".join(printed("python"))
     site.install({"acme_goldsmith": module}, project["entry-points"], project["name"], project["version"])
-    check, steps = map(yaml.safe_load, printed("yaml"))
-    (said,) = steps["streams"].values()
-    root = write(tmp_path / "catalogue", image("web", streams={"1": stream(**said)}))
+    check, definition, checks = map(yaml.safe_load, printed("yaml"))
+    root = write(tmp_path / "catalogue", image("base"), definition)
+    (root / "images" / "banner" / "checks.yaml").write_text(yaml.safe_dump(checks))
     (root / "checks").mkdir()
     (root / "checks" / "acme-opt.yaml").write_text(yaml.safe_dump(check))
     environment = {
@@ -78,9 +78,9 @@ def test_everything_is_listed(settings: Settings, capsys: pytest.CaptureFixture[
 
 
 def test_everything_is_asked_and_on_record(settings: Settings, layer: PlatformImage, tmp_path: Path) -> None:
-    target = open_catalogue(settings).find("web")
-    (banner,) = (e for e in generated(target, AMD64, is_root=False) if e.path == "/etc/banner")
-    assert banner.content == b"Property of ACME\n"
+    target = open_catalogue(settings).find("banner")
+    (motd,) = generated(target, AMD64, is_root=False)
+    assert (motd.path, motd.content) == ("/etc/motd", b"Property of ACME\n")
 
     def no_probe() -> Path:
         raise AssertionError

@@ -111,6 +111,26 @@ def test_a_rule_about_what_is_not_attested_counts_as_the_verdict_says(night: Nig
     assert look(night, world).verdict.extensions == night.house.policy.extensions
 
 
+def test_what_a_rule_announced_counts_once_it_is_in_effect(night: Night) -> None:
+    """It passed before its day without being asked; what it is about is not attested."""
+    here = night.image([BASH])
+    base = asking(breaks, policy(), "lint")
+    day = night.house.now.date() + dt.timedelta(days=2)
+    night.house.policy = replace(base, data=base.data.model_copy(update={"effective": {"team-rule": day}}))
+    night.client = night.house.client = MemoryClient(True)
+    rules = (*here.verdict.rules, RuleResult("team-rule", "Ours", (), "mend it"))
+    announced = (f"from {day} on, team-rule: no label", f"from {day} on, other: x on, team-rule: y")
+    world = replace(here, verdict=replace(here.verdict, rules=rules, announced=announced))
+    publish(world.signed(), night.client)
+    night.sleep()
+    assert night.rescan().renewed == 1
+    assert look(night, world).verdict.announced == announced[:1]
+    night.sleep()
+    with pytest.raises(PolicyDenied) as raised:
+        night.promote(world)
+    assert raised.value.context == "team-rule: no label"
+
+
 def test_a_rescan_asks_them_before_it_renews(night: Night) -> None:
     here = night.image([BASH])
     night.rescan()

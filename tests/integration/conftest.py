@@ -43,7 +43,7 @@ class Checkout:
         done = subprocess.run(
             [*prefix, sys.executable, "-m", "builder", *arguments],
             cwd=self.catalogue,
-            env={**self.environment, "PYTHONPATH": str(ROOT), "GOLDSMITH_STATE": str(self.state)},
+            env={**self.environment, "PYTHONPATH": self._path, "GOLDSMITH_STATE": str(self.state)},
             capture_output=True,
             text=True,
             check=False,
@@ -52,6 +52,10 @@ class Checkout:
         if ok:
             assert done.returncode == 0, done.stderr + done.stdout
         return done
+
+    @property
+    def _path(self) -> str:
+        return os.pathsep.join(filter(None, (str(ROOT), self.environment.get("PYTHONPATH"))))
 
     def open_registry(self) -> None:
         """A storage that asks nobody who he is: programs that the tests run have no account there."""

@@ -27,6 +27,7 @@ from builder.stages.check import check
 from builder.stages.define import read_common_checks
 from builder.store import Store
 from builder.tools.dockerd import NoEngine
+from tests.support.catalogue import image, write
 from tests.support.evidence import evidence
 from tests.support.extensions import NAMED, Site, site
 from tests.support.images import NOW, add_layer, built_image, platform_image, target
@@ -210,3 +211,18 @@ def test_all_are_listed(
     assert "source: ACME 1" in capsys.readouterr().out
     (tmp_path / "checks" / "acme-opt.yaml").write_text("schema: 2")
     assert run(["rules"]) == DefinitionError.exit_code
+
+
+def test_a_check_of_the_catalogue_cannot_pass_for_one_of_an_extension(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.install({"acme_checks": CHECK.format(body="return []", id="acme-motd")}, POINT)
+    write(tmp_path, image("base"))
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "acme-motd.yaml").write_text(yaml.safe_dump({**SAID, "labels": ["a"]}))
+    monkeypatch.setenv("GOLDSMITH_CATALOGUE", str(tmp_path))
+    assert run(["rules"]) == 0
+    monkeypatch.setenv("GOLDSMITH_EXTENSIONS", "acme-extension")
+    for command in (["rules"], ["images"]):
+        assert run(command) == DefinitionError.exit_code
+        assert "checks/acme-motd.yaml: 'acme-motd' is there already" in capsys.readouterr().err
