@@ -202,7 +202,7 @@ def _member(path: Path, handle: BinaryIO, part: str) -> tuple[str, io.RawIOBase]
 def _decompressed(path: Path, name: str, stream: io.RawIOBase) -> IO[bytes]:
     suffix = name.rpartition(".")[2]
     if suffix == "xz":
-        return cast(IO[bytes], lzma.LZMAFile(cast(IO[bytes], stream)))
+        return cast(IO[bytes], io.BufferedReader(_Xz(stream), _READ))
     if suffix == "gz":
         import gzip
 
@@ -210,6 +210,34 @@ def _decompressed(path: Path, name: str, stream: io.RawIOBase) -> IO[bytes]:
     if suffix == "tar":
         return cast(IO[bytes], io.BufferedReader(stream))
     raise _refused(path, f"its archives are compressed with {suffix[:10]!r}, which is not supported")
+
+
+class _Xz(io.RawIOBase):
+    """One xz stream, decompressed in large pieces: other threads run meanwhile, and memory is bounded.
+
+    Raises lzma.LZMAError when it is damaged, cut short, or followed by anything.
+    """
+
+    def __init__(self, source: io.RawIOBase) -> None:
+        self._source, self._machine = source, lzma.LZMADecompressor(lzma.FORMAT_XZ)
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        out = memoryview(buffer)  # type: ignore[arg-type]
+        while not self._left and not self._machine.eof:
+            packed = self._source.read(_CHUNK) if self._machine.needs_input else b""
+            if not packed and self._machine.needs_input:
+                raise lzma.LZMAError("it ends in the middle")
+            self._left = memoryview(self._machine.decompress(packed, _CHUNK))
+        if not self._left and (self._machine.unused_data or self._source.read(1)):
+            raise lzma.LZMAError("something follows its end")
+        count = min(len(out), len(self._left))
+        out[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
 
 
 class _Window(io.RawIOBase):

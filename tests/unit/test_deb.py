@@ -6,11 +6,13 @@ import io
 import lzma
 import resource
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from builder.errors import LockError
+from builder.oci.tarformat import END
 from builder.tools import deb
 from builder.tools.deb import read_control, read_data, write_plain
 from tests.support.debs import directory, link, make_deb, member
@@ -148,6 +150,24 @@ def _bomb(kind: bytes, size: int, claimed: int) -> bytes:
     for _ in range(size >> 20):
         out.write(packer.compress(bytes(1 << 20)))
     return out.getvalue() + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda packed: packed + b"more", "something follows its end"),
+        (lambda packed: packed + packed, "something follows its end"),
+        (lambda packed: packed[:-20], "ends in the middle"),
+        (lambda packed: packed[:-20] + bytes(20), "damaged"),
+    ],
+    ids=["more-bytes", "a-second-archive", "cut", "damaged"],
+)
+def test_an_archive_is_one_whole_xz_stream(
+    tmp_path: Path, change: Callable[[bytes], bytes], said: str
+) -> None:
+    path = _with_data(tmp_path, "odd", change(lzma.compress(END)))
+    with pytest.raises(LockError, match=said):
+        write_plain(path, tmp_path / "plain.deb")
 
 
 @pytest.mark.parametrize(
