@@ -14,6 +14,7 @@ from builder.errors import ToolError
 from builder.model.definition import is_name
 
 SETTING = "GOLDSMITH_EXTENSIONS"
+_THREAD = "extension"
 _TEXT_MAX = 1000  # characters of a title, and so on
 _ERROR_MAX = 300  # characters of what an extension raised
 
@@ -35,7 +36,7 @@ def answer(question: Callable[[], T], seconds_max: float) -> T:
         except BaseException as error:  # noqa: BLE001 - told by who asked
             wrong.append(told(error))
 
-    thread = threading.Thread(target=act, daemon=True, name="extension")
+    thread = threading.Thread(target=act, daemon=True, name=_THREAD)
     thread.start()
     thread.join(seconds_max)
     if wrong:
@@ -52,6 +53,11 @@ def told(error: BaseException) -> str:
         return f"{kind}: {str(error)[:_ERROR_MAX]}"
     except BaseException:  # noqa: BLE001 - whatever it raises, it has no words
         return kind
+
+
+def unanswered() -> bool:
+    """Whether an extension is still at a question that nobody waits for any more."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
     code = run(sys.argv[1:] if arguments is None else arguments)
     # Otherwise the interpreter tries again when it ends, and puts its own exit code above ours.
     settle_output()
+    guard = sys.modules.get("builder.guard")
+    if guard is not None and guard.unanswered():
+        os._exit(code)  # the interpreter would wait for the threads of an extension that hangs
     sys.exit(code)
 
 

@@ -236,21 +236,30 @@ def test_who_it_is_stays_what_runs_when_a_newer_one_is_installed_meanwhile(site:
     assert [e.version for e in installed(settings).identities()] == ["1.3"]
 
 
+def test_one_that_hangs_does_not_keep_the_command_from_ending(site: Site) -> None:
+    """The interpreter waits for all threads of a pool, whoever began it."""
+    hang = "from concurrent.futures import ThreadPoolExecutor\nimport time\n"
+    site.install({"acme_rules": f"{hang}ThreadPoolExecutor().submit(time.sleep, 300).result()\n"}, RULES)
+    script = (
+        "from builder import extensions\nfrom builder.cli import extending, main\n"
+        "extending.loaded = lambda names: extensions.load(names, 0.2)\nmain.main(['rules'])\n"
+    )
+    done = in_process(site, "-c", script)
+    assert done.returncode == ToolError.exit_code and b"did not end within 0.2 s" in done.stderr
+
+
+def in_process(site: Site, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run Python with the package on its path, and named."""
+    path = f"{site.folder}{os.pathsep}{Path(__file__).parents[2]}"
+    environment = {**os.environ, "PYTHONPATH": path, "GOLDSMITH_EXTENSIONS": "acme-extension"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
+
+
 def test_what_it_prints_is_no_part_of_our_results(site: Site) -> None:
     noise = "import subprocess\nprint('noise')\nsubprocess.run(['echo', 'more noise'], check=True)\n"
     site.install({"acme_rules": noise + RULE.format(body="return []", id="team-rule", needs=None)}, RULES)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{site.folder}{os.pathsep}{Path(__file__).parents[2]}",
-        "GOLDSMITH_EXTENSIONS": "acme-extension",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "builder", "rules", "team-rule", "--json"],
-        env=environment,
-        capture_output=True,
-        check=True,
-        timeout=120,
-    )
+    done = in_process(site, "-m", "builder", "rules", "team-rule", "--json")
     assert [r["id"] for r in json.loads(done.stdout)["policy"]] == ["team-rule"]
     assert b"noise\n" in done.stderr and b"more noise" in done.stderr
 
