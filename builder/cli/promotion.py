@@ -55,11 +55,17 @@ def promote(
     from registry.promotion import callback
     from registry.promotion import promote as promotion
     from registry.promotion.office import is_held
+    from registry.rescan.judging import BY_RESCAN
 
     channels = [c.value for c in (Channel.STABLE, *callback.ACTIONS) if c is not Channel.WITHDRAWN]
     if to not in channels:
         hint = "goldsmith revoke withdraws" if to == Channel.WITHDRAWN else ""
         raise UsageError(f"no channel to promote to: {to[:50]!r}", context=", ".join(channels), hint=hint)
+    if why.lstrip().startswith(BY_RESCAN.rstrip()):
+        raise UsageError(
+            f"a reason with {BY_RESCAN.rstrip()!r} in front is a rescan's: the next one would let the image out",
+            hint="begin it with another word",
+        )
     with open_office() as (workshop, ours, who):
         if to != Channel.STABLE:
             where = image_reference(ref, workshop, "")

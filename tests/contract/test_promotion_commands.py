@@ -94,7 +94,7 @@ def test_the_commands_from_promotion_to_audit(town: Town) -> None:
     assert f"`{old}` → `{new}`" in town.run("changes", "python", "--markdown").stdout
     assert town.json("verify", f"{town.sim.address}/python:3.13")["previous"] == old
     unbuilt = town.json("diff", f"python@{old}", ".", code=2)
-    assert unbuilt["hint"] == "goldsmith build python:3.13"
+    assert unbuilt["hint"].startswith("goldsmith try python:3.13")
     assert town.json("rollback", "python:3.13", "--why", "slow")["digest"] == old
     assert town.sim.tags[REPO]["3.13"] == old
 
@@ -106,6 +106,8 @@ def test_the_commands_from_promotion_to_audit(town: Town) -> None:
     assert (
         town.json("promote", "python:3.13", "--to", "deprecated", "--why", "old")["channel"] == "deprecated"
     )
+    borrowed = town.json("promote", "python:3.13", "--to", "quarantine", "--why", "rescan: odd", code=2)
+    assert "would let the image out" in borrowed["message"]
 
     entries = town.json("audit")
     assert [e["what"] for e in entries] == ["promote", "promote", "rollback", "revoke", "deprecate"]
