@@ -63,7 +63,7 @@ def promote(
         raise UsageError(f"no channel to promote to: {to[:50]!r}", context=", ".join(channels), hint=hint)
     if why.lstrip().startswith(BY_RESCAN.rstrip()):
         raise UsageError(
-            f"a reason with {BY_RESCAN.rstrip()!r} in front is a rescan's: the next one would let the image out",
+            f"a reason that begins with {BY_RESCAN!r} is a rescan's: the next would let the image out",
             hint="begin it with another word",
         )
     with open_office() as (workshop, ours, who):
