@@ -67,8 +67,9 @@ def images(checkout: Checkout, *arguments: str) -> dict[str, dict]:
 
 
 def start(checkout: Checkout, *arguments: str) -> subprocess.Popen[str]:
+    # What was begun in the background of a shell ignores Ctrl-C, and so would its children.
     return subprocess.Popen(
-        [sys.executable, "-m", "builder", "run", *arguments],
+        ["env", "--default-signal=INT", sys.executable, "-m", "builder", "run", *arguments],
         cwd=checkout.catalogue,
         env={**checkout.environment, "PYTHONPATH": str(ROOT), "GOLDSMITH_STATE": str(checkout.state)},
         stdout=subprocess.DEVNULL,
