@@ -14,7 +14,7 @@ from builder.errors import GoldsmithError, RegistryError, UsageError
 if TYPE_CHECKING:
     from builder.cli.wiring import Workshop
     from builder.model.reference import Reference
-    from builder.signing.verify import Verification
+    from builder.signing.verification import Verification
     from registry.approvals.procedure import Matter, Standing
     from registry.audit.ledger import Entry
     from registry.promotion.office import Office

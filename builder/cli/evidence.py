@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builder.model.verdict import Verdict
     from builder.settings import Settings
     from builder.signing.trust import Trust
-    from builder.signing.verify import Verification
+    from builder.signing.verification import Verification
     from builder.store import Store
 
 _SEEN = "seen"  # records: the newest verdict seen on a digest

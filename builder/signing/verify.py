@@ -39,9 +39,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 from builder.errors import RegistryError
 from builder.model.change import ChangeRecord
@@ -56,50 +54,15 @@ from builder.signing import changerecords, channels, verdicts
 from builder.signing.claims import Claims, believe
 from builder.signing.collect import Registry, collect, manifest_at
 from builder.signing.memo import Memo
-from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, Provenance, timestamp
+from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, timestamp
 from builder.signing.refusal import quoted, refuse
-from builder.signing.trust import Trust, Use, earliest
+from builder.signing.trust import Trust, earliest
+from builder.signing.verification import ManifestProof, Verification
 
 LIFE_MAX = dt.timedelta(days=90)  # of a verdict: what was stolen and dated back ends with it
 SKEW = dt.timedelta(minutes=5)  # how far the clocks of signer and verifier may differ
 _IMMUTABLE_TAG = re.compile(r".+-[0-9a-f]{12}")
 _PLATFORMS_MAX = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestProof:
-    """What was verified of one manifest: the forms it was found in, and the attested types.
-
-    `provenances` and `reports` (vulnerabilities and checks, with their predicate types) are what
-    trusted keys said of it.
-    """
-
-    digest: Digest
-    platform: Platform | None
-    forms: tuple[str, ...]
-    types: tuple[str, ...]
-    ignored: int
-    provenances: tuple[Provenance, ...] = ()
-    reports: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    uses: frozenset[Use] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """An image that passed: use `digest` from here on. `verdict` is the approval that governs.
-
-    `channel` is the newest record of a decision on it, `change` that of what is new in it; None when
-    there is none. `uses` are the keys that all this rests on: when trust in one of them changes, it has to
-    be verified again.
-    """
-
-    reference: Reference
-    digest: Digest
-    verdict: Verdict
-    manifests: tuple[ManifestProof, ...]
-    channel: ChannelRecord | None = None
-    uses: frozenset[Use] = frozenset()
-    change: ChangeRecord | None = None
 
 
 def verify(
@@ -148,11 +111,6 @@ def verify(
             proofs.append(_verify_platform(registry, reference, platform, verdict, trust, held, memo))
     uses = earliest(u for p in proofs for u in p.uses)
     return Verification(reference, digest, verdict, tuple(proofs), channel, uses, change)
-
-
-def named_kits(found: Verification) -> frozenset[Digest]:
-    """The rebuild kits of a verified image, as its builder named them."""
-    return frozenset(p.kit for m in found.manifests for p in m.provenances if p.kit is not None)
 
 
 def published_verdict(reference: Reference, registry: Registry, trust: Trust) -> Verdict:

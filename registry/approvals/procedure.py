@@ -25,7 +25,7 @@ from builder.model.reference import Reference
 from builder.model.sources import Sources
 from builder.signing.keys import RoleSigner
 from builder.signing.refusal import EvidenceRefused
-from builder.signing.verify import Verification
+from builder.signing.verification import Verification
 from registry.approvals.needs import (
     Approval,
     Change,

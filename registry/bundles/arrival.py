@@ -45,7 +45,8 @@ from builder.signing.predicates import ROLE_OF
 from builder.signing.rebuilds import carriers_of
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
-from builder.signing.verify import Verification, named_kits, verify
+from builder.signing.verification import Verification, named_kits
+from builder.signing.verify import verify
 from registry.audit.ledger import Entry
 from registry.bundles.reader import Bundle, Wanted
 from registry.bundles.recorded import Register

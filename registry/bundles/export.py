@@ -42,7 +42,8 @@ from builder.signing.predicates import DECIDED_TYPES, timestamp
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
 from builder.signing.verdicts import encode
-from builder.signing.verify import Verification, named_kits, resolve, verify
+from builder.signing.verification import Verification, named_kits
+from builder.signing.verify import resolve, verify
 from registry.bundles.reader import BUNDLE_KIND, CONTENTS_TYPE, NAME_ANNOTATION, open_bundle
 from registry.promotion.channels import SERVED
 from registry.promotion.closure import Closure

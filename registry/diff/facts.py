@@ -22,7 +22,8 @@ from builder.signing.collect import Registry
 from builder.signing.refusal import quoted, refuse
 from builder.signing.trust import Trust
 from builder.signing.verdicts import decode
-from builder.signing.verify import Verification, resolve
+from builder.signing.verification import Verification
+from builder.signing.verify import resolve
 
 _CONFIG_MAX = 4 << 20  # bytes
 _PLATFORMS_MAX = 16

@@ -58,7 +58,8 @@ from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import ENVELOPE_MAX, Envelope, parse_statement
 from builder.signing.trust import OUT_OF_PERIOD, REVOKED, Trust, Use
 from builder.signing.verdicts import decode
-from builder.signing.verify import Verification, named_kits, published_verdict, verify
+from builder.signing.verification import Verification, named_kits
+from builder.signing.verify import published_verdict, verify
 from registry.gate.decision import Approved, Denied, Held, Reason
 from registry.gate.witness import Witness
 from registry.promotion.channels import SERVED

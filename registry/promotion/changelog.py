@@ -24,7 +24,7 @@ from builder.signing.predicates import CHANGE_TYPE, timestamp
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import PAYLOAD_TYPE, STATEMENT_V1, pae, statement
 from builder.signing.trust import Trust
-from builder.signing.verify import Verification
+from builder.signing.verification import Verification
 from registry.approvals.needs import Change
 from registry.approvals.procedure import Matter
 from registry.audit.ledger import Entry

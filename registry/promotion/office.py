@@ -26,7 +26,8 @@ from builder.signing.keys import Keys
 from builder.signing.memo import Memo
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust, Use
-from builder.signing.verify import SKEW, Verification, resolve, verify
+from builder.signing.verification import Verification
+from builder.signing.verify import SKEW, resolve, verify
 from builder.store import StateBusy
 from registry.approvals.needs import Approvers
 from registry.audit.ledger import Action, Entry, Fact, Ledger, LedgerBroken

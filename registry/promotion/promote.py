@@ -42,7 +42,7 @@ from builder.signing.predicates import timestamp
 from builder.signing.rebuilds import witnesses
 from builder.signing.refusal import EvidenceRefused, refuse
 from builder.signing.statements import simple_signing
-from builder.signing.verify import Verification, named_kits
+from builder.signing.verification import Verification, named_kits
 from registry.approvals.procedure import Matter, demand, matter_of, place_of
 from registry.audit.ledger import Action, Entry, Fact
 from registry.promotion.callback import change

@@ -45,7 +45,7 @@ from builder.policy.rules import IMPORT_RULES, PROMOTION_RULES, RULES
 from builder.policy.schema import Policy
 from builder.signing.predicates import TEST_RESULT_TYPE, VULNERABILITY_TYPE, timestamp
 from builder.signing.refusal import quoted, refuse
-from builder.signing.verify import ManifestProof, Verification
+from builder.signing.verification import ManifestProof, Verification
 
 # Verification has proved that the evidence is complete; lint is in the verdict only.
 NOT_ATTESTED = frozenset({"evidence-complete", "dockerfile-lint"})

@@ -20,7 +20,7 @@ from builder.model.witness import Witness
 from builder.policy.engine import announce, evaluate
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
-from builder.signing.verify import Verification
+from builder.signing.verification import Verification
 from registry.promotion.office import CANDIDATES
 from registry.promotion.recheck import attested_case, rules_again
 from registry.pulls import Pull

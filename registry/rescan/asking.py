@@ -21,7 +21,7 @@ from builder.policy.schema import Policy
 from builder.signing.attested import statements
 from builder.signing.predicates import CYCLONEDX_TYPE
 from builder.signing.refusal import refuse
-from builder.signing.verify import Verification
+from builder.signing.verification import Verification
 from builder.tools.further_scan import ask_scanners
 from registry.promotion.closure import Closure
 from registry.promotion.office import Office

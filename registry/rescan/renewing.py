@@ -50,7 +50,8 @@ from builder.signing.statements import (
     pae,
     statement,
 )
-from builder.signing.verify import Verification, published_verdict, verify
+from builder.signing.verification import Verification
+from builder.signing.verify import published_verdict, verify
 from registry.promotion.closure import Closure
 from registry.promotion.office import Office
 from registry.promotion.recheck import NOT_ATTESTED, rules_again

@@ -37,7 +37,7 @@ from builder.model.scanner import Scanner
 from builder.model.waiver import Waiver
 from builder.policy.rule import Case
 from builder.policy.schema import Policy
-from builder.signing.verify import Verification
+from builder.signing.verification import Verification
 from builder.store import Store
 from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database

@@ -24,7 +24,8 @@ from builder.oci.client import RegistryClient
 from builder.policy.rule import Case, Rule, Seen
 from builder.policy.schema import Policy
 from builder.signing.predicates import TEST_RESULT_TYPE
-from builder.signing.verify import Verification, verify
+from builder.signing.verification import Verification
+from builder.signing.verify import verify
 from builder.stages.publish import publish
 from registry.imports.procedure import Imported
 from registry.promotion.callback import change

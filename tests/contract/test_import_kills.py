@@ -17,7 +17,8 @@ from builder.model.channel import Channel
 from builder.model.digest import Digest
 from builder.oci.client import RegistryClient
 from builder.signing.refusal import EvidenceRefused
-from builder.signing.verify import Verification, verify
+from builder.signing.verification import Verification
+from builder.signing.verify import verify
 from registry.audit.ledger import Ledger
 from registry.gate.admission import admit
 from registry.gate.decision import Approved

@@ -15,7 +15,8 @@ from builder.model.kit import DOCUMENT_TYPE, KIT_TYPE, PACKAGES_TYPE
 from builder.oci.manifest import parse_manifest
 from builder.pipeline.kits import make_kit
 from builder.pipeline.prepare import prepare
-from builder.signing.verify import named_kits, verify
+from builder.signing.verification import named_kits
+from builder.signing.verify import verify
 from registry.audit.ledger import Ledger
 from registry.bundles.arrival import Desk, take_in
 from registry.bundles.export import export

@@ -25,7 +25,8 @@ from builder.policy.rule import Case
 from builder.rebuilds import waiting_rebuilds
 from builder.signing.predicates import VEX_TYPE
 from builder.signing.refusal import EvidenceRefused
-from builder.signing.verify import Verification, verify
+from builder.signing.verification import Verification
+from builder.signing.verify import verify
 from registry.audit.facts import Action, Fact
 from registry.index.queries import affected
 from registry.promotion import callback

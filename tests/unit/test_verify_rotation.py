@@ -18,7 +18,8 @@ from builder.signing.keys import Keys
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.trust import Trust
 from builder.signing.trustfile import TrustedKey
-from builder.signing.verify import Verification, verify
+from builder.signing.verification import Verification
+from builder.signing.verify import verify
 from registry.promotion.records import read_record, signed_record
 from tests.support.evidence import World, approval, new_keys, world
 from tests.support.images import AMD64, NOW
