@@ -192,6 +192,7 @@ def _tell(done: Rebuilt, attested: Sequence[dict[str, Any]], as_json: bool) -> N
                     str(p): {"published": d, "rebuilt": done.rebuilt.get(p)}
                     for p, d in done.published.items()
                 },
+                "left_out": [str(p) for p in done.left_out],
                 "explanation": [x.as_dict() for x in done.explanation],
                 "first": done.explanation[-1].as_dict() if done.explanation else None,
                 "fetched_bytes": done.fetched_bytes,
@@ -204,6 +205,7 @@ def _tell(done: Rebuilt, attested: Sequence[dict[str, Any]], as_json: bool) -> N
     if done.same:
         platforms = ", ".join(str(p) for p in done.published)
         emit(f"reproduced: {done.inputs.ref} is {done.index} on {platforms}, by {engines}")
+        _tell_left_out(done)
         for one in attested:
             word = "attested" if one["attached"] else "attested before"
             emit(f"{word} by witness {one['key'][:16]}, engine {one['engine']}")
@@ -211,3 +213,12 @@ def _tell(done: Rebuilt, attested: Sequence[dict[str, Any]], as_json: bool) -> N
     emit(f"NOT THE SAME: {done.inputs.ref} was published as {done.where.digest}, and rebuilt as {done.index}")
     for depth, difference in enumerate(done.explanation):
         emit(f"{'  ' * (depth + 1)}{difference}")
+    _tell_left_out(done)
+
+
+def _tell_left_out(done: Rebuilt) -> None:
+    from builder.report import emit
+
+    if done.left_out:
+        platforms = ", ".join(map(str, done.left_out))
+        emit(f"not in the image, so not built: {platforms} (its definition asks for it)")

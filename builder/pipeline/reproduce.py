@@ -6,12 +6,12 @@ state directory, the pool and the catalogue of a rebuild are new and empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from builder.errors import RegistryError, ToolError
+from builder.errors import RegistryError, ToolError, UsageError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import BuiltImage, Descriptor, PlatformImage
@@ -26,13 +26,17 @@ from builder.pipeline.kits import kit_versions
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.timing import Stages
 from builder.report import Reporter
+from builder.signing.collect import manifest_at
 from builder.signing.inputs import Inputs
 from builder.signing.refusal import refuse
 from builder.stages.compare import Difference, explain
 from builder.stages.define import load_catalogue
-from builder.stages.finish import input_of, reread, without
+from builder.stages.finish import input_of, reread
 from builder.stages.open_kit import OpenedKit, check_packages, fetch_packages, open_kit, write_catalogue
 from builder.store import Store
+
+_HINT = "do not use this image: its kit lies"
+_SHOWN_MAX = 20  # platforms of an index that a message names
 
 
 class Workbench(Protocol):
@@ -52,13 +56,15 @@ class Workbench(Protocol):
 class Rebuilt:
     """What a rebuild came to: digests of platform manifests, published and rebuilt, and the first difference.
 
-    `explanation` goes from the outside in and is empty when everything is the same.
+    `explanation` goes from the outside in and is empty when everything is the same; `left_out` are the
+    platforms that the image is defined for and does not have: they were not built.
     """
 
     where: Reference
     inputs: Inputs
     published: Mapping[Platform, Digest]
     rebuilt: Mapping[Platform, Digest]
+    left_out: tuple[Platform, ...]
     index: Digest
     engines: tuple[str, ...]
     explanation: tuple[Difference, ...]
@@ -83,10 +89,12 @@ def reproduce(
     """Rebuild the image at `where` (its digest is the index) in the empty `store`, files below `work`.
 
     Raises EvidenceRefused for a kit that lies, RegistryError when something cannot be had,
-    ToolError when this version builds otherwise, and what building raises.
+    ToolError when this version builds otherwise, UsageError when `where` is one platform of an image,
+    and what building raises.
     """
     stages = Stages(inputs.ref, reporter)
     with stages.stage("kit"):
+        published = _listed(client, where, inputs)
         kit = open_kit(client, where, inputs)
         catalogue = load_catalogue(write_catalogue(kit, work / "catalogue"), bench.steps())
         chain = _prepared(catalogue, kit)
@@ -96,19 +104,19 @@ def reproduce(
     with stages.stage("fetch"):
         fetched = fetch_packages(client, kit, locked, store.create().pool)  # 7.
     builder = Builder(store, bench.pool(store), bench.engines(catalogue, store, kit))
-    image, _ = builder.chain(chain, lambda ref: stages if ref == inputs.ref else Stages(ref, reporter))
-    image = without(image, [p.platform for p in image.platforms if p.platform not in inputs.locks])
-    published = _platforms(client, where)
+    wanted = [_only(item, published) for item in chain]
+    image, _ = builder.chain(wanted, lambda ref: stages if ref == inputs.ref else Stages(ref, reporter))
     rebuilt = {x.platform: x.manifest.digest for x in image.platforms}
     explanation: tuple[Difference, ...] = ()
     if image.digest != where.digest:
         with stages.stage("compare"):
-            explanation = _explain(client, where, image, published, chain[-1], work / "published")
+            explanation = _explain(client, where, image, published, wanted[-1], work / "published")
     return Rebuilt(
         where,
         inputs,
         {platform: one.digest for platform, one in published.items()},
         rebuilt,
+        tuple(sorted(chain[-1].contexts.keys() - published.keys())),
         image.digest,
         builder.names,
         explanation,
@@ -122,7 +130,8 @@ def _prepared(catalogue: Catalogue, kit: OpenedKit) -> list[Prepared]:
     target = catalogue.find(kit.config.ref)
     chain = (target, *catalogue.ancestors(target))
     if [t.ref for t in chain] != [d.ref for d in kit.documents]:
-        _lies("kit-malformed", "the kit has documents of other images", ", ".join(t.ref for t in chain))
+        there = ", ".join(t.ref for t in chain)
+        refuse("kit-malformed", "the kit has documents of other images", context=there, hint=_HINT)
     known: dict[str, Prepared] = {}
     return [prepare(catalogue, one, known) for one in reversed(chain)]
 
@@ -140,9 +149,19 @@ def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> N
         rendered = {str(p): dict(c.files) for p, c in prepared.contexts.items()}
         if rendered != document.rendered:
             where = _other(document.rendered, rendered)
-            _lies("kit-other-context", "the kit's rendered context is not what its templates give", where)
+            refuse(
+                "kit-other-context",
+                "the kit's rendered context is not what its templates give",
+                context=where,
+                hint=_HINT,
+            )
     if input_of(chain[-1].input_hash, inputs.locks, chain[-1].contexts) != inputs.input_hash:
-        _lies("kit-other-input", "the kit gives another input than the image was built of", inputs.input_hash)
+        refuse(
+            "kit-other-input",
+            "the kit gives another input than the image was built of",
+            context=inputs.input_hash,
+            hint=_HINT,
+        )
 
 
 def _other(there: Mapping[str, Mapping[str, bytes]], here: Mapping[str, Mapping[str, bytes]]) -> str:
@@ -155,10 +174,31 @@ def _other(there: Mapping[str, Mapping[str, bytes]], here: Mapping[str, Mapping[
     return ""
 
 
-def _platforms(client: RegistryClient, where: Reference) -> dict[Platform, Descriptor]:
-    data, media_type, _ = client.get_manifest(where)
-    found = {d.platform: d for d in parse_manifest(data, media_type).manifests}
+def _listed(client: RegistryClient, where: Reference, inputs: Inputs) -> dict[Platform, Descriptor]:
+    """The manifests that the index lists: one for each platform that the provenance names, and no more."""
+    index, _, _ = manifest_at(client, where)
+    if not index.is_index:
+        raise UsageError(
+            f"{where} is one platform of an image",
+            hint="a kit is of the whole image: name it by its tag, or by the digest of its index",
+        )
+    found = {d.platform: d for d in index.manifests}
+    if len(found) != len(index.manifests) or found.keys() != inputs.locks.keys():
+        listed = ", ".join(str(d.platform or "unknown") for d in index.manifests[:_SHOWN_MAX])
+        refuse(
+            "other-platforms",
+            "the index lists other platforms than the provenance",
+            context=f"listed: {listed}\nprovenance: {', '.join(map(str, sorted(inputs.locks)))}",
+            hint="do not use this image: it is not the one that its builder says",
+        )
     return {platform: d for platform, d in found.items() if platform is not None}
+
+
+def _only(prepared: Prepared, platforms: Collection[Platform]) -> Prepared:
+    """The same for those platforms alone: what was left out of an image is not built."""
+    contexts = {p: context for p, context in prepared.contexts.items() if p in platforms}
+    input_hash = input_of(prepared.input_hash, contexts, prepared.contexts)
+    return replace(prepared, contexts=contexts, input_hash=input_hash)
 
 
 def _explain(
@@ -171,9 +211,6 @@ def _explain(
 ) -> tuple[Difference, ...]:
     """The first difference, from the index down to an entry of a layer."""
     ours = {x.platform: x for x in image.platforms}
-    if ours.keys() != published.keys():
-        both = " and ".join(", ".join(sorted(map(str, x))) for x in (published, ours))
-        return (Difference("index", "the index", ("content",), f"platforms {both}"),)
     other = [p for p in sorted(ours) if ours[p].manifest.digest != published[p].digest]
     if not other:
         return (Difference("index", "the index", ("content",), "the same manifests, listed otherwise"),)
@@ -223,7 +260,3 @@ def no_mirror() -> NoReturn:
         hint="the kit is not whole: publish the image again",
         reference="kit-incomplete",
     )
-
-
-def _lies(reference: str, message: str, context: str) -> NoReturn:
-    refuse(reference, message, context=context, hint="do not use this image: its kit lies")

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from builder.engines.direct import DirectEngine
-from builder.errors import ChangedMeanwhile, DefinitionError, GoldsmithError
+from builder.errors import ChangedMeanwhile, DefinitionError, GoldsmithError, UsageError
 from builder.model.digest import Digest, canonical_json
-from builder.model.image import Descriptor
+from builder.model.image import BuildContext, Descriptor, RawImage
 from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
 from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.model.step import Step
-from builder.oci.manifest import parse_manifest
+from builder.oci.layout import write_blob
+from builder.oci.manifest import index_bytes, parse_manifest
 from builder.oci.tarformat import END, TarEntry, header, padding
 from builder.pipeline import kits
 from builder.pipeline.kits import make_kit
@@ -34,6 +35,7 @@ from tests.support.kits import TOOLS, KitWorld, publish_kit
 from tests.support.memory_client import MemoryClient
 
 Document = dict[str, Any]
+ARM64 = Platform.parse("linux/arm64")
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,22 @@ def world(made: KitWorld) -> Iterator[KitWorld]:
     yield made
 
 
+class Recording(DirectEngine):
+    """Python's engine, that keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []
+
+    def build(self, context: BuildContext, pool: Any, work: Path) -> RawImage:
+        self.built.append(f"{context.ref} {context.platform}")
+        return super().build(context, pool, work)
+
+
 class Bench:
-    """Python's engine, and nobody to ask."""
+    """One engine, and nobody to ask."""
+
+    def __init__(self) -> None:
+        self.engine = Recording()
 
     def pool(self, store: Store) -> Pool:
         return Pool(store, no_mirror)
@@ -59,13 +75,14 @@ class Bench:
         return {}
 
     def engines(self, catalogue: object, store: Store, kit: object) -> list[DirectEngine]:
-        return [DirectEngine()]
+        return [self.engine]
 
 
-def rebuild(world: KitWorld, where: Reference, folder: Path) -> Rebuilt:
+def rebuild(world: KitWorld, where: Reference, folder: Path, bench: Bench | None = None) -> Rebuilt:
     """What `goldsmith reproduce` does on a machine that has keys and a registry."""
     inputs = read_inputs(world.client, where, world.trust.unrevoked(BUILDER))
-    return reproduce(world.client, where, inputs, Bench(), Store(folder / "state"), folder / "work", Silent())
+    state, work = Store(folder / "state"), folder / "work"
+    return reproduce(world.client, where, inputs, bench or Bench(), state, work, Silent())
 
 
 def test_the_published_digest_comes_out_of_the_kit(world: KitWorld, tmp_path: Path) -> None:
@@ -80,18 +97,61 @@ def test_the_published_digest_comes_out_of_the_kit(world: KitWorld, tmp_path: Pa
 def test_an_image_of_one_platform_on_one_of_two_comes_out_too(tmp_path: Path) -> None:
     """The lock below names packages of a platform that the image does not have, and its provenance no such."""
     world = KitWorld(tmp_path / "made", below=("linux/amd64", "linux/arm64"))
-    done = rebuild(world, world.publish(), tmp_path)
-    assert done.same and [str(p) for p in done.rebuilt] == ["linux/amd64"]
+    bench = Bench()
+    done = rebuild(world, world.publish(), tmp_path, bench)
+    assert done.same and [str(p) for p in done.rebuilt] == ["linux/amd64"] and done.left_out == ()
+    assert bench.engine.built == ["base:1 linux/amd64", "app:1 linux/amd64"]
 
 
-def test_an_image_without_the_platform_that_could_not_be_checked_comes_out_too(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def made_twofold(tmp_path_factory: pytest.TempPathFactory) -> KitWorld:
     both = ("linux/amd64", "linux/arm64")
-    world = KitWorld(tmp_path / "made", below=both, own=both)
-    image = without(world.image, [Platform.parse("linux/arm64")])
-    where = publish_kit(world.catalogue, image, world.pool, world.client, world.keys, NOW)
-    done = rebuild(world, where, tmp_path)
-    assert done.same and done.index == image.digest != world.image.digest
-    assert [str(p) for p in done.rebuilt] == ["linux/amd64"]
+    return KitWorld(tmp_path_factory.mktemp("two-platforms"), below=both, own=both)
+
+
+@pytest.fixture
+def twofold(made_twofold: KitWorld) -> KitWorld:
+    made_twofold.client = MemoryClient()
+    return made_twofold
+
+
+def test_an_image_without_the_platform_that_could_not_be_checked_comes_out_too(
+    twofold: KitWorld, tmp_path: Path
+) -> None:
+    """That platform is not built either, neither of the image nor of those below it; it is named."""
+    image, bench = without(twofold.image, [ARM64]), Bench()
+    where = publish_kit(twofold.catalogue, image, twofold.pool, twofold.client, twofold.keys, NOW)
+    done = rebuild(twofold, where, tmp_path, bench)
+    assert done.same and done.index == image.digest != twofold.image.digest
+    assert [str(p) for p in done.rebuilt] == ["linux/amd64"] and done.left_out == (ARM64,)
+    assert bench.engine.built == ["base:1 linux/amd64", "app:1 linux/amd64"]
+
+
+@pytest.mark.parametrize("listing", ["fewer", "twice", "a-stranger's"])
+def test_an_index_of_other_platforms_than_its_builder_named_is_refused_before_anything_is_built(
+    twofold: KitWorld, tmp_path: Path, listing: str
+) -> None:
+    whole, bench = twofold.image, Bench()
+    amd64, arm64 = (p.manifest for p in whole.platforms)
+    listed = {
+        "fewer": [amd64],
+        "twice": [amd64, replace(arm64, platform=amd64.platform), arm64],
+        "a-stranger's": [amd64, arm64, replace(amd64, platform=None)],
+    }[listing]
+    data = index_bytes(listed)
+    index = replace(whole.index, digest=write_blob(whole.layout, data), size=len(data))
+    kit = replace(twofold.kit, manifest=_subject(twofold.kit.manifest, index), subject=index)
+    where = twofold.publish(kit, image=replace(whole, index=index))
+    with pytest.raises(GoldsmithError) as raised:
+        rebuild(twofold, where, tmp_path, bench)
+    assert raised.value.reference == "other-platforms" and bench.engine.built == []
+
+
+def test_one_platform_of_an_image_has_no_kit_and_says_what_has(world: KitWorld, tmp_path: Path) -> None:
+    where = world.publish().with_digest(world.image.platforms[0].manifest.digest)
+    with pytest.raises(UsageError) as raised:
+        rebuild(world, where, tmp_path)
+    assert "index" in raised.value.hint
 
 
 def test_another_file_in_the_published_image_is_named_with_its_cause(world: KitWorld, tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ import pytest
 
 from builder.cli import main as command_line
 from builder.model.digest import canonical_json
+from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
 from builder.signing.keys import create_witness
+from builder.stages.finish import without
 from builder.store import write_atomically
-from tests.support.kits import KitWorld
+from tests.support.images import NOW
+from tests.support.kits import KitWorld, publish_kit
 from tests.support.registry_simulator import Simulator, simulator
 from tests.support.tamper import with_file
 
@@ -62,6 +65,21 @@ def test_a_rebuild_is_told_and_attested_once(goldsmith: Command, published: Refe
     assert [x["attached"] for x in json.loads(out)["attested"]] == [True]
     code, out = goldsmith("reproduce", str(published), "--sign")
     assert code == 0 and "reproduced: app:1" in out and "attested before" in out
+
+
+def test_a_platform_that_the_image_lacks_is_named(goldsmith: Command, sim: Simulator, tmp_path: Path) -> None:
+    """It was left out because its checks could not be run; the definition asks for it all the same."""
+    both = ("linux/amd64", "linux/arm64")
+    both = ("linux/amd64", "linux/arm64")
+    with simulator() as elsewhere:
+        world = KitWorld(tmp_path / "kits", RegistryClient(elsewhere.address), below=both, own=both)
+        image = without(world.image, [Platform.parse("linux/arm64")])
+        where = publish_kit(world.catalogue, image, world.pool, world.client, world.keys, NOW)
+        code, out = goldsmith("reproduce", str(where))
+        assert code == 0 and "on linux/amd64, by direct" in out and "not built: linux/arm64" in out
+        code, out = goldsmith("reproduce", str(where), "--json")
+    said = json.loads(out)
+    assert list(said["platforms"]) == ["linux/amd64"] and said["left_out"] == ["linux/arm64"]
 
 
 def test_a_difference_is_explained_and_never_attested(
