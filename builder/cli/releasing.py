@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,13 @@ from builder.model.image import BuildContext, BuiltImage, PlatformImage, Target
 from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
 from builder.oci.client import RegistryClient
+from builder.pipeline.denied import Means
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.release import Tools
 from builder.policy.schema import Policy
 from builder.signing.keys import BUILDER, VERDICT, Keys, load_keys, load_public
 from builder.signing.trust import Trust
+from builder.store import file_digest
 from builder.tools.emulator import runnable
 from builder.tools.hadolint import Hadolint
 from builder.tools.trivy import Trivy
@@ -113,6 +115,7 @@ class ReleaseTools:
             publish=self._publish,
             identity=self.identity(str(self.database.identity.digest)),
             kit=lambda image: kit_of(self.workshop, image),
+            means=self.means,
         )
 
     def identity(self, database: str | None) -> dict[str, Any]:
@@ -128,6 +131,30 @@ class ReleaseTools:
             "provenance": _PROVENANCE_VERSION,
             "runs": runnable(self.workshop.settings.child_environment),
         }
+
+    def means(self) -> Means:
+        """Everything that the evidence on an image depends on beside the image; where it ran, no good result
+        of a check depends on."""
+        from builder.stages.check import CHECK_VERSION
+        from builder.stages.lock import builder_lock_path
+
+        settings, who = self.workshop.settings, self.workshop.extensions.identities
+        probe = builder_lock_path(settings.catalogue)
+        return Means(
+            checks={
+                "goldsmith": version(),
+                "checks": CHECK_VERSION,
+                "probe": file_digest(probe) if probe.is_file() else None,
+                "runs": runnable(settings.child_environment),
+                "extensions": [e.as_dict() for e in who("check")],
+            },
+            scan={
+                "goldsmith": version(),
+                "database": asdict(self.database.identity),
+                "scanner": self._scanner_stamp(),
+                "extensions": [e.as_dict() for e in who("scanner")],
+            },
+        )
 
     def last_identity(self) -> dict[str, Any]:
         """The same with the database that was opened last; nothing is fetched."""

@@ -9,9 +9,12 @@ import hashlib
 import json
 import re
 from collections.abc import Container
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
 
 _PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -59,6 +62,13 @@ class Digest(str):
             except orjson.JSONEncodeError:
                 pass
         return cls.of(canonical_json(value))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        """How pydantic reads one: the text, refused unless it is a digest."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
 def is_digest_of_json(digest: str, value: Any) -> bool:

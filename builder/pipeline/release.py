@@ -25,6 +25,7 @@ from builder.model.kit import PackedKit
 from builder.model.platform import Platform
 from builder.model.release import PublishedImage, SignedImage
 from builder.model.verdict import Verdict
+from builder.pipeline.denied import NOTHING, Found, Known, Means, beside, recall, retain
 from builder.pipeline.prepare import Prepared
 from builder.pipeline.timing import Stages
 from builder.signing.kits import with_kit
@@ -65,7 +66,8 @@ class Tools:
     """What the stages of a release are done with; the command line puts it together.
 
     `identity` is everything about them that a verdict depends on, as JSON data: another
-    database, scanner, policy or key asks for a new verdict.
+    database, scanner, policy or key asks for a new verdict. `means` is what evidence depends on;
+    without it, none is kept of what was denied.
     """
 
     check: Callable[[Target, PlatformImage], CheckReport | NotDone]
@@ -77,13 +79,15 @@ class Tools:
     publish: Callable[[SignedImage], PublishedImage]
     identity: Mapping[str, Any]
     kit: Callable[[BuiltImage], PackedKit] | None = None
+    means: Callable[[], Means] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """What a release came to; `published` is None when the verdict is a denial.
 
-    `image` is what was judged: without the platforms that are `left_out`.
+    `image` is what was judged: without the platforms that are `left_out`. `anew` is the evidence
+    without what was known from the time when the image was denied before.
     """
 
     image: BuiltImage
@@ -91,6 +95,7 @@ class Release:
     verdict: Verdict
     evidence: tuple[Evidence, ...]
     published: PublishedImage | None
+    anew: tuple[Evidence, ...]
 
     @property
     def findings(self) -> dict[str, int]:
@@ -153,16 +158,22 @@ def release(
     """Gather the evidence, judge, and publish what was approved; raises what the tools raise.
 
     A platform whose programs cannot run here has no evidence, and is left out if another one has.
-    `gathered` is evidence that was gathered where the image was built.
+    `gathered` is evidence that was gathered where the image was built. What is known of an image that was
+    denied may deny it again; what would be approved by that is looked at anew.
     """
-    evidence = gathered or assay(prepared, image, tools, store, stages)
-    left_out = unchecked(evidence)
-    image = without(image, left_out)
-    evidence = tuple(item for item in evidence if item.platform not in left_out)
-    with stages.stage("judge"):
-        verdict = tools.judge(image, evidence)
-    if not verdict.approved:
-        return Release(image, left_out, verdict, evidence, None)
+    means = tools.means() if tools.means is not None and gathered is None else None
+    known: Found = recall(store, prepared, image.platforms, means) if means else {}
+    evidence = gathered or assay(prepared, image, tools, store, stages, known)
+    judged = _judge(image, evidence, tools, stages)
+    fresh = beside(evidence, known)
+    if judged.verdict.approved and known:
+        evidence, known = assay(prepared, image, tools, store, stages, fresh), {}
+        judged, fresh = _judge(image, evidence, tools, stages), beside(evidence, known)
+    if not judged.verdict.approved:
+        if means:
+            retain(store, prepared, image.platforms, fresh, means)
+        return replace(judged, anew=tuple(known.get(e.digest, NOTHING).cut_from(e) for e in judged.evidence))
+    image, verdict, evidence = judged.image, judged.verdict, judged.evidence
     origin = tools.provenance(prepared, image, parent)
     kit = None
     if tools.kit is not None:
@@ -175,7 +186,17 @@ def release(
         signed = replace(signed, kit=kit)
     with stages.stage("publish"):
         published = tools.publish(signed)
-    return Release(image, left_out, verdict, evidence, published)
+    return replace(judged, published=published)
+
+
+def _judge(image: BuiltImage, evidence: tuple[Evidence, ...], tools: Tools, stages: Stages) -> Release:
+    """What the policy says of an image by this evidence; nothing is published yet."""
+    left_out = unchecked(evidence)
+    image = without(image, left_out)
+    evidence = tuple(item for item in evidence if item.platform not in left_out)
+    with stages.stage("judge"):
+        verdict = tools.judge(image, evidence)
+    return Release(image, left_out, verdict, evidence, None, evidence)
 
 
 def unchecked(evidence: Sequence[Evidence]) -> tuple[Platform, ...]:
@@ -190,27 +211,53 @@ def unchecked(evidence: Sequence[Evidence]) -> tuple[Platform, ...]:
 
 
 def assay(
-    prepared: Prepared, image: BuiltImage, tools: Assayers, store: Store, stages: Stages
+    prepared: Prepared,
+    image: BuiltImage,
+    tools: Assayers,
+    store: Store,
+    stages: Stages,
+    known: Found | None = None,
 ) -> tuple[Evidence, ...]:
-    """The evidence on every platform of an image: checks, scan, lint."""
+    """The evidence on every platform of an image: checks, scan, lint; what is `known` is not looked for."""
+    known = known or {}
     return tuple(
-        _assay(prepared, image.target, platform, tools, store, stages) for platform in image.platforms
+        _assay(
+            prepared,
+            image.target,
+            platform,
+            tools,
+            store,
+            stages,
+            known.get(platform.manifest.digest, NOTHING),
+        )
+        for platform in image.platforms
     )
 
 
 def _assay(
-    prepared: Prepared, target: Target, image: PlatformImage, tools: Assayers, store: Store, stages: Stages
+    prepared: Prepared,
+    target: Target,
+    image: PlatformImage,
+    tools: Assayers,
+    store: Store,
+    stages: Stages,
+    known: Known,
 ) -> Evidence:
     """Check and scan one platform side by side: one waits for containers, the other computes."""
     with disk_faults(), ThreadPoolExecutor(1) as side, store.scratch("scan") as work:
 
         def scan() -> tuple[ScanReport | NotDone, Sboms | NotDone]:
+            if known.scan is not None:
+                return known.scan
             with stages.stage("scan"):
                 return tools.scan(target, image, work)
 
         scanning = side.submit(scan)
-        with stages.stage("check"):
-            checks = tools.check(target, image)
-            lint = tools.lint(prepared.contexts[image.platform])
+        if known.checks is None:
+            with stages.stage("check"):
+                checks = tools.check(target, image)
+        else:
+            checks = known.checks
+        lint = tools.lint(prepared.contexts[image.platform])
         report, sboms = scanning.result()
     return Evidence(image.manifest.digest, image.platform, checks, report, sboms, lint)

@@ -237,7 +237,7 @@ class Runner:
         if before is not None and parent is not None:
             parent = without(parent, [Platform.parse(p) for p in before.left_out])
         result = release(prepared, image, parent, self.tools, self.store, stages, built.evidence)
-        keep_evidence(self.store, image, result.evidence, result.verdict, self.now)
+        keep_evidence(self.store, image, result.anew, result.verdict, self.now)
         keep_seconds(self.store, prepared.target.ref, stages.seconds)
         record = _record(result)
         self.store.remember("verdicts", Digest.of(image.target.ref.encode()), record)

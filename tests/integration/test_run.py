@@ -109,6 +109,28 @@ def test_an_unchanged_run_does_nothing(line: Checkout, registry: RegistryClient)
     assert tags(registry) == before
 
 
+def test_a_denied_image_is_judged_again_and_not_looked_at_again(line: Checkout) -> None:
+    """Its policy takes no sample database: real reports, read back, are the same for the judge."""
+    demo = (ROOT / "registry" / "policies" / "demo.yaml").read_text()
+    policies = line.catalogue / "policies"
+    policies.mkdir(exist_ok=True)
+    strict_text = demo.replace("name: demo", "name: strict").replace("sample: accept", "sample: refuse")
+    (policies / "strict.yaml").write_text(strict_text)
+    strict = replace(line, environment={**line.environment, "GOLDSMITH_POLICY": "strict"})
+
+    def run() -> dict:
+        (image,) = json.loads(strict.goldsmith("run", "--json", "base", ok=False).stdout)["images"]
+        assert not image["approved"]
+        return image
+
+    first, second = run(), run()
+    assert {"check", "scan"} <= set(first["stages"])
+    assert set(second["stages"]) == {"judge"}
+    assert [second[k] for k in ("digest", "explanation", "findings")] == [
+        first[k] for k in ("digest", "explanation", "findings")
+    ]
+
+
 @pytest.fixture(scope="module")
 def digest(line: Checkout) -> str:
     """The digest of base, published."""
