@@ -223,7 +223,8 @@ def _check_verdict(
             "sample-database",
             "the verdict was given with the sample vulnerability database of the tests",
             context=verdict.database.source,
-            hint="scan with a real database (GOLDSMITH_TRIVY_DB); --accept-sample only for a demonstration",
+            hint="scan with a real database (GOLDSMITH_TRIVY_DB); only for a demonstration: --accept-sample, "
+            "or GOLDSMITH_POLICY=demo for commands without that option",
         )
 
 

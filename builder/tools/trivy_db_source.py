@@ -75,7 +75,11 @@ def resolve(source: str | None, credentials: Path | None = None) -> Artefact:
         return _from_layout(path, path.name) if (path / "oci-layout").exists() else _from_folder(path)
     if path.is_file():
         return _from_tar(path)
-    raise ToolError(f"GOLDSMITH_TRIVY_DB names {source}, which is not there")
+    raise ToolError(
+        f"the vulnerability database {source} is not there",
+        hint="name a database that you have, on the command line of `goldsmith db sync` or by "
+        "GOLDSMITH_TRIVY_DB: an OCI reference, an OCI layout, a tar or a folder",
+    )
 
 
 def unpack_tar(stream: IO[bytes], folder: Path) -> None:

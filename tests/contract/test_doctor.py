@@ -10,6 +10,7 @@ import pytest
 
 from builder.cli import doctor, main
 from builder.settings import Settings
+from builder.signing.keys import ROLES
 from builder.tools import docker_engine
 
 
@@ -108,3 +109,16 @@ def test_databases_are_counted_and_not_the_records_of_them(settings: Settings) -
     (folder / ("a" * 64)).mkdir(parents=True)
     (folder / "current-1.json").write_text("{}")
     assert _items(settings)["vulnerability database"].found.startswith("1 kept")
+
+
+def test_the_keys_that_init_makes_are_all_that_is_asked_for(settings: Settings) -> None:
+    """A hint to run `goldsmith init` must not stay after it was run: a witness's key is made elsewhere."""
+    keys = settings.state / "keys"
+    keys.mkdir(parents=True)
+    assert "goldsmith init" in _items(settings)["signing keys"].install
+    for role in ROLES:
+        (keys / f"{role}.pub").touch()
+    item = _items(settings)["signing keys"]
+    assert (item.ok, item.install) == (True, "")
+    (keys / "witness.pub").touch()
+    assert "witness.pub" in _items(settings)["signing keys"].found

@@ -383,3 +383,11 @@ def test_a_full_disk_leaves_nothing(sample: Path, store: Store, monkeypatch: pyt
     monkeypatch.setattr(trivy_db_source.shutil, "copyfile", full)
     assert "No space left" in refusal(store, sample).context
     assert [*store.db.iterdir(), *store.tmp.iterdir()] == []
+
+
+def test_a_source_that_is_not_there_is_named_whoever_named_it(tmp_path: Path) -> None:
+    """The command line of `db sync` names one as well as the variable does."""
+    with pytest.raises(ToolError) as refused:
+        trivy_db_source.resolve(str(tmp_path / "none.tar"))
+    assert refused.value.message == f"the vulnerability database {tmp_path}/none.tar is not there"
+    assert "db sync" in refused.value.hint and "GOLDSMITH_TRIVY_DB" in refused.value.hint

@@ -129,7 +129,9 @@ def test_statements_of_other_kinds_count_for_nothing(good: World) -> None:
 def test_a_sample_database_passes_only_when_accepted(good: World) -> None:
     here = replace(good, verdict=replace(good.verdict, database=replace(DATABASE, sample=True)))
     registry = _published(here)
-    assert _refusal(registry, here).reference == "sample-database"
+    refused = _refusal(registry, here)
+    assert refused.reference == "sample-database"
+    assert "GOLDSMITH_POLICY=demo" in refused.hint, "`promote` has no --accept-sample"
     assert verify(TAG, registry, here.trust, NOW, accept_sample=True).verdict.database.sample  # type: ignore[union-attr]
 
 
