@@ -200,7 +200,7 @@ def _members(layout: Path, layer: Layer) -> Iterator[tuple[tarfile.TarInfo, io.B
     where = f"layer {layer.blob.digest}"
     try:
         with gzip.GzipFile(fileobj=io.BufferedReader(blob, _CHUNK)) as unzipped:
-            plain = _Counted(cast(io.BufferedIOBase, unzipped), layer.blob.size * _RATIO_MAX + (1 << 20))
+            plain = Counted(cast(io.BufferedIOBase, unzipped), layer.blob.size * _RATIO_MAX + (1 << 20))
             with tarfile.open(fileobj=plain, mode="r|", bufsize=_CHUNK, tarinfo=BoundedTarInfo) as tar:
                 for member in tar:
                     content = tar.extractfile(member) if member.isreg() else None
@@ -231,11 +231,12 @@ class _Chunks(io.RawIOBase):
         return count
 
 
-class _Counted(io.RawIOBase):
+class Counted(io.RawIOBase):
     """A readable file that hashes what is read, and refuses more than `limit` bytes."""
 
     def __init__(self, source: io.BufferedIOBase, limit: int) -> None:
-        self._source, self._left, self._sha = source, limit, hashlib.sha256()
+        self._source, self._limit, self._left = source, limit, limit
+        self._sha = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
@@ -244,7 +245,7 @@ class _Counted(io.RawIOBase):
         data = self._source.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise ValueError("it unpacks to more than a thousand times its size")
+            raise ValueError(f"it is larger than {self._limit} bytes, unpacked")
         self._sha.update(data)
         return data
 

@@ -14,14 +14,13 @@ from typing import NoReturn, Protocol
 from builder.errors import RegistryError, ToolError, UsageError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
-from builder.model.image import BuiltImage, Descriptor, PlatformImage
+from builder.model.image import Descriptor
 from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.model.step import Step
 from builder.oci.client import RegistryClient
-from builder.oci.layout import blob_path, create_layout, write_blob, write_layout_index
-from builder.oci.manifest import parse_manifest
 from builder.pipeline.build import Builder, Engine, Pool
+from builder.pipeline.explained import explained
 from builder.pipeline.kits import kit_versions
 from builder.pipeline.prepare import Prepared, prepare
 from builder.pipeline.timing import Stages
@@ -29,9 +28,9 @@ from builder.report import Reporter
 from builder.signing.collect import manifest_at
 from builder.signing.inputs import Inputs
 from builder.signing.refusal import refuse
-from builder.stages.compare import Difference, explain
+from builder.stages.compare import Difference
 from builder.stages.define import load_catalogue
-from builder.stages.finish import input_of, reread
+from builder.stages.finish import input_of
 from builder.stages.open_kit import OpenedKit, check_packages, fetch_packages, open_kit, write_catalogue
 from builder.store import Store
 
@@ -110,7 +109,7 @@ def reproduce(
     explanation: tuple[Difference, ...] = ()
     if image.digest != where.digest:
         with stages.stage("compare"):
-            explanation = _explain(client, where, image, published, wanted[-1], work / "published")
+            explanation = explained(client, where, published, image, work / "published")
     return Rebuilt(
         where,
         inputs,
@@ -199,58 +198,6 @@ def _only(prepared: Prepared, platforms: Collection[Platform]) -> Prepared:
     contexts = {p: context for p, context in prepared.contexts.items() if p in platforms}
     input_hash = input_of(prepared.input_hash, contexts, prepared.contexts)
     return replace(prepared, contexts=contexts, input_hash=input_hash)
-
-
-def _explain(
-    client: RegistryClient,
-    where: Reference,
-    image: BuiltImage,
-    published: Mapping[Platform, Descriptor],
-    prepared: Prepared,
-    folder: Path,
-) -> tuple[Difference, ...]:
-    """The first difference, from the index down to an entry of a layer."""
-    ours = {x.platform: x for x in image.platforms}
-    other = [p for p in sorted(ours) if ours[p].manifest.digest != published[p].digest]
-    if not other:
-        return (Difference("index", "the index", ("content",), "the same manifests, listed otherwise"),)
-    theirs = _published(client, where, published, prepared, folder, ours[other[0]], other[0])
-    shown = ", ".join(map(str, other))
-    return (
-        Difference("index", "the index", ("content",), f"manifests of {shown}"),
-        *explain(theirs, ours[other[0]]),
-    )
-
-
-def _published(
-    client: RegistryClient,
-    where: Reference,
-    published: Mapping[Platform, Descriptor],
-    prepared: Prepared,
-    folder: Path,
-    ours: PlatformImage,
-    platform: Platform,
-) -> PlatformImage:
-    """The published image of a platform as a layout; of its layers only those that differ."""
-    layout = create_layout(folder)
-    data, media_type, digest = client.get_manifest(where)
-    write_blob(layout, data)
-    write_layout_index(layout, [Descriptor(media_type, digest, len(data))])
-    for one in published.values():
-        manifest, kind, _ = client.get_manifest(where.with_digest(one.digest))
-        write_blob(layout, manifest)
-        config = parse_manifest(manifest, kind).config
-        if config is not None:
-            client.get_blob(where.name, config, blob_path(layout, config.digest))
-    found = reread(
-        prepared.target, layout, prepared.input_hash, prepared.version, prepared.locks, prepared.packages
-    )
-    theirs = next(x for x in found.platforms if x.platform == platform)
-    here = {x.blob.digest for x in ours.layers}
-    for layer in theirs.layers:
-        if layer.blob.digest not in here:
-            client.get_blob(where.name, layer.blob, blob_path(layout, layer.blob.digest))
-    return replace(theirs, layout=layout)
 
 
 def no_mirror() -> NoReturn:

@@ -77,24 +77,36 @@ def reread(
     for descriptor in manifests:
         if descriptor.platform is None or descriptor.platform not in locks:
             raise RegistryError(f"the layout {layout} has other platforms than the lock", hint="remove it")
-        images.append(_platform_image(layout, descriptor, descriptor.platform, locks, packages))
+        platform = descriptor.platform
+        images.append(platform_image(layout, descriptor, platform, locks[platform], packages[platform]))
     return BuiltImage(target, layout, index, tuple(images), input_hash, version)
 
 
-def _platform_image(
+def platform_image(
     layout: Path,
     descriptor: Descriptor,
     platform: Platform,
-    locks: Mapping[Platform, LockSection],
-    packages: Mapping[Platform, tuple[LockedPackage, ...]],
+    lock: LockSection,
+    packages: tuple[LockedPackage, ...],
 ) -> PlatformImage:
+    """The image of one platform in a layout; raises RegistryError when it is not of the form that ours have.
+
+    What it says of its layers (diff_id, group) is not compared with them.
+    """
     manifest = read_manifest(layout, descriptor)
     if manifest.config is None:
         raise RegistryError(f"the manifest {descriptor.digest} has no configuration", hint=f"remove {layout}")
     config = read_blob_json(layout, manifest.config)
-    diff_ids = [parse_digest(d, "diff_id") for d in config["rootfs"]["diff_ids"]]
-    groups = [str(h["created_by"]).removeprefix(_HISTORY) for h in config["history"]]
-    layers = tuple(Layer(blob, d, g) for blob, d, g in zip(manifest.layers, diff_ids, groups, strict=True))
-    return PlatformImage(
-        platform, layout, descriptor, manifest.config, layers, locks[platform], packages[platform]
-    )
+    try:
+        diff_ids = [parse_digest(d, "diff_id") for d in config["rootfs"]["diff_ids"]]
+        groups = [str(h["created_by"]).removeprefix(_HISTORY) for h in config["history"]]
+        named = zip(manifest.layers, diff_ids, groups, strict=True)
+        layers = tuple(Layer(blob, diff_id, group) for blob, diff_id, group in named)
+    except (KeyError, TypeError, ValueError):
+        raise RegistryError(
+            "the configuration does not say of each layer what it is",
+            context=str(manifest.config.digest),
+            hint="the image was not made by this tool, or was changed",
+            reference="manifest-refused",
+        ) from None
+    return PlatformImage(platform, layout, descriptor, manifest.config, layers, lock, packages)

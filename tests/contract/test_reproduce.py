@@ -167,6 +167,34 @@ def test_another_file_in_the_published_image_is_named_with_its_cause(world: KitW
     assert (done.explanation[-1].where, done.explanation[-1].causes) == ("/usr/lib/hello", ("content",))
 
 
+def _without_history(config: Document) -> None:
+    del config["history"]
+
+
+def _one_layer_fewer(config: Document) -> None:
+    config["rootfs"]["diff_ids"].pop()
+
+
+def _padded(config: Document) -> None:
+    config["pad"] = "x" * (5 << 20)
+
+
+def _no_lists(config: Document) -> None:
+    config["rootfs"], config["history"] = [], None
+
+
+@pytest.mark.parametrize("change", [_without_history, _one_layer_fewer, _padded, _no_lists])
+def test_a_published_image_that_nobody_can_read_is_explained_all_the_same(
+    world: KitWorld, tmp_path: Path, change: Callable[[Document], None]
+) -> None:
+    from tests.support.tamper import with_configuration
+
+    theirs = with_configuration(world.image, change, tmp_path / "theirs")
+    kit = replace(world.kit, manifest=_subject(world.kit.manifest, theirs.index), subject=theirs.index)
+    done = rebuild(world, world.publish(kit, image=theirs), tmp_path)
+    assert not done.same and [x.level for x in done.explanation] == ["index", "manifest"]
+
+
 # ------------------------------------------------------------------ kits that lie
 
 

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import BuiltImage, Descriptor, Layer, PlatformImage
@@ -40,6 +41,28 @@ def with_members(image: BuiltImage, change: Callable[[Members], Members], folder
     data = index_bytes([p.manifest for p in platforms])
     index = replace(image.index, digest=write_blob(folder, data), size=len(data))
     write_layout_index(folder, [index])
+    return replace(image, layout=folder, platforms=platforms, index=index)
+
+
+def with_configuration(
+    image: BuiltImage, change: Callable[[dict[str, Any]], None], folder: Path
+) -> BuiltImage:
+    """The image with its configurations changed, written to `folder`."""
+
+    def platform(one: PlatformImage) -> PlatformImage:
+        config = json.loads(blob_path(folder, one.config.digest).read_bytes())
+        change(config)
+        described = _rewritten(folder, one.config, config)
+        manifest = json.loads(blob_path(folder, one.manifest.digest).read_bytes())
+        manifest["config"] = described.as_dict()
+        return replace(
+            one, layout=folder, config=described, manifest=_rewritten(folder, one.manifest, manifest)
+        )
+
+    shutil.copytree(image.layout, folder)
+    platforms = tuple(platform(p) for p in image.platforms)
+    data = index_bytes([p.manifest for p in platforms])
+    index = replace(image.index, digest=write_blob(folder, data), size=len(data))
     return replace(image, layout=folder, platforms=platforms, index=index)
 
 
