@@ -245,7 +245,7 @@ class Place:
         """The newest generation's file; raises ToolError when there is none."""
         path = self.current()
         if path is None:
-            other = any(self.folder.glob("index-*.db"))
+            other = self._pointer.exists()  # a file without it is a rebuild that was cut
             raise ToolError(
                 "the index is damaged, or was made by another version" if other else "there is no index",
                 context=str(self.folder),

@@ -17,6 +17,7 @@ from builder.model.digest import Digest
 from builder.model.image import Target
 from builder.model.reference import Reference
 from builder.model.witness import Witness
+from builder.oci.faults import Temporary
 from builder.policy.engine import announce, evaluate
 from builder.policy.schema import Policy
 from builder.signing.collect import Registry
@@ -68,7 +69,8 @@ class Rehearsal:
 def rehearse(targets: Iterable[Target], with_: Rehearsal) -> tuple[Rehearsed, ...]:
     """What both policies say of each image that is in the registry, in the order of the catalogue.
 
-    An image that was never published is left out: there is nothing to judge.
+    An image that was never published is left out: there is nothing to judge. Raises RegistryError when
+    the registry does not answer: then nothing is known of any image.
     """
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="rehearse") as pool:
         found = pool.map(lambda target: _one(target, with_), targets)
@@ -87,6 +89,8 @@ def _one(target: Target, with_: Rehearsal) -> Rehearsed | None:
                 where, digest = str(reference), there.digest
                 found = with_.verify(reference.with_digest(there.digest))
                 return _judged(found, target, reference, with_)
+    except Temporary:
+        raise
     except GoldsmithError as error:
         return Rehearsed(target.ref, digest, where, {}, {}, unreadable=error.message)
     return None

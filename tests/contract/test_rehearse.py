@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from builder.errors import RegistryError
 from builder.oci.client import RegistryClient
+from builder.oci.faults import Temporary
 from builder.policy.schema import Policy
 from builder.signing.verify import verify
 from registry.promotion.promote import promote
@@ -99,6 +101,20 @@ def test_what_was_never_published_is_left_out_and_what_cannot_be_verified_is_not
     (one,) = rehearsed(house, here, policy())
     assert "expired" in one.unreadable
     assert not one.breaks
+
+
+def test_a_registry_that_does_not_answer_is_no_catalogue_without_objections(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a review of the policy would end with 0, though nothing was looked at."""
+
+    def away(*_: object) -> None:
+        raise Temporary("the registry cannot be reached", house.client.host)
+
+    here = house.candidate()
+    monkeypatch.setattr(RegistryClient, "head_manifest", away)
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        rehearsed(house, here, policy())
 
 
 def test_a_rule_of_a_future_day_is_announced_and_refuses_nothing_yet(house: House) -> None:

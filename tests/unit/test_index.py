@@ -383,6 +383,14 @@ def test_a_missing_blob_is_a_problem_of_that_image_alone(fleet: Fleet) -> None:
     assert (done.images, len(done.problems)) == (1, 1)
 
 
+def test_a_first_rebuild_that_failed_leaves_no_index_rather_than_a_damaged_one(fleet: Fleet) -> None:
+    fleet.registry.down = True
+    with pytest.raises(RegistryError):
+        fleet.reindex()
+    with pytest.raises(ToolError, match="there is no index"):
+        ask(fleet)
+
+
 def test_without_an_index_the_answer_says_what_to_do(fleet: Fleet) -> None:
     with pytest.raises(ToolError) as refused:
         ask(fleet)
