@@ -121,6 +121,8 @@ def verify(
     from registry.audit.ledger import parse_head
 
     book = _ledger(ledger, trust)
+    if ledger is not None and not (book.path.exists() or book.head_path.exists()):
+        raise UsageError(f"there is no ledger in {ledger}", hint="its files are entries.jsonl and head.json")
     known = None
     if head is not None:
         try:

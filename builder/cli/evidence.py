@@ -259,11 +259,16 @@ def _show(found: Verification) -> None:
     emit(
         f"{verdict.ref} is approved by {verdict.policy}{sample}\n"
         f"issued {timestamp(verdict.issued_at)}, valid until {timestamp(verdict.expires_at)}\n"
-        f"channel: {found.channel.channel if found.channel else 'none yet'}\n"
+        f"channel: {_channel(found)}\n"
         f"{_changed(found)}"
         f"{_judges(verdict)}"
         f"use it as {found.reference.with_digest(found.digest)}"
     )
+
+
+def _channel(found: Verification) -> str:
+    """A candidate of which a copy is stable has no record of its own."""
+    return found.channel.channel if found.channel else f"none recorded in {found.reference.name}"
 
 
 def _judges(verdict: Verdict) -> str:

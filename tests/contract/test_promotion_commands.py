@@ -93,6 +93,8 @@ def test_the_commands_from_promotion_to_audit(town: Town) -> None:
     assert [r["digest"] for r in town.json("changes", "python", "--since", old)] == [new]
     assert f"`{old}` → `{new}`" in town.run("changes", "python", "--markdown").stdout
     assert town.json("verify", f"{town.sim.address}/python:3.13")["previous"] == old
+    # Its copy is stable: "none yet" would be read as a word about the image.
+    assert "channel: none recorded in candidate/python" in town.run("verify", f"python@{new}").stdout
     unbuilt = town.json("diff", f"python@{old}", ".", code=2)
     assert unbuilt["hint"].startswith("goldsmith try python:3.13")
     assert town.json("rollback", "python:3.13", "--why", "slow")["digest"] == old
@@ -134,6 +136,9 @@ def test_the_proof_of_a_ledger_needs_a_copy_and_the_public_key_only(town: Town, 
     where = ("--ledger", str(copy), "--trust", str(trust))
     assert town.json("audit", "verify", *where)["entries"] == 2
     assert "2 entries" in town.run("audit", "verify", *where, "--head", str(copy / "head.json")).stdout
+    # A folder that was mistaken for a copy proves nothing.
+    wrong = town.json("audit", "verify", "--ledger", str(trust), "--trust", str(trust), code=2)
+    assert wrong["message"] == f"there is no ledger in {trust}"
 
     path = copy / "entries.jsonl"
     whole = path.read_text()
