@@ -213,7 +213,11 @@ def _tell(found: Answer) -> None:
                 image.ref,
                 image.digest[7:19],
                 image.channel,
-                ", ".join(dict.fromkeys(f"{h.package} {h.version}" for h in hits)),
+                ", ".join(
+                    dict.fromkeys(
+                        f"{h.package} {h.version}" + (f" (by {h.scanner})" if h.scanner else "") for h in hits
+                    )
+                ),
                 ", ".join(dict.fromkeys(h.fixed_version or "none" for h in hits if h.vulnerability)),
                 ", ".join(image.waivers),
                 ", ".join(f"{p.who} ({p.count})" for p in image.pulls[:3])

@@ -23,7 +23,8 @@ _WORD = re.compile(r"[!-~]{1,200}")
 class RebuildRequest:
     """One vulnerability in one package of the image `ref` at `digest`, fixed in `fixed_version`.
 
-    `package` is the binary package's name; `fixed_version` is empty as long as there is no fix.
+    `package` is the binary package's name; `fixed_version` is empty as long as there is no fix; `scanner`
+    is that of an extension where only such a one found it.
     Raises ValueError when a field is malformed, so that none of them can be mistaken for another.
     """
 
@@ -35,11 +36,12 @@ class RebuildRequest:
     severity: Severity
     requested_at: dt.datetime
     known_exploited: bool = False
+    scanner: str = ""
 
     def __post_init__(self) -> None:
         if not _REF.fullmatch(self.ref):
             raise ValueError(f"not an image of a catalogue: {self.ref[:80]!r}")
-        for word in (self.vulnerability, self.package, self.fixed_version or "-"):
+        for word in (self.vulnerability, self.package, self.fixed_version or "-", self.scanner or "-"):
             if not _WORD.fullmatch(word):
                 raise ValueError(f"not a name or version: {word[:80]!r}")
         if self.requested_at.tzinfo is None:
@@ -61,6 +63,7 @@ class RebuildRequest:
             "severity": self.severity.value,
             "requested_at": self.requested_at.isoformat(),
             "known_exploited": self.known_exploited,
+            **({"scanner": self.scanner} if self.scanner else {}),
         }
 
     @classmethod
@@ -81,6 +84,7 @@ class RebuildRequest:
                 severity=Severity(value["severity"]),
                 requested_at=dt.datetime.fromisoformat(texts["requested_at"]),
                 known_exploited=value.get("known_exploited") is True,
+                scanner=str(value.get("scanner", "")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no rebuild request: {error!s:.80}") from None

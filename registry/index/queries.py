@@ -31,7 +31,10 @@ _AT_ONCE = 900  # values in one question: SQLite has a limit
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A package that is concerned: where the flaw is fixed (empty: nowhere yet), and how bad it is."""
+    """A package that is concerned: where the flaw is fixed (empty: nowhere yet), and how bad it is.
+
+    `scanner` is the scanner of an extension that says so, empty for ours.
+    """
 
     package: str
     version: str
@@ -42,6 +45,7 @@ class Hit:
     severity: str = ""
     status: str = ""
     fixed_version: str = ""
+    scanner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,18 +245,20 @@ def ask(connection: Connection, asked: str, now: dt.datetime, most: int | None =
     Raises UsageError for anything else.
     """
     if len(asked) <= _ASKED_MAX and (purl := _PURL.fullmatch(asked)):
-        found, title = _of_package(connection, purl), ""
+        found, title, beside = _of_package(connection, purl), "", _Beside()
     elif len(asked) <= 100 and _VULNERABILITY.fullmatch(asked):
-        found, title = _of_vulnerability(connection, asked.upper())
+        found, title = _of_vulnerability(connection, asked)
+        beside = _found_beside(connection, asked, len(found))
     else:
         raise UsageError(
             f"neither a vulnerability nor a package: {asked[:100]!r}",
             hint="CVE-2026-1234, or pkg:deb/debian/openssl",
         )
     numbers = {package: n for n, (package, _) in enumerate(found)}
-    images, total = _images(connection, numbers, now, most)
+    images, total = _images(connection, numbers, now, most, beside.carriers)
     unverified = connection.execute(select(func.count()).select_from(s.problems)).scalar() or 0
-    return Answer(asked, title, tuple(hit for _, hit in found), images, total, int(unverified))
+    hits = (*(hit for _, hit in found), *beside.hits)
+    return Answer(asked, title or beside.title, hits, images, total, int(unverified))
 
 
 def _of_vulnerability(connection: Connection, name: str) -> tuple[list[tuple[int, Hit]], str]:
@@ -260,11 +266,44 @@ def _of_vulnerability(connection: Connection, name: str) -> tuple[list[tuple[int
     query = (
         select(p.id, *_package_columns(), v.name, f.severity, f.status, f.fixed_version, v.title)
         .select_from(s.vulnerabilities.join(s.findings).join(s.packages))
-        .where(func.upper(v.name) == name if name != name.upper() else v.name == name)
+        .where(v.name.in_({name, name.upper()}))
         .order_by(p.name, p.version, p.architecture)
     )
     rows = connection.execute(query).all()
     return [(r[0], Hit(*r[1:10])) for r in rows], rows[0][10] if rows else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What scanners of extensions found: hits, and by hit and platform the cards of the images with it."""
+
+    hits: tuple[Hit, ...] = ()
+    carriers: tuple[tuple[int, str, array[int]], ...] = ()
+    title: str = ""
+
+
+def _found_beside(connection: Connection, name: str, first: int) -> _Beside:
+    """The same vulnerability by scanners of extensions; its hits are numbered from `first` on."""
+    f, p = s.further.c, s.packages.c
+    query = (
+        select(f.image, f.platform, f.title, *_package_columns(), f.vulnerability, f.severity, f.status)
+        .add_columns(f.fixed_version, f.scanner)
+        .select_from(s.further.join(s.packages, f.package == p.id))
+        .where(f.vulnerability.in_({name, name.upper()}))
+        .order_by(p.name, p.version, p.architecture, f.scanner, f.fixed_version)
+    )
+    rows = connection.execute(query).all()
+    if not rows:
+        return _Beside()
+    join = s.cards.join(s.images, s.images.c.digest == s.cards.c.digest)
+    card = dict(map(tuple, connection.execute(select(s.images.c.id, s.cards.c.id).select_from(join))))
+    numbers: dict[Hit, int] = {}
+    carriers: dict[tuple[int, str], array[int]] = {}
+    for image, platform, _, *said in rows:
+        number = numbers.setdefault(Hit(*said), first + len(numbers))
+        if image in card:
+            carriers.setdefault((number, platform), array("I")).append(card[image])
+    return _Beside(tuple(numbers), tuple((*key, cards) for key, cards in carriers.items()), rows[0][2])
 
 
 def _of_package(connection: Connection, purl: re.Match[str]) -> list[tuple[int, Hit]]:
@@ -291,11 +330,15 @@ def _package_columns() -> tuple[Any, ...]:
 
 
 def _images(
-    connection: Connection, numbers: Mapping[int, int], now: dt.datetime, most: int | None
+    connection: Connection,
+    numbers: Mapping[int, int],
+    now: dt.datetime,
+    most: int | None,
+    beside: Iterable[tuple[int, str, array[int]]] = (),
 ) -> tuple[Images, int]:
-    """The first `most` images with one of these packages, and how many there are."""
+    """The first `most` images with one of these packages or `beside` them, and how many there are."""
     c = s.carriers.c
-    found: list[tuple[int, str, array[int]]] = []
+    found = list(beside)
     for chunk in _chunks(numbers):
         query = select(c.package, c.platform, c.cards).where(c.package.in_(chunk))
         found += [(numbers[r[0]], r[1], s.unpacked(r[2])) for r in connection.execute(query)]

@@ -21,7 +21,7 @@ known to the index, too. `builder.signing.verify` asks that, and compares both f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -61,6 +61,7 @@ NOT_AN_IMAGE = "not-an-image"  # the reason of a refusal: a database, a list, so
 _ON_IMAGE = frozenset({VERDICT_TYPE, PROVENANCE_TYPE})
 _ON_PLATFORM = frozenset({CYCLONEDX_TYPE, VULNERABILITY_TYPE})
 _PLATFORMS_MAX = 16
+_SCANNERS_MAX = 1000
 _TEXT_MAX = 300  # characters
 # What tells the scanner's packages apart, and what it matches them by.
 SCANNER_FACTS = ("PkgType", "SrcName", "SrcEpoch", "SrcVersion", "SrcRelease", "Modularitylabel", "FilePath")
@@ -103,8 +104,17 @@ class Flaw:
 
 
 @dataclass(frozen=True, slots=True)
+class Addition:
+    """What a scanner of an extension says of a package: who it is, and what it found."""
+
+    scanner: str
+    package: Package
+    flaw: Flaw
+
+
+@dataclass(frozen=True, slots=True)
 class PlatformFacts:
-    """One platform: its packages, and what the newest report found in each of them."""
+    """One platform: its packages, what the newest report found in each of them, and what was found beside."""
 
     digest: Digest
     platform: str
@@ -113,6 +123,7 @@ class PlatformFacts:
     packages: Mapping[Package, tuple[Flaw, ...]]
     database: str
     database_updated: str
+    further: tuple[Addition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +275,24 @@ def _platform_facts(
         {p: tuple(found) for p, found in flaws.items()},
         f"sha256:{database['digest']['sha256']}",
         _short(database.get("lastUpdate")),
+        tuple(_additions(result, flaws)),
     )
+
+
+def _additions(result: Mapping[str, Any], packages: Collection[Package]) -> Iterator[Addition]:
+    """What scanners of extensions found; they name packages, and versions as they like."""
+    if "further" not in result:
+        return
+    named: defaultdict[str, list[Package]] = defaultdict(list)
+    for package in packages:
+        named[package.name].append(package)
+    what = "vulnerability report"
+    for one in items(result, "further", what, _SCANNERS_MAX):
+        scanner = text(mapping(one, "scanner", what), "id", what)[:_TEXT_MAX]
+        for row in items(one, "findings", what, 1_000_000):
+            if not (alike := named.get(_short(row.get("package")))):
+                refuse("sbom-mismatch", "a finding is of a package that is not there", context=quoted(row))
+            yield from (Addition(scanner, package, _flaw(row)) for package in alike)
 
 
 def _sbom(digest: Digest, about: Iterable[Statement], verdict: Verdict) -> Mapping[str, Any]:

@@ -34,7 +34,7 @@ from builder.errors import ToolError
 from builder.store import write_atomically
 from registry.sqlite import reader, writer
 
-VERSION = "6"  # moves with every change of the tables or of what is read: another version is made anew
+VERSION = "7"  # moves with every change of the tables or of what is read: another version is made anew
 
 metadata = MetaData()
 
@@ -165,6 +165,20 @@ findings = Table(
     Column("status", String, nullable=False),
     Column("fixed_version", String, nullable=False),
     sqlite_with_rowid=False,
+)
+# What scanners of extensions found: they may look at more than packages, so it is of one platform.
+further = Table(
+    "further",
+    metadata,
+    _image(),
+    Column("platform", String, primary_key=True),
+    Column("package", Integer, primary_key=True),
+    Column("scanner", String, primary_key=True),
+    Column("vulnerability", String, primary_key=True, index=True),
+    Column("title", String, nullable=False),
+    Column("severity", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("fixed_version", String, nullable=False),
 )
 # Who pulled which image on which day, from the gate's journal; also one that has left the registry.
 pulls = Table(

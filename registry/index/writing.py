@@ -22,6 +22,9 @@ from registry.index.cards import make_cards
 from registry.index.reading import Flaw, ImageFacts, Package, PlatformFacts
 from registry.pulls import Pull
 
+# What a scanner of an extension found: the platform, the package's number, the scanner, the flaw.
+Added = tuple[str, int, str, Flaw]
+
 _ROWS = 20_000  # that are collected before they are written
 _TEXT_MAX = 1000  # characters
 
@@ -72,6 +75,7 @@ class Writer:
             map(tuple, self._all(s.places.c.image, s.places.c.repository))
         )
         self._filled: set[int] = {image for (image,) in self._all(s.platforms.c.image)}
+        self._added: set[int] = {image for (image,) in self._all(s.further.c.image)}
         self._written: dict[int, dict[str, bytes]] = {}
         self._flaws: dict[int, tuple[Flaw, ...]] = {}
         self._rows = 0
@@ -106,7 +110,7 @@ class Writer:
             self._displace(image, found.repository)
         self._placed.add((image, found.repository))
         self._insert(s.places, image=image, repository=found.repository, mark=found.mark)
-        self._decide(image, found.verdict)
+        newest = self._decide(image, found.verdict)
         self._record(image, found.record)
         content: dict[str, bytes] = {}
         for platform in found.platforms:
@@ -120,6 +124,15 @@ class Writer:
             self._written[image] = content
             for platform in found.platforms:
                 self._platform(image, platform, content[platform.digest])
+        if newest:
+            self._further(
+                image,
+                (
+                    (p.platform, self._package(a.package), a.scanner, a.flaw)
+                    for p in found.platforms
+                    for a in p.further
+                ),
+            )
         if self._rows >= _ROWS:
             self._flush()
 
@@ -138,6 +151,12 @@ class Writer:
         for package, flaws in found.items():
             self._flaws[package] = flaws
             self._looked[package] = (updated, database)
+
+    def learn_further(self, digest: Digest, found: Iterable[Added]) -> None:
+        """What scanners of extensions say of an image today."""
+        if (image := self._images.get(digest)) is not None:
+            self._further(image, found)
+            self._flush()
 
     def finish(self, problems: Iterable[Problem], journal: Iterable[Pull]) -> None:
         """Write everything, and forget images without a place and packages without an image.
@@ -226,12 +245,12 @@ class Writer:
         if rows:
             self._execute(insert(s.pulls), rows)
 
-    def _decide(self, image: int, verdict: Verdict) -> None:
-        """The newest verdict of all places holds."""
+    def _decide(self, image: int, verdict: Verdict) -> bool:
+        """The newest verdict of all places holds; returns whether this is it."""
         issued = timestamp(verdict.issued_at)
         if image in self._issued:
             if self._issued[image] > issued:
-                return
+                return False
             self._forget(s.verdicts, image)
             self._forget(s.waivers, image)
         self._issued[image] = issued
@@ -249,6 +268,27 @@ class Writer:
         )
         for waiver in dict.fromkeys(verdict.waivers):
             self._insert(s.waivers, image=image, waiver=waiver[:_TEXT_MAX])
+        return True
+
+    def _further(self, image: int, found: Iterable[Added]) -> None:
+        """What was found beside takes the place of what was before."""
+        if image in self._added:
+            self._forget(s.further, image)
+            self._added.discard(image)
+        for (platform, package, scanner, name), flaw in {(*a[:3], a[3].id): a[3] for a in found}.items():
+            self._added.add(image)
+            self._insert(
+                s.further,
+                image=image,
+                platform=platform,
+                package=package,
+                scanner=scanner,
+                vulnerability=name,
+                title=flaw.title,
+                severity=flaw.severity,
+                status=flaw.status,
+                fixed_version=flaw.fixed_version,
+            )
 
     def _record(self, image: int, record: ChannelRecord | None) -> None:
         """The record with the highest number of all places holds."""

@@ -1,18 +1,21 @@
 """Asks the scanners of extensions again about an image whose verdict is to be renewed.
 
 Ours compares the names of packages, once for all images. Others may look at anything: so the image is
-fetched from the registry, and each platform is shown to them as at its first scan.
+fetched from the registry, and each platform is shown to them as at its first scan. What they find over the
+policy's limits, and a newer package mends, is to be rebuilt as what ours finds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.errors import ToolError
 from builder.model.digest import Digest, canonical_json, is_digest_of_json
-from builder.model.evidence import FurtherScan, ScanReport
+from builder.model.evidence import Finding, FurtherScan, ScanReport
+from builder.model.rebuild import RebuildRequest
 from builder.model.reference import Reference
 from builder.model.scanner import Scanner
 from builder.oci.layout import single_platform_view
@@ -25,10 +28,23 @@ from builder.signing.verification import Verification
 from builder.tools.further_scan import ask_scanners
 from registry.promotion.closure import Closure
 from registry.promotion.office import Office
+from registry.rescan.counting import Limit
+from registry.rescan.inventory import Image
+from registry.rescan.judging import Bench
 from registry.upstream.fetch import fetch
 from registry.upstream.source import RegistrySource
 
 Further = Mapping[Digest, tuple[FurtherScan, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the scanners found in an image today, by the digest of each platform; the platforms' names; and
+    what is to be rebuilt for it."""
+
+    further: Further
+    platforms: Mapping[Digest, str]
+    requests: tuple[RebuildRequest, ...]
 
 
 def demanded(policy: Policy) -> bool:
@@ -84,3 +100,35 @@ def _sbom(office: Office, closure: Closure, where: Reference, found: Verificatio
         if is_digest_of_json(wanted, one.predicate):
             return canonical_json(one.predicate)
     refuse("sbom-mismatch", "the attested SBOM is not the one that was judged", context=str(where.digest))
+
+
+def requests_for(case: Case, image: Image, bench: Bench) -> tuple[RebuildRequest, ...]:
+    """What is to be rebuilt for what scanners of extensions found, by the reports of today in `case`."""
+    found: dict[Digest, RebuildRequest] = {}
+    for scan in case.scans if image.current else ():
+        said_by = {f: one.scanner.id for one in scan.further for f in one.findings}
+        for finding in _over(case, scan, bench.limits(bench.policy_of(image))):
+            # What has no name or version that can be asked for is told with the verdict that is not renewed.
+            with contextlib.suppress(ValueError):
+                if finding.fixable and finding in said_by:
+                    request = RebuildRequest(
+                        ref=image.ref,
+                        digest=image.digest,
+                        vulnerability=finding.id,
+                        package=finding.package,
+                        fixed_version=finding.fixed_version,
+                        severity=finding.severity,
+                        requested_at=bench.now,
+                        known_exploited=finding.id in bench.exploited,
+                        scanner=said_by[finding],
+                    )
+                    found[request.key] = request
+    return tuple(found.values())
+
+
+def _over(case: Case, scan: ScanReport, limits: Sequence[Limit]) -> Iterator[Finding]:
+    counted = list(case.counted(scan))
+    for kind, limit in limits:
+        over = [finding for finding in counted if kind(finding)]
+        if limit is not None and len(over) > limit:
+            yield from over

@@ -10,7 +10,8 @@ The procedure; the numbers stand in the code:
  5. What follows is carried out: rebuild requests are written down or taken back, verdicts renewed,
     images put into quarantine or let out of it, each decision in the ledger. One that fails is told
     and stops no other. More quarantines at once than the limit are none: somebody has to look first.
-    Before a renewal the scanners of extensions are asked, where the policy demands them (`asking`).
+    Before a renewal the scanners of extensions are asked, where the policy demands them (`asking`);
+    what they want rebuilt is written down then.
  6. The index learns what was found. When all images were scanned and everything that follows was
     done, it also remembers that (2).
 
@@ -20,17 +21,14 @@ Coverage is the share of served images that were scanned, by all scanners that h
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-
-from sqlalchemy import delete, insert
 
 from builder.errors import GoldsmithError, PolicyDenied, ToolError
 from builder.model.channel import Channel
 from builder.model.digest import Digest
-from builder.model.evidence import Evidence, FurtherScan, NotDone
+from builder.model.evidence import Evidence, NotDone
 from builder.model.image import Target
 from builder.model.rebuild import RebuildRequest
 from builder.model.scanner import Scanner
@@ -43,22 +41,21 @@ from builder.tools.trivy import Trivy
 from builder.tools.trivy_db import Database
 from registry.audit.ledger import Action
 from registry.index import schema
-from registry.index.reading import Flaw
 from registry.index.rebuild import ListingRegistry, reindex
-from registry.index.writing import Problem, Writer
+from registry.index.writing import Problem
 from registry.promotion import callback
 from registry.promotion.closure import Closure
 from registry.promotion.office import Office
 from registry.promotion.recheck import attested_case
 from registry.pulls import Pull
-from registry.rescan.asking import Further, ask_again, demanded
+from registry.rescan.asking import Answered, Further, ask_again, demanded, requests_for
 from registry.rescan.inventory import Image, Inventory, read_inventory
 from registry.rescan.judging import BY_RESCAN, Bench, Judged, Outcome, Scanned, judge
+from registry.rescan.learning import REMEMBERED, learn
 from registry.rescan.renewing import renew, verdict_of_today, verified
-from registry.rescan.settling import settle_requests
+from registry.rescan.settling import settle_answers, settle_requests
 from registry.rescan.union import match
 
-_REMEMBERED = "rescan"
 _SCAN = "scan"  # what failed, where a scanner gave no answer
 _THREADS = 4
 _QUARANTINE_SHARE, _QUARANTINE_FEW = 0.2, 3  # of the served images; so many are always allowed
@@ -154,7 +151,7 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
     # 2. is there anything to do
     bench = _bench(office, desk)
     key = _key(office, desk, inventory)
-    remembered = schema.facts_of(rebuilt.path).get(_REMEMBERED) == key and not rebuilt.problems
+    remembered = schema.facts_of(rebuilt.path).get(REMEMBERED) == key and not rebuilt.problems
     if remembered and not any(_is_due(i, office, desk.database) for i in inventory.images):
         return Rescan(True, len(inventory.images), (), ())
     # 3. one scan for each release
@@ -162,8 +159,10 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
     # 4. outcomes
     judged = judge(inventory, scanned, bench)
     # 5. what follows
-    asked, withdrawn = settle_requests(desk.store, judged, rebuilt.problems, bench)
-    renewed, failed = _carry_out(office, desk, scanned, judged, bench, quarantine_all)
+    settled = settle_requests(desk.store, judged, rebuilt.problems, bench)
+    answers: dict[Digest, Answered] = {}
+    renewed, failed = _carry_out(office, desk, scanned, judged, bench, quarantine_all, answers)
+    of_answers = settle_answers(desk.store, answers)
     done = Rescan(
         False,
         len(judged),
@@ -171,12 +170,12 @@ def rescan(office: Office, desk: Desk, *, quarantine_all: bool = False) -> Resca
         rebuilt.problems,
         len(inventory.packages),
         renewed,
-        asked,
-        withdrawn,
+        (*settled[0], *of_answers[0]),
+        (*settled[1], *of_answers[1]),
         tuple(failed),
     )
     # 6. the index learns
-    _learn(rebuilt.path, inventory, scanned, key if done.complete else "")
+    learn(rebuilt.path, inventory, scanned, answers, key if done.complete else "")
     if renewed or failed:
         desk.place.mark_stale("verdicts were renewed")
     return done
@@ -274,6 +273,7 @@ def _carry_out(
     judged: tuple[Judged, ...],
     bench: Bench,
     quarantine_all: bool,
+    answers: dict[Digest, Answered],
 ) -> tuple[int, list[Failed]]:
     failed: list[Failed] = []
 
@@ -308,11 +308,15 @@ def _carry_out(
     ]
 
     def renewal(one: Judged) -> bool:
-        by = replace(office, policy=bench.policy_of(one.image))
-        further: dict[Digest, tuple[FurtherScan, ...]] = {}
-        if demanded(by.policy) and not tried(one, _SCAN, lambda: further.update(_ask(by, desk, one.image))):
+        by, image = replace(office, policy=bench.policy_of(one.image)), one.image
+
+        def ask() -> None:
+            answers[image.digest] = _ask(by, desk, image, scanned, bench)
+
+        if demanded(by.policy) and not tried(one, _SCAN, ask):
             return False
-        return tried(one, "renew", lambda: _renew(by, desk, one.image, scanned, further))
+        further = answers[image.digest].further if image.digest in answers else {}
+        return tried(one, "renew", lambda: _renew(by, desk, image, scanned, further))
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="rescan") as pool:
         return sum(pool.map(renewal, due)), failed
@@ -323,11 +327,14 @@ def _move(office: Office, one: Judged, channel: Channel) -> None:
     callback.change(office, where, channel, BY_RESCAN + one.reason)
 
 
-def _ask(office: Office, desk: Desk, image: Image) -> Further:
+def _ask(office: Office, desk: Desk, image: Image, scanned: Scanned, bench: Bench) -> Answered:
     """What scanners of extensions find today: once for an image, wherever it lies."""
     closure, found, case = _read(office, desk, image, image.repositories[0])
     with desk.store.scratch("rescan") as work:
-        return ask_again(office, closure, found, case, desk.scanners, work)
+        further = ask_again(office, closure, found, case, desk.scanners, work)
+    today = replace(case, evidence=tuple(_today(e, image, scanned, further) for e in case.evidence))
+    platforms = {e.digest: str(e.platform) for e in case.evidence}
+    return Answered(further, platforms, requests_for(today, image, bench))
 
 
 def _renew(office: Office, desk: Desk, image: Image, scanned: Scanned, further: Further) -> None:
@@ -359,24 +366,6 @@ def _today(evidence: Evidence, image: Image, scanned: Scanned, further: Further)
         further=further.get(evidence.digest, evidence.scan.further),
     )
     return replace(evidence, scan=scan)
-
-
-def _learn(path: Path, inventory: Inventory, scanned: Scanned, key: str) -> None:
-    """6. What the database says of packages today; and, when all is done, that it is."""
-    found: Mapping[int, tuple[Flaw, ...]] = {
-        n: tuple(Flaw(f.id, f.severity.value, f.status, f.fixed_version, f.title) for f in flaws)
-        for matched in scanned.releases.values()
-        for n, flaws in matched.findings.items()
-    }
-    engine = schema.engine(path)
-    with engine.begin() as connection:
-        writer = Writer(connection)
-        writer.learn(found, scanned.database.digest, scanned.database.updated_at)
-        writer.write_flaws()
-        connection.execute(delete(schema.facts).where(schema.facts.c.name == _REMEMBERED))
-        if key:
-            connection.execute(insert(schema.facts), [{"name": _REMEMBERED, "value": key}])
-    engine.dispose()
 
 
 def _too_many(count: int, served: int) -> PolicyDenied:

@@ -21,12 +21,15 @@ from builder.model.image import PlatformImage
 from builder.policy.engine import evaluate
 from builder.policy.rule import Case
 from builder.policy.rules import vulnerabilities_unfixed
+from builder.rebuilds import waiting_rebuilds
 from builder.signing.verify import verify
 from builder.stages.publish import publish
 from builder.stages.scan import scan
 from builder.store import Store
 from builder.tools.further_scan import ask_scanners
 from builder.tools.trivy_db import Database, open_database
+from registry.index.queries import affected
+from registry.index.rebuild import reindex
 from registry.promotion.recheck import attested_case
 from registry.rescan.telling import exposition
 from tests.support.evidence import World, evidence
@@ -178,7 +181,8 @@ DAILY = """from pathlib import Path
     seen = sorted(p.stat().st_size for p in (given.layout / "blobs/sha256").iterdir())
     named = json.loads(given.cyclonedx.read_text())["bomFormat"]
     (here / "asked").open("a").write(f"{{given.name}} {{given.packages}} {{len(seen)}} {{named}}\\n")
-    return [finding("bash", id=name) for name in (here / "today").read_text().split()]"""
+    said = (line.partition("=") for line in (here / "today").read_text().split())
+    return [finding("bash", id=name, fixed_version=fixed) for name, _, fixed in said]"""
 
 
 @pytest.fixture
@@ -293,3 +297,92 @@ def test_a_rescan_without_the_scanner_that_the_policy_demands_renews_nothing(nig
     done = night.rescan()
     assert (done.renewed, done.coverage) == (0, 0.0)
     assert "the policy demands scanner acme-scanner" in done.failed[0].error.message
+
+
+def asks(night: Night, what: str) -> list[tuple[str, str, list[tuple[str, str, str]]]]:
+    """What the index answers: image, platforms, and by whom what is found in which package."""
+    found = affected(night.place.require(), what, night.house.now)
+    hits = [(h.scanner, f"{h.package} {h.version}", h.fixed_version) for h in found.hits]
+    return [(i.ref, ",".join(i.platforms), [hits[n] for n in i.hits]) for i in found.images]
+
+
+def bring_up_to_date(night: Night) -> None:
+    done = reindex(night.place, night.client.host, night.client, night.house.trust, night.house.now)
+    assert done.problems == ()
+
+
+THEIRS = ("acme-scanner", "bash 5.2.37-2", "5.3")
+
+
+def test_what_it_found_is_in_the_index_for_that_image_alone(night: Night) -> None:
+    night.scanner.advisories = {"bash": {"CVE-2026-7": ("", "LOW")}}
+    flaw = replace(found(Severity.LOW, identifier="ACME-7"), package="bash", fixed_version="5.3")
+    published(night, (flaw, replace(flaw, id="CVE-2026-7")))
+    night.image([binary("bash", "5.2.37-2")], "other")
+    bring_up_to_date(night)
+    assert asks(night, "acme-7") == [("python:3.13", "linux/amd64", [THEIRS])]
+    # Of what both found, ours is told of all images with the package, theirs of the one that it saw.
+    ours = ("", "bash 5.2.37-2", "")
+    assert asks(night, "CVE-2026-7") == [
+        ("other:3.13", "linux/amd64", [ours]),
+        ("python:3.13", "linux/amd64", [ours, THEIRS]),
+    ]
+    assert affected(night.place.require(), "ACME-7", night.house.now).title == "bad"
+    bring_up_to_date(night)  # what is known is taken over
+    assert asks(night, "ACME-7") == [("python:3.13", "linux/amd64", [THEIRS])]
+
+
+def test_the_index_takes_nothing_that_is_not_of_the_image(night: Night) -> None:
+    published(night, (replace(found(Severity.LOW), package="zlib"),))
+    done = reindex(night.place, night.client.host, night.client, night.house.trust, night.house.now)
+    assert [p.reason for p in done.problems] == ["sbom-mismatch"]
+
+
+def test_what_it_finds_later_is_asked_to_be_rebuilt_until_it_finds_it_no_more(night: Night) -> None:
+    here = published(night, ())
+    (night.folder / "today").write_text("ACME-9=5.3")
+    night.sleep()
+    began = night.house.now
+    (request,) = night.rescan().asked
+    assert (request.ref, request.digest, request.scanner) == (
+        "python:3.13",
+        here.image.digest,
+        "acme-scanner",
+    )
+    assert (request.vulnerability, request.package, request.fixed_version) == ("ACME-9", "bash", "5.3")
+    assert asks(night, "ACME-9") == [("python:3.13", "linux/amd64", [THEIRS])]
+    night.sleep(0.1)
+    done = night.rescan()
+    assert (done.asked, done.withdrawn) == ((), ())
+    assert [r.requested_at for r in waiting_rebuilds(night.store)] == [began]
+    (night.folder / "today").write_text("")
+    night.sleep(0.1)
+    done = night.rescan()
+    assert [r.vulnerability for r in done.withdrawn] == ["ACME-9"] and done.renewed == 1
+    assert waiting_rebuilds(night.store) == () and asks(night, "ACME-9") == []
+
+
+def test_a_request_stays_while_nobody_can_ask_the_scanner(night: Night) -> None:
+    published(night, ())
+    (night.folder / "today").write_text("ACME-9=5.3")
+    night.sleep()
+    assert night.rescan().asked
+    (night.folder / "today").unlink()
+    assert night.rescan().withdrawn == ()
+    # Ours finds something as well: nothing is renewed, so the scanner is not asked.
+    night.scanner.advisories = {"bash": {"CVE-2026-7": ("5.4", "HIGH")}}
+    done = night.rescan()
+    assert [r.vulnerability for r in done.asked] == ["CVE-2026-7"] and done.withdrawn == ()
+    assert asked(night) and len(waiting_rebuilds(night.store)) == 2
+    # Nobody demands it any more.
+    night.house.policy = policy()
+    assert [r.vulnerability for r in night.rescan().withdrawn] == ["ACME-9"]
+
+
+@pytest.mark.parametrize("today", ["ACME-9", "ACME-9=" + "5" * 300])
+def test_what_has_no_fix_that_can_be_asked_for_is_no_request(night: Night, today: str) -> None:
+    published(night, ())
+    (night.folder / "today").write_text(today)
+    night.sleep()
+    done = night.rescan()
+    assert done.asked == () and "ACME-9" in done.failed[0].error.context

@@ -73,6 +73,12 @@ def test_a_vulnerability_names_images_packages_and_the_fix(fleet: Fleet) -> None
     assert ask(fleet, "CVE-1999-1").images == ()
 
 
+def test_a_name_with_small_letters_is_found_as_it_is_written(fleet: Fleet) -> None:
+    fleet.image([LIBSSL], [finding("GHSA-jfh8-c2jp-5v3q", LIBSSL)])
+    fleet.reindex()
+    assert [h.vulnerability for h in ask(fleet, "GHSA-jfh8-c2jp-5v3q").hits] == ["GHSA-jfh8-c2jp-5v3q"]
+
+
 def test_the_findings_of_an_image_are_those_of_the_newest_scan(fleet: Fleet) -> None:
     bad = fleet.image([LIBSSL, BASH], [finding(CVE, LIBSSL, FIXED)])
     good = fleet.image([BASH], name="base", repository="candidate/base")

@@ -56,6 +56,7 @@ def test_the_oldest_comes_first(store: Store) -> None:
         {"vulnerability": ""},
         {"vulnerability": "CVE-1\x1b[2J"},
         {"package": "a b"},
+        {"scanner": "a b"},
         {"requested_at": NOW.replace(tzinfo=None)},
     ],
     ids=str,
