@@ -77,7 +77,7 @@ class _Writer:
         self._shared: dict[str, bytes] = {}
 
     def package(self, package: LockedPackage, path: Path) -> None:
-        reader = PackageReader(package.name, path, self._context.lock.variant, self._context.without)
+        reader = PackageReader(package.name, path, self._context.lock.variant, self._context.left_out)
         for entry, content in reader.files():
             self._copy(package, entry, content)
         unpacked = reader.unpacked()

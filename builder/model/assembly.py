@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 ASSEMBLY_VERSION = 2
@@ -108,14 +108,30 @@ def dropped_paths(variant: str) -> tuple[str, ...]:
 _DROPPED = {variant: frozenset(dropped_paths(variant)) for variant in ("runtime", "dev")}
 
 
-def is_dropped(path: str, variant: str, without: Sequence[str] = ()) -> bool:
-    """Whether a file of a package at `path` (without a leading `/`) is left out.
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a definition leaves out beyond the rules for all images, and what of it stays.
 
-    `without` is what the definition leaves out beyond the rules for all images.
+    Paths without a leading `/`, each with all below.
     """
-    trees, above = _DROPPED["dev" if variant == "dev" else "runtime"], path
+
+    paths: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    def named(self, path: str) -> Iterator[str]:
+        """Those of its paths that are about `path`."""
+        return (tree for tree in (*self.paths, *self.kept) if is_below(path, tree))
+
+
+NOTHING = LeftOut()
+
+
+def is_dropped(path: str, variant: str, left_out: LeftOut = NOTHING) -> bool:
+    """Whether a file of a package at `path` (without a leading `/`) is left out."""
+    trees, above, kept = _DROPPED["dev" if variant == "dev" else "runtime"], path, False
     while above:
-        if above in trees or above in without:
+        kept = kept or above in left_out.kept
+        if above in trees or (above in left_out.paths and not kept):
             return True
         above = above.rpartition("/")[0]
     return path.startswith(DOC_TREE + "/") and posixpath.basename(path) != DOC_KEPT

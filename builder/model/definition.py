@@ -203,8 +203,10 @@ class Stream(Strict):
     without: tuple[AbsolutePath, ...] = Field(
         (),
         description="Files and directories of this image's packages that the runtime variant leaves out, "
-        "with all below; the packages stay listed. `{architecture}` as in `links`.",
+        "with all below; the packages stay listed. `{architecture}` as in `links`; `{multiarch}` is the "
+        "folder of libraries: x86_64-linux-gnu, aarch64-linux-gnu.",
     )
+    keep: tuple[AbsolutePath, ...] = Field((), description="Of what `without` names, this stays.")
     java_trust_store: AbsolutePath | None = Field(
         None, description="Where to write the parent's certificate authorities for Java (a JKS file)."
     )

@@ -40,8 +40,8 @@ def generated(target: Target, platform: Platform, is_root: bool) -> tuple[Genera
 
 
 def for_platform(platform: Platform, path: str) -> str:
-    """A path of the definition, with Debian's name of the architecture in its place."""
-    return path.replace("{architecture}", platform.debian)
+    """A path of the definition, with Debian's names of the architecture in their place."""
+    return path.replace("{architecture}", platform.debian).replace("{multiarch}", platform.multiarch)
 
 
 def _steps(target: Target, platform: Platform) -> Iterator[GeneratedEntry]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from builder.model.assembly import NOTHING, LeftOut
 from builder.model.definition import (
     CatalogueCheck,
     ChecksDefinition,
@@ -162,8 +163,8 @@ class BuildContext:
     their SHA-256 in `lock`. `entries` is what the rendered files add to the root file system,
     as data. `parent` is the finished image that this one is built on. `epoch` is
     SOURCE_DATE_EPOCH: the newest file time inside the locked packages, in seconds. `depth` is
-    the number of images below this one. `without` are the paths (no leading `/`) of packages'
-    files that are left out. `database` holds the files of the parent that its packages share, by
+    the number of images below this one. `left_out` is what is left out of packages'
+    files. `database` holds the files of the parent that its packages share, by
     path; this image's packages continue them. `runs` are the programs that are run at the end.
     """
 
@@ -176,7 +177,7 @@ class BuildContext:
     depth: int
     parent: PlatformImage | None = None
     epoch: int = 0
-    without: tuple[str, ...] = ()
+    left_out: LeftOut = NOTHING
     database: Mapping[str, bytes] = field(default_factory=dict)
     runs: tuple[RunStep, ...] = ()
 

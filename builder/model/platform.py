@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _DEBIAN_ARCHITECTURES = {"amd64": "amd64", "arm64": "arm64"}
+_MULTIARCH = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,6 +29,11 @@ class Platform:
     def debian(self) -> str:
         """The Debian architecture."""
         return _DEBIAN_ARCHITECTURES[self.architecture]
+
+    @property
+    def multiarch(self) -> str:
+        """Debian's folder of libraries for the platform (multiarch tuple, dpkg-architecture(1))."""
+        return _MULTIARCH[self.architecture]
 
     def __str__(self) -> str:
         return f"{self.os}/{self.architecture}"

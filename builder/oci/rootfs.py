@@ -6,6 +6,7 @@ Source: OCI image specification 1.1, layer.md (whiteouts, change types).
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import posixpath
 import re
@@ -149,7 +150,11 @@ def layer_members(image: PlatformImage, layer: Layer) -> Iterator[tuple[tarfile.
     """The entries of a layer, its blob checked first; raises RegistryError when it is damaged."""
     for _ in verified_chunks(image.layout, layer.blob):
         pass
-    with tarfile.open(blob_path(image.layout, layer.blob.digest), mode="r|gz", bufsize=_READ) as source:
+    # Not "r|gz" of tarfile, which ends with the first member.
+    with (
+        gzip.open(blob_path(image.layout, layer.blob.digest)) as plain,
+        tarfile.open(fileobj=plain, mode="r|", bufsize=_READ) as source,
+    ):
         for member in source:
             yield member, source.extractfile(member) if member.isreg() else None
 

@@ -129,7 +129,7 @@ class Builder:
         with stages.stage("unpack"):
             database = read_files(below, layering.OWN, is_appended) if below else {}
             variant = context.lock.variant
-            contents = unpack(context.lock.packages, self._pool.plain, variant, context.without, database)
+            contents = unpack(context.lock.packages, self._pool.plain, variant, context.left_out, database)
         context = derive(replace(context, parent=below, epoch=contents.epoch, database=database))
         first: PlatformImage | None = None
         for number, engine in enumerate(self._engines):

@@ -46,9 +46,7 @@ def render(
     """
     config = image_config(target, inherited)
     entries = generated(target, platform, is_root=lock.parent is None)
-    stream = target.stream
-    left_out = stream.without if target.variant == "runtime" else stream.dev.without
-    without = tuple(for_platform(platform, path).lstrip("/") for path in left_out)
+    left_out = _left_out(target, platform)
     facts = {
         "image": {
             "ref": target.ref,
@@ -61,7 +59,8 @@ def render(
         "lock": lock,
         "config": config,
         "entries": entries,
-        "without": without,
+        "without": left_out.paths,
+        "keep": left_out.kept,
         "runs": target.stream.run,
         "aliases": assembly.usr_aliases(platform.architecture),
         "assembly": {
@@ -80,7 +79,7 @@ def render(
         **{f"assemble/rootfs{e.path}": e.content for e in entries if e.kind == "file"},
     }
     return BuildContext(
-        target.ref, platform, lock, files, entries, config, depth, without=without, runs=target.stream.run
+        target.ref, platform, lock, files, entries, config, depth, left_out=left_out, runs=target.stream.run
     )
 
 
@@ -142,6 +141,17 @@ def accept_replaced_blocks(templates: Path) -> list[str]:
 def pool_name(package: LockedPackage) -> str:
     """A package's file name in the context's `pool/`."""
     return f"{package.name}_{package.sha256[:16]}.deb"
+
+
+def _left_out(target: Target, platform: Platform) -> assembly.LeftOut:
+    stream = target.stream
+
+    def here(paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(for_platform(platform, path).lstrip("/") for path in paths)
+
+    if target.variant == "dev":
+        return assembly.LeftOut(here(stream.dev.without))
+    return assembly.LeftOut(here(stream.without), here(stream.keep))
 
 
 def image_config(target: Target, inherited: Mapping[str, str]) -> ImageConfig:

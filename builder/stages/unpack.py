@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from builder.errors import LockError
 from builder.model import assembly
+from builder.model.assembly import NOTHING, LeftOut
 from builder.model.contents import Contents, PackagedFile, through
 from builder.model.lock import LockedPackage
 from builder.tools.deb import DebControl, DebEntry
@@ -29,23 +30,23 @@ def unpack(
     packages: Iterable[LockedPackage],
     path_of: Callable[[LockedPackage], Path],
     variant: str = "runtime",
-    without: Sequence[str] = (),
+    left_out: LeftOut = NOTHING,
     database: Mapping[str, bytes] | None = None,
 ) -> Contents:
     """What `packages` bring to a root file system; `path_of` gives a package's verified file.
 
-    `without` are the paths that the definition leaves out; `database` holds the parent's files that
-    packages share, which these continue.
+    `database` holds the parent's files that packages share, which these continue.
     Raises LockError when two packages bring the same file, a package is malformed or calls
-    itself something else than the lock does, or no package brings what is to be left out.
+    itself something else than the lock does, or no package brings what is to be left out or kept.
     """
-    gathered = _Gathered(variant, without, database or {})
+    gathered = _Gathered(variant, left_out, database or {})
     for package in packages:
         gathered.add(package, path_of(package))
-    unknown = sorted(set(without) - gathered.left_out)
+    unknown = sorted({*left_out.paths, *left_out.kept} - gathered.named)
     if unknown:
+        field = "without" if unknown[0] in left_out.paths else "keep"
         raise LockError(
-            f"`without:` names /{unknown[0]}, which no package of the image brings",
+            f"`{field}:` names /{unknown[0]}, which no package of the image brings",
             hint="the packages have changed: look where it went, or remove it from image.yaml",
         )
     return gathered.contents()
@@ -54,8 +55,8 @@ def unpack(
 class _Gathered:
     """The contents of the packages so far."""
 
-    def __init__(self, variant: str, without: Sequence[str], database: Mapping[str, bytes]) -> None:
-        self._without, self.left_out = tuple(without), set[str]()
+    def __init__(self, variant: str, left_out: LeftOut, database: Mapping[str, bytes]) -> None:
+        self._left_out, self.named = left_out, set[str]()
         self.files: dict[str, PackagedFile] = {}
         self._directories: dict[str, int] = {}
         self._epoch = 0
@@ -64,7 +65,7 @@ class _Gathered:
 
     def add(self, package: LockedPackage, path: Path) -> None:
         """Read one package."""
-        reader = PackageReader(package.name, path, self._variant, self._without)
+        reader = PackageReader(package.name, path, self._variant, self._left_out)
         _verify_identity(package, reader.control)
         for entry, content in reader.files():
             if entry.kind == "5":
@@ -72,7 +73,7 @@ class _Gathered:
                 self._directories.setdefault(entry.path, assembly.mode_of(entry.path, entry.mode))
             else:
                 self._own(entry.path, self._described(package, entry, content))
-        self.left_out |= reader.left_out
+        self.named |= reader.named
         unpacked = reader.unpacked()
         for name, mode, data in assembly.derived(unpacked):
             self._own(name, PackagedFile(package.name, reader.newest, mode, hashlib.sha256(data).hexdigest()))

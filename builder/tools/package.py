@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from builder.errors import LockError
 from builder.model import assembly
+from builder.model.assembly import NOTHING, LeftOut
 from builder.tools.deb import DebEntry, merged, read_control, read_data
 
 _WHOLE_MAX = 16 << 20  # bytes of a certificate or a configuration file
@@ -25,10 +26,10 @@ class PackageReader:
     Read all of `files` first; then ask for what is derived. Raises LockError when it is malformed.
     """
 
-    def __init__(self, name: str, path: Path, variant: str, without: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, path: Path, variant: str, left_out: LeftOut = NOTHING) -> None:
         self._name, self._path, self._variant = name, path, variant
-        self._without = tuple(without)
-        self.left_out: set[str] = set()  # those of `without` that the package brings
+        self._left_out = left_out
+        self.named: set[str] = set()  # paths of `left_out` that the package brings
         self.control = read_control(path)
         self._names: list[str] = []
         self._certificates: dict[str, bytes] = {}
@@ -49,7 +50,7 @@ class PackageReader:
                 data = self._whole(entry, content)
                 self._md5[configuration[entry.path]] = hashlib.md5(data, usedforsecurity=False).hexdigest()
                 stream = io.BytesIO(data)
-            self.left_out.update(tree for tree in self._without if assembly.is_below(entry.path, tree))
+            self.named.update(self._left_out.named(entry.path))
             if not self._is_dropped(entry.path):
                 yield entry, stream
 
@@ -70,7 +71,7 @@ class PackageReader:
         )
 
     def _is_dropped(self, path: str) -> bool:
-        return assembly.is_dropped(path, self._variant, self._without)
+        return assembly.is_dropped(path, self._variant, self._left_out)
 
     def _whole(self, entry: DebEntry, content: BinaryIO) -> bytes:
         if entry.size > _WHOLE_MAX:

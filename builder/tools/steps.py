@@ -184,3 +184,7 @@ def step_problems(
         ):
             if is_below(left_out, kept) or is_below(kept, left_out):
                 yield Problem(file, where, f"{kept} cannot be left out", why)
+    for number, kept in enumerate(stream.keep):
+        if not any(kept != left_out and is_below(kept, left_out) for left_out in stream.without):
+            hint = "`keep` names what stays of a folder that `without` names"
+            yield Problem(file, f"{path}.keep.{number}", f"{kept} is not left out", hint)

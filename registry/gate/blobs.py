@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
-from zlib_ng import zlib_ng
+import deflate
 
 from registry.gate.upstream import Source, StorageAway
 
@@ -52,7 +52,7 @@ class _Blocks:
         while chunk:
             room = _BLOCK - self.at % _BLOCK
             piece, chunk = (chunk, b"") if len(chunk) <= room else (chunk[:room], chunk[room:])
-            self._crc = zlib_ng.crc32(piece, self._crc)
+            self._crc = deflate.crc32(piece, self._crc)
             self.at += len(piece)
             ended = self.at % _BLOCK == 0 or self.at == self.size
             if ended:

@@ -145,7 +145,7 @@ def provenance_of(image: BuiltImage, made: Sources | None = SOURCES) -> dict[str
         image,
         definition=Digest.of(b"definition"),
         templates={"debian-runtime.Dockerfile.j2": Digest.of(b"template")},
-        tools={"goldsmith": "0.1.0", "zlib-ng": "1.1.0"},
+        tools={"goldsmith": "0.1.0", "deflate": "0.9.0"},
         parent=("base:13", Digest.of(b"parent")),
         made_of=made,
     )

@@ -10,7 +10,7 @@ import pytest
 
 from builder.engines.direct import DirectEngine
 from builder.model import layers as layering
-from builder.model.assembly import STATUS, is_appended
+from builder.model.assembly import NOTHING, STATUS, is_appended
 from builder.model.digest import Digest
 from builder.model.generated import generated
 from builder.model.image import BuildContext, ImageConfig, PlatformImage
@@ -48,7 +48,7 @@ class World:
         pool = FolderPool(self.files)
         lock = LockSection("13", "dev", AMD64, "trixie", Digest.of(b""), None, tuple(sorted(packages)))
         database = read_files(parent, layering.OWN, is_appended) if parent else {}
-        contents = unpack(lock.packages, pool.path, "dev", (), database)
+        contents = unpack(lock.packages, pool.path, "dev", NOTHING, database)
         context = BuildContext("x:13-dev", AMD64, lock, {}, (), CONFIG, 1 if parent else 0)
         context = replace(context, parent=parent, epoch=contents.epoch, database=database)
         return normalise(DirectEngine().build(context, pool, work), contents, work / "layout")

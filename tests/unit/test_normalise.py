@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -161,6 +162,16 @@ def with_left_overs(members: list[tuple[tarfile.TarInfo, bytes]]) -> Members:
 def test_what_engines_do_differently_does_not_reach_the_digest(world: World, engine: Callable) -> None:
     context = world.context(world.deb("base-files", BASE_FILES), world.deb("hello", HELLO))
     assert world.build(context, rewritten(engine)).manifest == world.build(context).manifest
+
+
+def test_a_layer_of_several_gzip_members_is_read_to_its_end(world: World) -> None:
+    content = bytes(range(256)) * (5 << 12)  # 5 MiB: more than one member holds
+    big = world.deb(
+        "big", [directory("./usr/lib/"), member("./usr/lib/a", content), member("./usr/lib/b", b"b")]
+    )
+    tree = image_tree(world.build(world.context(big)))
+    assert tree["usr/lib/a"].sha256 == hashlib.sha256(content).hexdigest()
+    assert tree["usr/lib/b"].sha256 == hashlib.sha256(b"b").hexdigest()
 
 
 def test_the_image_holds_what_was_locked_and_nothing_more(world: World) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from builder.engines.direct import DirectEngine
 from builder.errors import DefinitionError, LockError, Problem
+from builder.model.assembly import LeftOut
 from builder.model.digest import Digest
 from builder.model.image import BuildContext
 from builder.model.lock import LockedPackage, LockSection, ParentPin
@@ -109,6 +110,8 @@ def test_a_source_is_a_plain_path_in_the_folder(tmp_path: Path, source: str) -> 
         ({"without": ["/usr"]}, "cannot be left out"),
         ({"without": ["/var/lib/dpkg"]}, "cannot be left out"),
         ({"dev": {"without": ["/usr/share/doc/hello"]}}, "cannot be left out"),
+        ({"without": ["/usr/lib/a"], "keep": ["/usr/lib/ab"]}, "/usr/lib/ab is not left out"),
+        ({"without": ["/usr/lib/a"], "keep": ["/usr/lib/a"]}, "/usr/lib/a is not left out"),
     ],
 )
 def test_steps_that_contradict_each_other_or_the_evidence_are_refused(
@@ -149,8 +152,14 @@ def test_steps_make_entries_and_know_the_architecture(tmp_path: Path) -> None:
         "/usr/lib/current": ("link", 0o777, 0, "/usr/lib/web-arm64", b""),
         "/var/lib/web": ("directory", 0o700, 65532, "", b""),
     }
-    assert context.without == ("usr/lib/web-arm64/debug",)
-    assert "rm -rf usr/lib/web-arm64/debug\n" in context.files["assemble/assemble.sh"].decode()
+    assert context.left_out.paths == ("usr/lib/web-arm64/debug",)
+    assert "rm -rf -- usr/lib/web-arm64/debug\n" in context.files["assemble/assemble.sh"].decode()
+
+
+def test_paths_know_the_folder_of_libraries(tmp_path: Path) -> None:
+    root = catalogue(tmp_path, without=["/usr/lib/{multiarch}/a"], keep=["/usr/lib/{multiarch}/a/b"])
+    assert rendered(root, (), "amd64").left_out.kept == ("usr/lib/x86_64-linux-gnu/a/b",)
+    assert rendered(root, (), "arm64").left_out.paths == ("usr/lib/aarch64-linux-gnu/a",)
 
 
 def test_each_variant_leaves_out_what_is_said_of_it(tmp_path: Path) -> None:
@@ -160,7 +169,7 @@ def test_each_variant_leaves_out_what_is_said_of_it(tmp_path: Path) -> None:
     for target in load_catalogue(tmp_path).targets():
         section = LockSection("1", target.variant, AMD64, "trixie", Digest.of(b""), None, ())
         context = render(target, AMD64, section, ROOT / "templates", {}, 0)
-        left_out[target.ref] = context.without
+        left_out[target.ref] = context.left_out.paths
     assert left_out["web:1"] == ("usr/share/web",)
     assert left_out["web:1-dev"] == ("usr/lib/web/key.pem",)
 
@@ -171,6 +180,9 @@ WEB = [
     member("./usr/bin/gem", b"gem", mode=0o755),
     directory("./usr/lib/tools/"),
     member("./usr/lib/tools/one", b"1"),
+    directory("./usr/lib/tools/more/"),
+    member("./usr/lib/tools/more/two", b"2"),
+    member("./usr/lib/tools/more/three", b"3"),
     member("./usr/lib/toolshed", b"stays"),
     member("./etc/init.d/web", b"start"),
     member("./etc/site.conf", b"Debian's\n"),
@@ -180,24 +192,32 @@ WEB = [
 def test_what_is_left_out_is_gone_and_a_file_replaces_the_packages(tmp_path: Path) -> None:
     package, path = make_deb(tmp_path, "web", WEB)
     root = catalogue(
-        tmp_path / "c", files=conf(), without=["/usr/bin/gem", "/usr/lib/tools", "/etc/site.conf"]
+        tmp_path / "c",
+        files=conf(),
+        without=["/usr/bin/gem", "/usr/lib/tools", "/etc/site.conf"],
+        keep=["/usr/lib/tools/more/two"],
     )
     context, pool = rendered(root, (package,)), FolderPool({"web": path})
     (tmp_path / "work").mkdir()
-    contents = unpack(context.lock.packages, pool.path, "runtime", context.without)
+    contents = unpack(context.lock.packages, pool.path, "runtime", context.left_out)
     raw = DirectEngine().build(context, pool, tmp_path / "work")
     image_ = normalise(raw, contents, tmp_path / "layout")
     files = dict(_files(image_))
     assert files["etc/site.conf"] == b"listen 8080;\n"
     assert files["usr/lib/toolshed"] == b"stays"
-    assert not {"usr/bin/gem", "usr/lib/tools/one", "etc/init.d/web"} & set(files)
+    assert files["usr/lib/tools/more/two"] == b"2"
+    gone = {"usr/bin/gem", "usr/lib/tools/one", "usr/lib/tools/more/three", "etc/init.d/web"}
+    assert not gone & set(files)
     assert b"Package: web" in files["var/lib/dpkg/status.d/web"]
 
 
 def test_what_no_package_brings_cannot_be_left_out(tmp_path: Path) -> None:
     package, path = make_deb(tmp_path, "web", WEB)
-    with pytest.raises(LockError, match="/usr/bin/bundle, which no package"):
-        unpack((package,), FolderPool({"web": path}).path, "runtime", ("usr/bin/gem", "usr/bin/bundle"))
+    path_of = FolderPool({"web": path}).path
+    with pytest.raises(LockError, match="`without:` names /usr/bin/bundle, which no package"):
+        unpack((package,), path_of, "runtime", LeftOut(("usr/bin/gem", "usr/bin/bundle")))
+    with pytest.raises(LockError, match="`keep:` names /usr/lib/tools/zero, which no package"):
+        unpack((package,), path_of, "runtime", LeftOut(("usr/lib/tools",), ("usr/lib/tools/zero",)))
 
 
 def _files(image_: Any) -> Iterator[tuple[str, bytes]]:
@@ -501,7 +521,7 @@ def test_what_a_program_makes_has_to_be_what_was_said(
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     raw = RawImage(context, rootfs, False, "docker", "1")
-    contents = unpack((), FolderPool({}).path, "runtime", ())
+    contents = unpack((), FolderPool({}).path)
     if said:
         with pytest.raises(NotReproducible, match=said) as caught:
             normalise(raw, contents, tmp_path / "layout")

@@ -36,6 +36,11 @@ fi
 
 rm -rf usr/share/bug usr/share/doc-base usr/share/info usr/share/lintian usr/share/locale usr/share/man \
     boot etc/ca-certificates etc/cron.d etc/cron.daily etc/cron.monthly etc/cron.weekly etc/init.d etc/logrotate.d etc/profile.d etc/skel etc/ufw etc/update-motd.d usr/lib/binfmt.d usr/lib/systemd/system usr/lib/systemd/user usr/lib/tmpfiles.d usr/sbin/update-ca-certificates usr/share/applications usr/share/apport usr/share/bash-completion usr/share/gdb usr/share/icons usr/share/pixmaps usr/share/vim usr/share/zsh var/backups usr/share/ca-certificates/mozilla
+# What the definition leaves out of its packages.
+tar --create --file /kept.tar -- usr/lib/x86_64-linux-gnu/gconv/ANSI_X3.110.so usr/lib/x86_64-linux-gnu/gconv/CP1252.so usr/lib/x86_64-linux-gnu/gconv/ISO8859-1.so usr/lib/x86_64-linux-gnu/gconv/ISO8859-15.so usr/lib/x86_64-linux-gnu/gconv/UNICODE.so usr/lib/x86_64-linux-gnu/gconv/UTF-16.so usr/lib/x86_64-linux-gnu/gconv/UTF-32.so usr/lib/x86_64-linux-gnu/gconv/UTF-7.so usr/lib/x86_64-linux-gnu/gconv/gconv-modules
+rm -rf -- usr/lib/x86_64-linux-gnu/gconv
+tar --extract --preserve-permissions --file /kept.tar
+rm /kept.tar
 if [ -d usr/share/doc ]; then
     find usr/share/doc ! -type d ! -name copyright -delete
 fi
