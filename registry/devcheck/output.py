@@ -131,9 +131,9 @@ def _result(finding: Finding, ids: list[str]) -> dict[str, Any]:
 def _place(file: str, region: dict[str, int]) -> dict[str, Any]:
     path = PurePath(file)
     location: dict[str, Any] = (
-        {"uri": "file://" + quote(str(path))}
+        {"uri": "file://" + quote(bytes(path))}  # bytes: a name need not be text
         if path.is_absolute()
-        else {"uri": quote(path.as_posix()), "uriBaseId": _ROOT}
+        else {"uri": quote(bytes(path)), "uriBaseId": _ROOT}
     )
     return {"artifactLocation": location, **({"region": region} if region else {})}
 

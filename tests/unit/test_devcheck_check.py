@@ -273,6 +273,19 @@ def test_sarif_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert list(validator.iter_errors({**log, "runs": [{}]})) != []
 
 
+def test_a_name_that_is_no_text_is_told_in_every_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / os.fsdecode(b"a\xff") / "Dockerfile", b"FROM nginx:1\n")
+    monkeypatch.chdir(tmp_path)
+    for outcome, uri in ((run(Path()), "a%FF/Dockerfile"), (run(tmp_path), "/a%FF/Dockerfile")):
+        log = json.loads(json.dumps(output.as_sarif(outcome, "1.0")))
+        place = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"].endswith(uri)
+        assert output.as_text(outcome, [])
+        json.dumps(output.as_json(outcome, known(), []))
+
+
 def test_text_and_json_say_the_same(tmp_path: Path) -> None:
     outcome = everything(tmp_path)
     text = output.as_text(outcome, [])
