@@ -127,6 +127,10 @@ class Store:
         """Record a value under a content key."""
         write_atomically(self.records / kind / key.hex, json.dumps(value, sort_keys=True, indent=1).encode())
 
+    def forget(self, kind: str, key: Digest) -> None:
+        """Drop what was recorded under a content key, if anything was."""
+        (self.records / kind / key.hex).unlink(missing_ok=True)
+
     def keep_newest(self, kind: str, count_max: int) -> None:
         """Remove the oldest records of a kind, so that at most so many are left."""
         written = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from builder.errors import RegistryError
 from builder.model.digest import Digest
 from builder.model.evidence import (
     CheckReport,
@@ -32,6 +33,7 @@ from builder.signing.kits import with_kit
 from builder.stages.finish import without
 from builder.store import Store, disk_faults
 
+_DAMAGED = "layout-damaged"  # what reading a layout says of one
 # What is recorded of a release; a record without one of these is not whole.
 _RECORDED = {
     "approved",
@@ -218,25 +220,24 @@ def assay(
     stages: Stages,
     known: Found | None = None,
 ) -> tuple[Evidence, ...]:
-    """The evidence on every platform of an image: checks, scan, lint; what is `known` is not looked for."""
+    """The evidence on every platform of an image: checks, scan, lint; what is `known` is not looked for.
+
+    Raises what the tools raise; an image that is damaged here is built again the next time.
+    """
     known = known or {}
-    return tuple(
-        _assay(
-            prepared,
-            image.target,
-            platform,
-            tools,
-            store,
-            stages,
-            known.get(platform.manifest.digest, NOTHING),
+    try:
+        return tuple(
+            _assay(prepared, platform, tools, store, stages, known.get(platform.manifest.digest, NOTHING))
+            for platform in image.platforms
         )
-        for platform in image.platforms
-    )
+    except RegistryError as error:
+        if error.reference == _DAMAGED:
+            store.forget("built", prepared.input_hash)
+        raise
 
 
 def _assay(
     prepared: Prepared,
-    target: Target,
     image: PlatformImage,
     tools: Assayers,
     store: Store,
@@ -250,12 +251,12 @@ def _assay(
             if known.scan is not None:
                 return known.scan
             with stages.stage("scan"):
-                return tools.scan(target, image, work)
+                return tools.scan(prepared.target, image, work)
 
         scanning = side.submit(scan)
         if known.checks is None:
             with stages.stage("check"):
-                checks = tools.check(target, image)
+                checks = tools.check(prepared.target, image)
         else:
             checks = known.checks
         lint = tools.lint(prepared.contexts[image.platform])

@@ -13,10 +13,11 @@ from builder.errors import ToolError
 from builder.model.digest import Digest
 from builder.model.evidence import CheckReport, CheckResult, FurtherScan, Outcome, ScanReport
 from builder.model.extension import ExtensionIdentity
-from builder.model.image import BuiltImage, PlatformImage, Target
+from builder.model.image import BuiltImage, Descriptor, PlatformImage, Target
 from builder.model.outcome import ImageState
 from builder.model.verdict import Verdict
 from builder.nightly import obstacles, since_when
+from builder.oci.layout import read_blob
 from builder.pipeline.denied import Means
 from builder.pipeline.release import Tools
 from builder.pipeline.run import Runner
@@ -191,6 +192,24 @@ def test_an_image_that_is_gone_is_built_again(nights: Nights) -> None:
     nights.night()
     nights.builds.images.clear()
     assert "build other:1" in nights.night(TOMORROW)
+
+
+def test_an_image_whose_layers_are_damaged_is_built_again_the_next_time(nights: Nights) -> None:
+    """Nobody read them while it was denied; what would approve it does."""
+    nights.night()
+    key = Digest.of(b"other:1")
+    nights.store.remember("built", key, {"digest": "whatever"})
+    assert nights.night(TOMORROW) == [] and nights.store.record("built", key) is not None
+
+    def scan(*_: object) -> tuple:
+        read_blob(nights.folder, Descriptor("", Digest.of(b"layer"), 5))
+        raise AssertionError
+
+    nights.denied.clear()
+    nights.scan = scan
+    nights.night(TOMORROW)
+    assert (nights.end.state, nights.published) == (ImageState.FAILED, [])
+    assert nights.store.record("built", key) is None
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.NOT_RUN])
