@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from builder.pipeline.reproduce import Rebuilt
     from builder.settings import Settings
     from builder.signing.keys import RoleSigner
+    from builder.signing.trust import Trust
     from builder.stages.open_kit import OpenedKit
     from builder.store import Store
     from builder.tools.pool import Pool
@@ -49,15 +50,17 @@ def reproduce(
     from builder.cli.kits import tool_versions
     from builder.pipeline.reproduce import reproduce as rebuild
     from builder.report import Silent, for_people
-    from builder.signing.inputs import read_inputs
+    from builder.signing.inputs import read_inputs, refuse_other_name
     from builder.signing.keys import BUILDER
     from builder.store import Store
 
     settings, store, keys = surroundings(trust)
+    keys.require_current(settings.now)
     engines = list(dict.fromkeys(engine or ["direct"]))
-    where, client = _where(ref, settings, sign)
-    signer = _witness(settings, store) if sign else None
+    signer = _witness(settings, store, keys) if sign else None
+    asked, where, client = _where(ref, settings, sign)
     inputs = read_inputs(client, where, keys.unrevoked(BUILDER))
+    refuse_other_name(asked, inputs)
     reporter = Silent() if as_json else for_people()
     store.create()
     with store.scratch("reproduce") as work:
@@ -66,7 +69,7 @@ def reproduce(
     attested = []
     if signer is not None and done.same:
         made = [_rebuild(done, name, tool_versions(), settings) for name in done.engines]
-        attested = [_attest(client, where, one, signer) for one in made]
+        attested = [_attest(client, where, one, signer, keys) for one in made]
     _tell(done, attested, as_json)
     if not done.same:
         raise typer.Exit(_NOT_THE_SAME)
@@ -112,17 +115,19 @@ class Bench:
         return [workshop.engine(name) for name in self.names]
 
 
-def _where(ref: str, settings: Settings, writes: bool) -> tuple[Reference, RegistryClient]:
+def _where(ref: str, settings: Settings, writes: bool) -> tuple[Reference, Reference, RegistryClient]:
+    """What was asked for, the same by digest, and its registry."""
     from builder.cli.evidence import reference_of
     from builder.cli.wiring import client_of
     from builder.signing.verify import resolve
 
     reference = reference_of(ref, settings)
     client = client_of(settings, reference.host, writes=writes)
-    return reference.with_digest(resolve(reference, client)), client
+    return reference, reference.with_digest(resolve(reference, client)), client
 
 
-def _witness(settings: Settings, store: Store) -> RoleSigner:
+def _witness(settings: Settings, store: Store, keys: Trust) -> RoleSigner:
+    """Our witness key; one that the trust file names has to hold now."""
     from builder.errors import UsageError
     from builder.signing.keys import WITNESS, open_signer
 
@@ -132,7 +137,10 @@ def _witness(settings: Settings, store: Store) -> RoleSigner:
             context=str(store.keys),
             hint="`goldsmith keys witness` makes one; give its public key to who keeps the trust file",
         )
-    return open_signer(store.keys, WITNESS, settings.key_uris, settings.passphrase)
+    signer = open_signer(store.keys, WITNESS, settings.key_uris, settings.passphrase)
+    if any(one.id == signer.public.id for one in keys.keys):
+        keys.require(signer.public, settings.now)
+    return signer
 
 
 def _rebuild(done: Rebuilt, engine: str, tools: dict[str, str], settings: Settings) -> Rebuild:
@@ -144,17 +152,24 @@ def _rebuild(done: Rebuilt, engine: str, tools: dict[str, str], settings: Settin
     )
 
 
-def _attest(client: RegistryClient, where: Reference, made: Rebuild, signer: RoleSigner) -> dict[str, Any]:
-    """Attach the attestation to the index, unless this witness has attested the same before."""
+def _attest(
+    client: RegistryClient, where: Reference, made: Rebuild, signer: RoleSigner, keys: Trust
+) -> dict[str, Any]:
+    """Attach the attestation to the index, unless this witness has attested the same before.
+
+    What it attested when the trust file did not name its key yet counts for nobody, so not here either.
+    """
     from builder.errors import RegistryError
     from builder.model.image import Descriptor
     from builder.oci.faults import RegistryRefused
     from builder.signing.rebuilds import signed_rebuild, witnesses
     from builder.signing.trust import Trust
+    from builder.signing.trustfile import TrustedKey
     from registry.promotion.records import put_content
 
     said = {"engine": made.engine, "key": signer.public.id}
-    there = witnesses(client, where, Trust.of(signer.public), made.at)
+    ours = [one for one in keys.keys if one.id == signer.public.id] or [TrustedKey(signer.public)]
+    there = witnesses(client, where, Trust(tuple(ours)), made.at)
     if any(one.rebuild.engine == made.engine for one in there):
         return {**said, "attached": False}
     data, media_type, digest = client.get_manifest(where)

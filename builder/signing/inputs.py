@@ -16,6 +16,7 @@ from builder.model.reference import Reference
 from builder.oci.faults import RegistryRefused
 from builder.signing.attested import carriers, read_carrier
 from builder.signing.collect import Registry
+from builder.signing.naming import other_names
 from builder.signing.predicates import (
     BUILD_TYPE,
     PROVENANCE_TYPE,
@@ -71,6 +72,17 @@ def read_inputs(registry: Registry, where: Reference, believes: Callable[[bytes,
         context="its provenance names none" if without else "no provenance names one that is there",
         hint="publish the image again with `goldsmith run`; a bundle may have been made without kits",
     )
+
+
+def refuse_other_name(asked: Reference, inputs: Inputs) -> None:
+    """Pass when the image is the one that was asked for; raises EvidenceRefused for another one."""
+    wrong = sorted(set(other_names(asked, inputs.ref, inputs.immutable_tag)))
+    if wrong:
+        refuse(
+            "other-name",
+            f"what is there is {quoted(inputs.ref)}, not what was asked for",
+            context=f"{asked}: {', '.join(wrong)}",
+        )
 
 
 def parse_inputs(predicate: Mapping[str, Any]) -> Inputs | None:

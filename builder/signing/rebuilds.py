@@ -29,7 +29,6 @@ from builder.signing.trust import Trust
 
 _WHAT = "rebuild attestation"
 _SIZE_MAX = 256 << 10  # bytes of a bundle
-_READ_MAX = 64  # attestations of one image that are looked at
 _FIELDS = {"ref", "kit", "inputHash", "engine", "tools", "platforms", "at", "result"}
 _TOOLS_MAX = 50
 _TEXT_MAX = 200  # characters
@@ -102,9 +101,7 @@ def _read(
 ) -> Iterator[tuple[Witness, Digest]]:
     if where.digest is None:
         raise ValueError("rebuilds are of digests")
-    for number, carrier in enumerate(carriers(registry, where, REBUILD_TYPE)):
-        if number >= _READ_MAX:
-            return
+    for carrier in carriers(registry, where, REBUILD_TYPE):
         try:
             found = _believed(registry, where, where.digest, carrier, trust)
         except EvidenceRefused:

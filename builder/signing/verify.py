@@ -38,7 +38,6 @@ older one expires; to hash layers when pulling, as every client does.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Callable
 
 from builder.errors import RegistryError
@@ -54,6 +53,7 @@ from builder.signing import changerecords, channels, verdicts
 from builder.signing.claims import Claims, believe
 from builder.signing.collect import Registry, collect, manifest_at
 from builder.signing.memo import Memo
+from builder.signing.naming import other_names
 from builder.signing.predicates import IMAGE_TYPES, PLATFORM_TYPES, timestamp
 from builder.signing.refusal import quoted, refuse
 from builder.signing.trust import Trust, earliest
@@ -61,7 +61,6 @@ from builder.signing.verification import ManifestProof, Verification
 
 LIFE_MAX = dt.timedelta(days=90)  # of a verdict: what was stolen and dated back ends with it
 SKEW = dt.timedelta(minutes=5)  # how far the clocks of signer and verifier may differ
-_IMMUTABLE_TAG = re.compile(r".+-[0-9a-f]{12}")
 _PLATFORMS_MAX = 16
 
 
@@ -264,16 +263,12 @@ def _check_sbom(claims: tuple[Claims, ...], verdict: Verdict, platform: Descript
 def _check_name(reference: Reference, claims: tuple[Claims, ...]) -> None:
     """10. another approved image under this name is refused too."""
     verdict = claims[0].verdict
-    name, _, stream = verdict.ref.partition(":")
-    wrong = [reference.name] if reference.name.rpartition("/")[2] != name else []
-    wrong += [r for c in claims for r in c.repositories if r.rpartition("/")[2] != name]
-    for provenance in (p for c in claims for p in c.provenances):
-        if provenance.ref != verdict.ref:
-            wrong.append(provenance.ref)
-        if reference.tag and _IMMUTABLE_TAG.fullmatch(reference.tag):
-            wrong += [reference.tag] if reference.tag != provenance.immutable_tag else []
-        elif reference.tag and reference.tag != stream:
-            wrong.append(reference.tag)
+    name = verdict.ref.partition(":")[0]
+    provenances = [p for c in claims for p in c.provenances]
+    wrong = [r for c in claims for r in c.repositories if r.rpartition("/")[2] != name]
+    wrong += [p.ref for p in provenances if p.ref != verdict.ref]
+    for tag in {p.immutable_tag for p in provenances} or {""}:
+        wrong += other_names(reference, verdict.ref, tag)
     if wrong:
         refuse(
             "other-name",

@@ -198,7 +198,7 @@ def _refuse_through_links(own: Mapping[str, Node], tree: Mapping[str, Node]) -> 
 
 
 def _compare(tar: BinaryIO, own: Mapping[str, Node], context: BuildContext, contents: Contents) -> None:
-    """Everything has the content, mode and target that its package or the rendered context gives it."""
+    """Everything is as its package or the rendered context has it: content, mode, target, no attributes."""
     expected = {
         **contents.files,
         **{
@@ -211,7 +211,9 @@ def _compare(tar: BinaryIO, own: Mapping[str, Node], context: BuildContext, cont
     modes = {**contents.directories, **{e.path.lstrip("/"): e.mode for e in context.entries}}
     for path, node in own.items():
         file = expected.get(path)
-        if node.kind == "5":
+        if node.xattrs:
+            changed = "attributes"  # no package brings any: a capability is the engine's, or its host's
+        elif node.kind == "5":
             changed = "mode" if node.mode != modes.get(path, 0o755) else ""
         elif file is None:
             changed = ""  # found by _check

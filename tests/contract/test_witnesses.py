@@ -111,6 +111,15 @@ def test_what_does_not_count_is_left_out_and_harms_nobody(place: Place, tmp_path
     assert place.house.promote(place.here).changed
 
 
+def test_strangers_cannot_crowd_a_witness_out(place: Place, tmp_path: Path) -> None:
+    """As many of their attestations as a verification puts up with do not hide the one that counts."""
+    mallory, (ann, _) = signer(tmp_path / "mallory"), place.keys
+    for number in range(70):
+        place.attest(mallory, engine=f"engine-{number}")
+    place.attest(ann)
+    assert place.seen() == [(ann.public.id, "direct")]
+
+
 def test_only_a_witness_can_sign_that_and_never_a_failure(place: Place) -> None:
     builder = shared_keys()[0].builder
     with pytest.raises(ValueError, match="witness"):

@@ -288,6 +288,14 @@ def test_a_lost_file_of_the_parent_is_refused(world: World) -> None:
         (lambda m: changed(m, "usr/bin/hello", mode=0o4755), "changed the mode of /usr/bin/hello"),
         (lambda m: changed(m, "etc", mode=0o777), "changed the mode of /etc"),
         (
+            lambda m: changed(m, "usr/bin/hello", pax_headers={"SCHILY.xattr.security.capability": "x"}),
+            "changed the attributes of /usr/bin/h",
+        ),
+        (
+            lambda m: changed(m, "etc", pax_headers={"SCHILY.xattr.security.selinux": "x"}),
+            "changed the attributes of /etc",
+        ),
+        (
             lambda m: changed(m, "usr/bin/greet", linkname="/etc/passwd"),
             "changed the target of /usr/bin/greet",
         ),
@@ -304,6 +312,8 @@ def test_a_lost_file_of_the_parent_is_refused(world: World) -> None:
         "package-database",
         "mode",
         "directory-mode",
+        "capability",
+        "directory-attribute",
         "link",
         "link-to-file",
         "device",
