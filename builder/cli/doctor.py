@@ -208,7 +208,9 @@ def _surroundings(settings: Settings, store: Store) -> Iterator[Item]:
         True,
         f"{settings.state}, {free / (1 << 30):.0f} GiB free" + ("" if writable else ", not writable"),
         "keeps packages, images, keys and records",
-        "" if writable and free >= _DISK_MIN else "set GOLDSMITH_STATE to a folder with 4 GiB to spare",
+        ""
+        if writable and free >= _DISK_MIN
+        else "set GOLDSMITH_STATE to a folder that you may write, with 4 GiB to spare",
     )
 
 
@@ -218,6 +220,8 @@ def _asked(name: str, purpose: str, question: Callable[[], str]) -> Item:
     except GoldsmithError as error:
         found = error.message + (f": {error.context}" if error.context else "")
         return Item(name, False, True, found.replace("\n", "; "), purpose, error.hint)
+    except OSError as error:  # such as a read-only state directory, which has a line of its own
+        return Item(name, False, True, f"cannot be tried: {error}", purpose, "see the state directory's line")
 
 
 def _apt(package: str) -> str:

@@ -122,3 +122,15 @@ def test_the_keys_that_init_makes_are_all_that_is_asked_for(settings: Settings) 
     assert (item.ok, item.install) == (True, "")
     (keys / "witness.pub").touch()
     assert "witness.pub" in _items(settings)["signing keys"].found
+
+
+def test_a_state_directory_that_takes_nothing_is_a_line_and_not_the_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(_: object) -> None:
+        raise OSError(30, "Read-only file system", str(settings.state / "tmp"))
+
+    monkeypatch.setattr("builder.tools.buildah.locate", read_only)
+    items = _items(settings)
+    assert not items["buildah"].ok and "Read-only file system" in items["buildah"].found
+    assert "state directory" in items
