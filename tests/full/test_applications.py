@@ -66,7 +66,7 @@ server.listen(0, '127.0.0.1', async () => {
 """,
 }
 
-# With the archive of shared classes from dev, as the image's README says; `-Xshare:on` ends without one.
+# `-Xshare:on` ends where there is no archive of shared classes.
 JAVA = {
     "Dockerfile": """\
 FROM $DEV AS build
@@ -75,7 +75,6 @@ COPY Main.java .
 RUN javac -d out Main.java && jar --create --file app.jar --main-class Main -C out .
 
 FROM $RUNTIME
-COPY --from=build /usr/lib/jvm/default-java/lib/server/classes.jsa /usr/lib/jvm/default-java/lib/server/
 COPY --from=build /src/app.jar /app.jar
 CMD ["-Xshare:on", "-jar", "/app.jar"]
 """,
@@ -119,6 +118,12 @@ public class Main {
 }
 """,
 }
+
+# 25 has no archive; the README says how to take the one of dev.
+ARCHIVE = (
+    "COPY --from=build /usr/lib/jvm/default-java/lib/server/classes.jsa /usr/lib/jvm/default-java/lib/server/"
+)
+JAVA_25 = {**JAVA, "Dockerfile": JAVA["Dockerfile"].replace("FROM $RUNTIME", f"FROM $RUNTIME\n{ARCHIVE}")}
 
 GO = {
     "Dockerfile": """\
@@ -184,6 +189,7 @@ func main() {
         ("go:1.24-dev", "static:13", GO, "+02:00"),
         ("node:20-dev", "node:20", NODE, "GMT+02:00"),
         ("java:21-dev", "java:21", JAVA, "+02:00"),
+        ("java:25-dev", "java:25", JAVA_25, "+02:00"),
     ],
 )
 def test_a_service_is_built_in_dev_and_runs_in_runtime(
