@@ -101,16 +101,11 @@ class Bench:
         section = None
         if any(name != "direct" for name in self.names):
             from builder.engines.assembler import host_platform
-            from builder.engines.assembler_kit import unpack_packages
-            from builder.errors import UsageError
             from builder.stages.lock import builder_section
+            from builder.stages.open_kit import fetch_assembler
 
-            if kit.assembler is None:
-                raise UsageError("the kit brings no assembler", hint="use --engine direct")
             section = builder_section(catalogue, host_platform())
-            file = store.root / "assembler.tar"
-            self.client.get_blob(kit.where.name, kit.assembler, file)
-            unpack_packages(file, section, store.pool)
+            fetch_assembler(self.client, kit, section, store.pool)
         workshop = Workshop(self.settings, catalogue, self.store, section)
         return [workshop.engine(name) for name in self.names]
 

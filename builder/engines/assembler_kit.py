@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from builder.engines.assembler import Pool
-from builder.errors import LockError
 from builder.model.image import Descriptor
 from builder.model.kit import ASSEMBLER_TYPE, TITLE_ANNOTATION, Content
 from builder.model.lock import LockSection
-from builder.oci.package_file import measure, parts, unpack
+from builder.oci.package_file import measure, parts
 
 
 def packages_blob(section: LockSection, pool: Pool) -> tuple[Descriptor, Content]:
@@ -21,15 +18,3 @@ def packages_blob(section: LockSection, pool: Pool) -> tuple[Descriptor, Content
     content = parts({package: pool.path(package) for package in section.packages})
     title = {TITLE_ANNOTATION: f"assembler-{section.platform.architecture}.tar"}
     return Descriptor(ASSEMBLER_TYPE, *measure(content), title), content
-
-
-def unpack_packages(path: Path, section: LockSection, folder: Path) -> None:
-    """Write the packages of a lock's section to `folder`, by SHA-256.
-
-    Raises LockError when the file is malformed, holds anything else, or lacks one.
-    """
-    wanted = {package.sha256: package for package in section.packages}
-    missing = wanted.keys() - unpack(path, wanted, folder)
-    if missing:
-        names = sorted(wanted[sha].name for sha in missing)
-        raise LockError("the assembler lacks packages", context=", ".join(names))

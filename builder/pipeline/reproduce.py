@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from builder.errors import RegistryError, ToolError, UsageError
+from builder.errors import DefinitionError, LockError, RegistryError, ToolError, UsageError
 from builder.model.catalogue import Catalogue
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
@@ -95,8 +95,8 @@ def reproduce(
     with stages.stage("kit"):
         published = _listed(client, where, inputs)
         kit = open_kit(client, where, inputs)
-        catalogue = load_catalogue(write_catalogue(kit, work / "catalogue"), bench.steps())
-        chain = _prepared(catalogue, kit)
+        _check_versions(kit, inputs)
+        catalogue, chain = _prepared(kit, inputs, write_catalogue(kit, work / "catalogue"), bench.steps())
         sections = [c.lock for item in chain for c in item.contexts.values()]
         locked = check_packages(kit, sections, inputs)  # 5.
         _check_input(kit, chain, inputs)  # 6.
@@ -124,19 +124,32 @@ def reproduce(
     )
 
 
-def _prepared(catalogue: Catalogue, kit: OpenedKit) -> list[Prepared]:
+def _prepared(
+    kit: OpenedKit, inputs: Inputs, root: Path, steps: Mapping[str, Step]
+) -> tuple[Catalogue, list[Prepared]]:
     """The image and those below it, oldest first; they are exactly those of the documents."""
-    target = catalogue.find(kit.config.ref)
-    chain = (target, *catalogue.ancestors(target))
+    known: dict[str, Prepared] = {}
+    try:
+        catalogue = load_catalogue(root, steps)
+        target = catalogue.find(kit.config.ref)
+        chain = (target, *catalogue.ancestors(target))
+        prepared = [prepare(catalogue, one, known) for one in reversed(chain)]
+    except (DefinitionError, LockError, UsageError) as error:
+        refuse(
+            "kit-unusable",
+            "nothing can be built of the kit's files here",
+            context=f"{error.message}\n{error.context}",
+            hint=f"goldsmith {inputs.tools.get('goldsmith', 'of that time')} built it, with its extensions: "
+            "if it is the same there, do not use this image",
+        )
     if [t.ref for t in chain] != [d.ref for d in kit.documents]:
         there = ", ".join(t.ref for t in chain)
         refuse("kit-malformed", "the kit has documents of other images", context=there, hint=_HINT)
-    known: dict[str, Prepared] = {}
-    return [prepare(catalogue, one, known) for one in reversed(chain)]
+    return catalogue, prepared
 
 
-def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> None:
-    """6. the same files, versions and packages give the same input."""
+def _check_versions(kit: OpenedKit, inputs: Inputs) -> None:
+    """6. what decides bytes is here as it was there."""
     if kit.config.versions != kit_versions():
         raise ToolError(
             "this goldsmith builds otherwise than the one that built the image",
@@ -144,6 +157,10 @@ def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> N
             hint=f"use goldsmith {inputs.tools.get('goldsmith', 'of that time')}, which built it",
             reference="other-versions",
         )
+
+
+def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> None:
+    """6. the same files and packages give the same input."""
     for document, prepared in zip(kit.documents, reversed(chain), strict=True):
         rendered = {str(p): dict(c.files) for p, c in prepared.contexts.items()}
         if rendered != document.rendered:

@@ -19,11 +19,12 @@ Raises EvidenceRefused for a kit that lies, RegistryError for one that cannot be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import ParamSpec, TypeVar
 
-from builder.errors import LockError
+from builder.errors import LockError, RegistryError, UsageError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
 from builder.model.kit import ASSEMBLER_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, KitDocument
@@ -37,6 +38,8 @@ from builder.signing.inputs import Inputs, named
 from builder.signing.refusal import refuse
 from builder.store import write_atomically
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _HINT = "do not use this image: its kit does not say what it was built of"
 
 
@@ -61,16 +64,16 @@ def open_kit(client: RegistryClient, where: Reference, inputs: Inputs) -> Opened
         raise ValueError("a kit belongs to a digest")
     # 1. and 2.
     manifest, digest, _ = manifest_at(client, where.with_digest(inputs.kit))
-    check_kit(manifest, where.digest)
+    _read(check_kit, manifest, where.digest)
     layers = manifest.layers
     if manifest.config is None:
         refuse("kit-malformed", "the kit has no configuration", hint=_HINT)
-    config = parse_config(client.get_blob_bytes(where.name, manifest.config, CONFIG_MAX))
+    config = _read(parse_config, client.get_blob_bytes(where.name, manifest.config, CONFIG_MAX))
     blobs = {x.digest: x for x in layers if x.media_type == DOCUMENT_TYPE}
     if tuple(blobs) != config.documents or len(blobs) != sum(x.media_type == DOCUMENT_TYPE for x in layers):
         refuse("kit-malformed", "the kit lists other documents than it holds", hint=_HINT)
     documents = tuple(
-        parse_document(client.get_blob_bytes(where.name, blobs[one], DOCUMENT_MAX))
+        _read(parse_document, client.get_blob_bytes(where.name, blobs[one], DOCUMENT_MAX))
         for one in config.documents
     )
     # 3. and 4.
@@ -84,6 +87,14 @@ def open_kit(client: RegistryClient, where: Reference, inputs: Inputs) -> Opened
         refuse("kit-malformed", "the kit has two assemblers", hint=_HINT)
     assembler = assemblers[0] if assemblers else None
     return OpenedKit(where, digest, config, documents, packages, assembler)
+
+
+def _read(parse: Callable[P, T], *what: P.args, **how: P.kwargs) -> T:
+    """What a reader of the kit's form says; the bytes are here, so what it refuses is bad, and not away."""
+    try:
+        return parse(*what, **how)
+    except RegistryError as error:
+        refuse(error.reference, error.message, context=error.context, hint=error.hint)
 
 
 def check_packages(
@@ -127,22 +138,44 @@ def fetch_packages(
     """Step 7: bring the packages into a pool's folder; returns the bytes that were fetched."""
     found: set[str] = set()
     for blob in kit.packages:
-        file = folder / f"{blob.digest.hex}.tar"
-        try:
-            client.get_blob(kit.where.name, blob, file)
-            found |= unpack(file, locked, folder)
-        except LockError as error:
-            refuse(
-                "kit-malformed",
-                "the kit has other packages than its locks",
-                context=error.context,
-                hint=_HINT,
-            )
-        finally:
-            file.unlink(missing_ok=True)
+        found |= _fetch(client, kit, blob, locked, folder)
+    _refuse_missing(locked, found)
+    return sum(blob.size for blob in kit.packages)
+
+
+def fetch_assembler(client: RegistryClient, kit: OpenedKit, section: LockSection, folder: Path) -> None:
+    """Step 7 for the assembler's packages, which `section` names; raises UsageError without any."""
+    if kit.assembler is None:
+        raise UsageError("the kit brings no assembler", hint="use --engine direct")
+    locked = {package.sha256: package for package in section.packages}
+    if kit.assembler.size > size_max(locked, 1):
+        refuse("kit-malformed", "the kit's assembler is larger than the packages of its lock", hint=_HINT)
+    _refuse_missing(locked, _fetch(client, kit, kit.assembler, locked, folder))
+
+
+def _fetch(
+    client: RegistryClient,
+    kit: OpenedKit,
+    blob: Descriptor,
+    locked: Mapping[str, LockedPackage],
+    folder: Path,
+) -> frozenset[str]:
+    """The packages of one file of the kit, written to `folder`; returns their SHA-256."""
+    file = folder / f"{blob.digest.hex}.tar"
+    try:
+        client.get_blob(kit.where.name, blob, file)
+        return unpack(file, locked, folder)
+    except LockError as error:
+        refuse(
+            "kit-malformed", "the kit has other packages than its locks", context=error.context, hint=_HINT
+        )
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _refuse_missing(locked: Mapping[str, LockedPackage], found: Collection[str]) -> None:
     if missing := sorted(p.name for sha, p in locked.items() if sha not in found):
         refuse("kit-incomplete", "the kit lacks packages of the lock", context=", ".join(missing), hint=_HINT)
-    return sum(blob.size for blob in kit.packages)
 
 
 def _check_chain(config: KitConfig, documents: tuple[KitDocument, ...], inputs: Inputs) -> None:
@@ -169,11 +202,18 @@ def _check_files(documents: tuple[KitDocument, ...], inputs: Inputs) -> None:
                 refuse("kit-malformed", "two documents disagree on a file", context=path, hint=_HINT)
             if path.endswith(".j2") and Digest.of(data) != inputs.templates.get(path):
                 refuse("kit-other-template", "a template is another one", context=path, hint=_HINT)
+    if both := sorted(
+        {str(above) for path in merged for above in PurePosixPath(path).parents} & merged.keys()
+    ):
+        refuse("kit-malformed", "the kit has a folder in the place of a file", context=both[0], hint=_HINT)
     own = f"images/{inputs.ref.partition(':')[0]}"
     definition = merged.get(f"{own}/image.yaml")
     if definition is None or Digest.of(definition) != inputs.definition:
         refuse("kit-other-definition", "the definition is another one", context=inputs.ref, hint=_HINT)
-    lock = ImageLock.parse(merged.get(f"{own}/image.lock", b"").decode("utf-8", "replace"))
+    try:
+        lock = ImageLock.parse(merged.get(f"{own}/image.lock", b"").decode("utf-8", "replace"))
+    except LockError as error:
+        refuse("kit-other-lock", "the lock cannot be read", context=error.message, hint=_HINT)
     sections = {s.platform: s.digest for s in lock.sections}
     # A platform that was left out of the image is locked all the same: it is a part of the input (step 6).
     if not inputs.locks or any(sections.get(p) != digest for p, digest in inputs.locks.items()):

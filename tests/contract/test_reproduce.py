@@ -14,7 +14,8 @@ from builder.engines.direct import DirectEngine
 from builder.errors import ChangedMeanwhile, DefinitionError, GoldsmithError, UsageError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import BuildContext, Descriptor, RawImage
-from builder.model.kit import CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
+from builder.model.kit import ASSEMBLER_TYPE, CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
+from builder.model.lock import LockSection
 from builder.model.platform import Platform
 from builder.model.reference import Reference
 from builder.model.step import Step
@@ -28,9 +29,10 @@ from builder.report import Silent
 from builder.signing.inputs import read_inputs
 from builder.signing.keys import BUILDER
 from builder.stages.finish import without
+from builder.stages.open_kit import fetch_assembler, open_kit
 from builder.store import Store
 from builder.tools.pool import Pool
-from tests.support.images import NOW
+from tests.support.images import AMD64, NOW
 from tests.support.kits import TOOLS, KitWorld, publish_kit
 from tests.support.memory_client import MemoryClient
 
@@ -313,6 +315,18 @@ def other_parent_lock(said: list[Document]) -> None:
     said[1]["files"]["images/base/image.lock"] = lock.replace("libhello 1.0-1\n", "libhello 1.0-2\n")
 
 
+def no_lock(said: list[Document]) -> None:
+    del said[0]["files"]["images/app/image.lock"]
+
+
+def garbled_lock(said: list[Document]) -> None:
+    said[0]["files"]["images/app/image.lock"] = "[[[\n"
+
+
+def no_definition_below(said: list[Document]) -> None:
+    said[1]["files"]["images/base/image.yaml"] = "schema: [\n"
+
+
 def rendered(said: list[Document]) -> None:
     said[0]["rendered"]["linux/amd64"]["Dockerfile"] = "FROM elsewhere\n"
 
@@ -346,7 +360,10 @@ LIES: dict[str, tuple[Change, str]] = {
         "kit-other-template",
     ),
     "other-lock": (documents(other_lock), "kit-other-lock"),
-    "other-lock-below": (documents(other_parent_lock), "lock-error"),
+    "no-lock": (documents(no_lock), "kit-other-lock"),
+    "garbled-lock": (documents(garbled_lock), "kit-other-lock"),
+    "other-lock-below": (documents(other_parent_lock), "kit-unusable"),
+    "no-definition-below": (documents(no_definition_below), "kit-unusable"),
     "other-context": (documents(rendered), "kit-other-context"),
     "parent-cut-off": (documents(orphan), "kit-malformed"),
     "another-name": (documents(renamed), "kit-other-image"),
@@ -355,6 +372,7 @@ LIES: dict[str, tuple[Change, str]] = {
     "hidden": (documents(file("images/app/.git/hooks/x", "x")), "kit-refused"),
     "elsewhere": (documents(file("registry/policies/x.yaml", "x")), "kit-malformed"),
     "other-image's-file": (documents(file("images/base/image.yaml", "x")), "kit-malformed"),
+    "file-and-folder": (documents(file("images/app/image.yaml/x", "x")), "kit-malformed"),
     "not-text": (documents(file("images/app/x", {"base64": "?"})), "kit-refused"),  # type: ignore[arg-type]
 }
 
@@ -367,7 +385,8 @@ def test_a_kit_that_lies_is_refused_even_when_its_builder_named_it(
     where = world.publish(respoken(world.kit, change))
     with pytest.raises(GoldsmithError) as raised:
         rebuild(world, where, tmp_path)
-    assert raised.value.reference == reference
+    assert raised.value.reference == reference and "goldsmith lock" not in raised.value.hint
+    assert raised.value.exit_code == (5 if reference == "other-versions" else 4)
     assert not (tmp_path / "state" / "images").exists() or not any((tmp_path / "state" / "images").iterdir())
     assert not [p for p in tmp_path.rglob("*") if p.name in ("passwd", "x")]
 
@@ -402,6 +421,33 @@ def test_a_package_that_is_there_twice_is_refused(world: KitWorld, tmp_path: Pat
     with pytest.raises(GoldsmithError) as raised:
         rebuild(world, where, tmp_path)
     assert raised.value.reference == "kit-malformed"
+
+
+ASSEMBLERS: dict[str, tuple[Callable[[tuple[str, bytes]], bytes], str]] = {
+    "another-package": (lambda own: packed((f"{'0' * 64}.deb", b"a trojan")), "kit-malformed"),
+    "other-bytes": (lambda own: packed((own[0], b"x" * len(own[1]))), "kit-malformed"),
+    "missing": (lambda own: packed(), "kit-incomplete"),
+    "larger-than-its-packages": (lambda own: packed(own) + bytes(1 << 20), "kit-malformed"),
+}
+
+
+@pytest.mark.parametrize("name", ASSEMBLERS)
+def test_an_assembler_that_is_not_what_its_lock_says_is_refused_as_any_lie(
+    world: KitWorld, tmp_path: Path, name: str
+) -> None:
+    """Its packages are run: docker and buildah assemble in them."""
+    lie, reference = ASSEMBLERS[name]
+    package = world.packages[0]
+    section = LockSection("builder", "runtime", AMD64, "trixie", Digest.of(b"intent"), None, (package,))
+    blob = lie((f"{package.sha256}.deb", world.pool.path(package).read_bytes()))
+    described = Descriptor(ASSEMBLER_TYPE, Digest.of(blob), len(blob))
+    kit = make_kit(world.catalogue, world.image, world.pool, TOOLS, (described, blob))
+    where = world.publish(kit)
+    opened = open_kit(world.client, where, read_inputs(world.client, where, world.trust.unrevoked(BUILDER)))
+    with pytest.raises(GoldsmithError) as raised:
+        fetch_assembler(world.client, opened, section, tmp_path)
+    assert (raised.value.reference, raised.value.exit_code) == (reference, 4)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_image_without_a_kit_cannot_be_rebuilt_and_says_so(world: KitWorld) -> None:
