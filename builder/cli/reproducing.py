@@ -162,7 +162,8 @@ def _attest(
     from builder.signing.trustfile import TrustedKey
     from registry.promotion.records import put_content
 
-    said = {"engine": made.engine, "key": signer.public.id}
+    named = any(one.id == signer.public.id for one in keys.keys)
+    said = {"engine": made.engine, "key": signer.public.id, "named": named}
     ours = [one for one in keys.keys if one.id == signer.public.id] or [TrustedKey(signer.public)]
     there = witnesses(client, where, Trust(tuple(ours)), made.at)
     if any(one.rebuild.engine == made.engine for one in there):
@@ -219,6 +220,9 @@ def _tell(done: Rebuilt, attested: Sequence[dict[str, Any]], as_json: bool) -> N
         for one in attested:
             word = "attested" if one["attached"] else "attested before"
             emit(f"{word} by witness {one['key'][:16]}, engine {one['engine']}")
+        if any(not one["named"] for one in attested):
+            emit("The trust file that was used here does not name that key. Who keeps it adds the key:")
+            emit("`goldsmith keys rotate witness --public FILE`; what is attested from then on counts.")
         return
     emit(f"NOT THE SAME: {done.inputs.ref} was published as {done.where.digest}, and rebuilt as {done.index}")
     for depth, difference in enumerate(done.explanation):
