@@ -352,7 +352,9 @@ class Transport:
             seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 10 else None
             return Temporary(f"the registry answered {reply.status}", context, seconds)
         hints = {
-            401: "log in: `docker login` (its file is read, its helpers are not), or give user and password",
+            401: "log in: at GOLDSMITH_REGISTRY by NAME:PASSWORD in the file credentials/HOST of the state "
+            "directory, for `goldsmith import` by GOLDSMITH_UPSTREAM_USER, elsewhere by `docker login` "
+            "(its file is read, its helpers are not)",
             403: "the account may not do this; ask the registry's operator",
             404: "look at the name and the tag or digest",
         }

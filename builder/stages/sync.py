@@ -121,6 +121,7 @@ def sync(
         pin = replace(before, source=artefact.source, asked=source)
         if pin != before:
             _keep(store, pin)
+        check_age(pin, now, age_days_max)  # a source that gives the same for ever is no success
         return pin, False
     with store.scratch("database") as work:
         folder = work / "cache" / "db"

@@ -14,7 +14,7 @@ import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from builder.errors import RegistryError, ToolError
 from builder.model.digest import Digest
@@ -195,7 +195,17 @@ def identify(metadata: dict[str, Any], digest: Digest, source: str) -> DatabaseI
     )
 
 
-def check_age(identity: DatabaseIdentity, now: dt.datetime, age_days_max: float) -> None:
+class Dated(Protocol):
+    """A database, or the pin of one: where it came from, and when it was updated."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def updated_at(self) -> str: ...
+
+
+def check_age(identity: Dated, now: dt.datetime, age_days_max: float) -> None:
     """Raise ToolError when the database is from the future or older than `age_days_max` days."""
     updated = _time(identity.updated_at)
     if updated > now + _CLOCK_SKEW:

@@ -210,6 +210,17 @@ def test_the_old_one_serves_until_its_age_limit_and_then_verdicts_stop(mirror: M
     assert refused.value.reference == "database-too-old"
 
 
+def test_a_source_that_gives_nothing_newer_is_told_when_the_age_limit_is_over(
+    mirror: Mirror, sample: Path
+) -> None:
+    """`db status` sends people here to learn why no newer one was taken."""
+    pin, _ = mirror.sync(sample)
+    with pytest.raises(ToolError) as refused:
+        mirror.sync(sample, now=NOW + dt.timedelta(days=60))
+    assert refused.value.reference == "database-too-old"
+    assert read_pin(mirror.store) == pin
+
+
 def test_cut_at_any_write_nothing_is_pinned_and_the_next_sync_completes(
     mirror: Mirror, sample: Path, tmp_path: Path
 ) -> None:

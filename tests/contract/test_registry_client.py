@@ -237,6 +237,9 @@ def test_a_refusal_is_not_tried_again(client: RegistryClient, sim: Simulator, co
     assert caught.value.status == code
     assert "TEST: status" in caught.value.context
     assert sim.count("PUT") == 1
+    if code == 401:  # of the registry that we publish to, Docker's configuration is not asked
+        for way in ("credentials/HOST", "GOLDSMITH_UPSTREAM_USER", "docker login"):
+            assert way in caught.value.hint
 
 
 @pytest.mark.parametrize("after", ["999999999", "99999999999999999999", "-1", "soon", "1e9", "²"])
