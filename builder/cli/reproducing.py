@@ -84,6 +84,11 @@ class Bench:
     names: Sequence[str]
     client: RegistryClient
 
+    def release(self) -> str:
+        from builder.version import version
+
+        return version()
+
     def pool(self, store: Store) -> Pool:
         from builder.pipeline.reproduce import no_mirror
         from builder.tools.pool import Pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from builder.engines.assembler import Pool
 from builder.model.image import Descriptor
-from builder.model.kit import ASSEMBLER_TYPE, TITLE_ANNOTATION, Content
+from builder.model.kit import ASSEMBLER_TYPE, TITLE_ANNOTATION, Content, assembler_title
 from builder.model.lock import LockSection
 from builder.oci.package_file import measure, parts
 
@@ -16,5 +16,5 @@ def packages_blob(section: LockSection, pool: Pool) -> tuple[Descriptor, Content
     """
     pool.fetch(section.packages)
     content = parts({package: pool.path(package) for package in section.packages})
-    title = {TITLE_ANNOTATION: f"assembler-{section.platform.architecture}.tar"}
+    title = {TITLE_ANNOTATION: assembler_title(section.platform)}
     return Descriptor(ASSEMBLER_TYPE, *measure(content), title), content

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
+from builder.model.platform import Platform
 
 KIT_TYPE = "application/vnd.goldsmith.kit.v1+json"
 CONFIG_TYPE = "application/vnd.goldsmith.kit.config.v1+json"
@@ -22,6 +23,11 @@ ASSEMBLER_TYPE = "application/vnd.goldsmith.kit.assembler.v1+tar"
 TITLE_ANNOTATION = "org.opencontainers.image.title"
 
 Content = bytes | Path | tuple[bytes | Path, ...]  # a blob: bytes, a file, or parts one after the other
+
+
+def assembler_title(platform: Platform) -> str:
+    """What the file of the assembler's packages for machines of that platform is called."""
+    return f"assembler-{platform.architecture}.tar"
 
 
 @dataclass(frozen=True, slots=True)

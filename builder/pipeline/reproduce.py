@@ -41,6 +41,9 @@ _SHOWN_MAX = 20  # platforms of an index that a message names
 class Workbench(Protocol):
     """What a rebuild is made with; the command line puts it together."""
 
+    def release(self) -> str:
+        """Which goldsmith this is."""
+
     def pool(self, store: Store) -> Pool:
         """A pool over a state directory, with no mirror behind it."""
 
@@ -99,7 +102,7 @@ def reproduce(
         catalogue, chain = _prepared(kit, inputs, write_catalogue(kit, work / "catalogue"), bench.steps())
         sections = [c.lock for item in chain for c in item.contexts.values()]
         locked = check_packages(kit, sections, inputs)  # 5.
-        _check_input(kit, chain, inputs)  # 6.
+        _check_input(kit, chain, inputs, bench.release())  # 6.
     with stages.stage("fetch"):
         fetched = fetch_packages(client, kit, locked, store.create().pool)  # 7.
     builder = Builder(store, bench.pool(store), bench.engines(catalogue, store, kit))
@@ -159,12 +162,13 @@ def _check_versions(kit: OpenedKit, inputs: Inputs) -> None:
         )
 
 
-def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> None:
+def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs, here: str) -> None:
     """6. the same files and packages give the same input."""
     for document, prepared in zip(kit.documents, reversed(chain), strict=True):
         rendered = {str(p): dict(c.files) for p, c in prepared.contexts.items()}
         if rendered != document.rendered:
             where = _other(document.rendered, rendered)
+            _refuse_another_release(inputs, here, where)
             refuse(
                 "kit-other-context",
                 "the kit's rendered context is not what its templates give",
@@ -172,11 +176,24 @@ def _check_input(kit: OpenedKit, chain: Sequence[Prepared], inputs: Inputs) -> N
                 hint=_HINT,
             )
     if input_of(chain[-1].input_hash, inputs.locks, chain[-1].contexts) != inputs.input_hash:
+        _refuse_another_release(inputs, here, inputs.input_hash)
         refuse(
             "kit-other-input",
             "the kit gives another input than the image was built of",
             context=inputs.input_hash,
             hint=_HINT,
+        )
+
+
+def _refuse_another_release(inputs: Inputs, here: str, where: str) -> None:
+    """What another release makes of the same files may differ: that is not taken, and no proof of a lie."""
+    there = inputs.tools.get("goldsmith", "of that time")
+    if there != here:
+        raise ToolError(
+            "this goldsmith makes something else of the kit than the one that built the image",
+            context=where,
+            hint=f"use goldsmith {there}, which built it; if it is the same there, do not use this image",
+            reference="other-versions",
         )
 
 

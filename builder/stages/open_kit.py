@@ -27,7 +27,14 @@ from typing import ParamSpec, TypeVar
 from builder.errors import LockError, RegistryError, UsageError
 from builder.model.digest import Digest
 from builder.model.image import Descriptor
-from builder.model.kit import ASSEMBLER_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, KitDocument
+from builder.model.kit import (
+    ASSEMBLER_TYPE,
+    DOCUMENT_TYPE,
+    PACKAGES_TYPE,
+    TITLE_ANNOTATION,
+    KitDocument,
+    assembler_title,
+)
 from builder.model.lock import ImageLock, LockedPackage, LockSection
 from builder.model.reference import Reference
 from builder.oci.client import RegistryClient
@@ -35,7 +42,7 @@ from builder.oci.kit import CONFIG_MAX, DOCUMENT_MAX, KitConfig, check_kit, pars
 from builder.oci.package_file import size_max, unpack
 from builder.signing.collect import manifest_at
 from builder.signing.inputs import Inputs, named
-from builder.signing.refusal import refuse
+from builder.signing.refusal import quoted, refuse
 from builder.store import write_atomically
 
 P = ParamSpec("P")
@@ -147,6 +154,13 @@ def fetch_assembler(client: RegistryClient, kit: OpenedKit, section: LockSection
     """Step 7 for the assembler's packages, which `section` names; raises UsageError without any."""
     if kit.assembler is None:
         raise UsageError("the kit brings no assembler", hint="use --engine direct")
+    title = kit.assembler.annotations.get(TITLE_ANNOTATION)
+    if title != assembler_title(section.platform):
+        raise UsageError(
+            f"the kit brings no assembler for {section.platform}",
+            context=f"it brings {quoted(title)}: that of the machine that built the image",
+            hint="use --engine direct, which needs none",
+        )
     locked = {package.sha256: package for package in section.packages}
     if kit.assembler.size > size_max(locked, 1):
         refuse("kit-malformed", "the kit's assembler is larger than the packages of its lock", hint=_HINT)

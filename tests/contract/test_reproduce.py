@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from builder.engines.assembler_kit import packages_blob
 from builder.engines.direct import DirectEngine
-from builder.errors import ChangedMeanwhile, DefinitionError, GoldsmithError, UsageError
+from builder.errors import ChangedMeanwhile, DefinitionError, GoldsmithError, ToolError, UsageError
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import BuildContext, Descriptor, RawImage
 from builder.model.kit import ASSEMBLER_TYPE, CONFIG_TYPE, DOCUMENT_TYPE, PACKAGES_TYPE, PackedKit
+from builder.model.kit import TITLE_ANNOTATION as TITLE
 from builder.model.lock import LockSection
 from builder.model.platform import Platform
 from builder.model.reference import Reference
@@ -32,6 +34,7 @@ from builder.stages.finish import without
 from builder.stages.open_kit import fetch_assembler, open_kit
 from builder.store import Store
 from builder.tools.pool import Pool
+from builder.version import version
 from tests.support.images import AMD64, NOW
 from tests.support.kits import TOOLS, KitWorld, publish_kit
 from tests.support.memory_client import MemoryClient
@@ -69,6 +72,9 @@ class Bench:
 
     def __init__(self) -> None:
         self.engine = Recording()
+
+    def release(self) -> str:
+        return version()
 
     def pool(self, store: Store) -> Pool:
         return Pool(store, no_mirror)
@@ -440,7 +446,7 @@ def test_an_assembler_that_is_not_what_its_lock_says_is_refused_as_any_lie(
     package = world.packages[0]
     section = LockSection("builder", "runtime", AMD64, "trixie", Digest.of(b"intent"), None, (package,))
     blob = lie((f"{package.sha256}.deb", world.pool.path(package).read_bytes()))
-    described = Descriptor(ASSEMBLER_TYPE, Digest.of(blob), len(blob))
+    described = Descriptor(ASSEMBLER_TYPE, Digest.of(blob), len(blob), {TITLE: "assembler-amd64.tar"})
     kit = make_kit(world.catalogue, world.image, world.pool, TOOLS, (described, blob))
     where = world.publish(kit)
     opened = open_kit(world.client, where, read_inputs(world.client, where, world.trust.unrevoked(BUILDER)))
@@ -448,6 +454,37 @@ def test_an_assembler_that_is_not_what_its_lock_says_is_refused_as_any_lie(
         fetch_assembler(world.client, opened, section, tmp_path)
     assert (raised.value.reference, raised.value.exit_code) == (reference, 4)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_assembler_of_another_machine_is_no_lie(world: KitWorld, tmp_path: Path) -> None:
+    """A kit brings the programs of the machine that built the image; elsewhere python's engine rebuilds it."""
+    section = LockSection("builder", "runtime", AMD64, "trixie", Digest.of(b"i"), None, (world.packages[0],))
+    there = replace(section, platform=ARM64, packages=(world.packages[1],))
+    kit = make_kit(world.catalogue, world.image, world.pool, TOOLS, packages_blob(there, world.pool))
+    where = world.publish(kit)
+    opened = open_kit(world.client, where, read_inputs(world.client, where, world.trust.unrevoked(BUILDER)))
+    with pytest.raises(UsageError) as raised:
+        fetch_assembler(world.client, opened, section, tmp_path)
+    assert "arm64" in raised.value.context and "direct" in raised.value.hint
+
+
+@pytest.mark.parametrize("change", [rendered, None])
+def test_what_another_release_makes_otherwise_is_not_called_a_lie(
+    world: KitWorld, tmp_path: Path, change: Callable[[list[Document]], None] | None
+) -> None:
+    """It is not taken, and not attested, but an honest image is not accused either."""
+
+    def other(origin: Document) -> Document:
+        internal = origin["buildDefinition"]["internalParameters"]
+        internal["tools"]["goldsmith"] = "0.0.9"
+        if change is None:
+            internal["inputHash"] = str(Digest.of(b"other"))
+        return origin
+
+    where = world.publish(respoken(world.kit, documents(change)) if change else None, change=other)
+    with pytest.raises(ToolError) as raised:
+        rebuild(world, where, tmp_path)
+    assert raised.value.reference == "other-versions" and "goldsmith 0.0.9" in raised.value.hint
 
 
 def test_an_image_without_a_kit_cannot_be_rebuilt_and_says_so(world: KitWorld) -> None:

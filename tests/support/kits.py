@@ -33,13 +33,14 @@ from builder.stages.publish import publish
 from builder.stages.sign import sign
 from builder.store import Store, file_digest
 from builder.tools.pool import Pool
+from builder.version import version
 from tests.support.catalogue import image, stream, write
 from tests.support.debs import directory, make_deb, member
 from tests.support.evidence import approval, evidence, shared_keys
 from tests.support.images import NOW
 from tests.support.memory_client import MemoryClient
 
-TOOLS = {"goldsmith": "1", "python": "3"}
+TOOLS = {"goldsmith": version(), "python": "3"}
 REF = "app:1"
 
 
