@@ -58,20 +58,20 @@ def read_inputs(registry: Registry, where: Reference, believes: Callable[[bytes,
     `believes` knows the builder's keys. Raises EvidenceRefused when there is none, RegistryError
     when it cannot be had.
     """
-    without = 0
+    without = imported = 0
     for carrier in carriers(registry, where, PROVENANCE_TYPE):
         found = read_carrier(registry, where, carrier, PROVENANCE_TYPE, _SIZE_MAX, believes)
         inputs = parse_inputs(found.statement.predicate)
         if inputs is None:
             without += 1
+            imported += parse_provenance(found.statement.predicate).imported is not None
         elif _is_there(registry, where.with_digest(inputs.kit)):
             return inputs
-    refuse(
-        "no-kit",
-        f"nobody can build {where} again: it has no rebuild kit",
-        context="its provenance names none" if without else "no provenance names one that is there",
-        hint="publish the image again with `goldsmith run`; a bundle may have been made without kits",
-    )
+    why = "its provenance names none" if without else "no provenance names one that is there"
+    hint = "publish the image again with `goldsmith run`; a bundle may have been made without kits"
+    if imported:
+        why, hint = "it was imported: others made it", "only images of a catalogue have rebuild kits"
+    refuse("no-kit", f"nobody can build {where} again: it has no rebuild kit", context=why, hint=hint)
 
 
 def refuse_other_name(asked: Reference, inputs: Inputs) -> None:

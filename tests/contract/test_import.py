@@ -17,7 +17,8 @@ from builder.model.evidence import CanaryResult, Finding, PackageLicences, Sboms
 from builder.model.image import PlatformImage, Target
 from builder.oci.client import RegistryClient
 from builder.policy.schema import ApprovalLimits
-from builder.signing.keys import APPROVER, open_signer
+from builder.signing.inputs import read_inputs
+from builder.signing.keys import APPROVER, BUILDER, open_signer
 from builder.signing.refusal import EvidenceRefused
 from builder.signing.verify import verify
 from builder.stages.judge import imported_waivers, judge
@@ -89,6 +90,10 @@ def test_an_import_is_in_quarantine_with_its_provenance(sim: Simulator, house: I
     assert (origin.by, origin.at, origin.digest) == ("ann@host", house.now, Digest.of(one.manifest_bytes()))
     assert found.verdict.policy == "import"
     assert found.manifests[1].digest == Digest.of(one.manifest_bytes())
+    with pytest.raises(EvidenceRefused) as raised:
+        read_inputs(house.client, house.at(QUARANTINE, digest=digest), house.trust.unrevoked(BUILDER))
+    assert raised.value.reference == "no-kit" and "others" in raised.value.context
+    assert "goldsmith run" not in raised.value.hint
 
 
 @both_forms
