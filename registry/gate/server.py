@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from builder.errors import RegistryError
 from builder.oci.auth import Login
 from builder.oci.client import RegistryClient
 from builder.oci.transport import Limits
@@ -150,7 +151,10 @@ class Service:
         )
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; answers that have begun are finished."""
+        """Serve until SIGTERM or SIGINT; answers that have begun are finished.
+
+        Raises RegistryError when nobody can listen at the address.
+        """
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
@@ -196,6 +200,13 @@ class Service:
             self.journal.event("anonymous", warning="EVERYBODY MAY PULL EVERYTHING WITHOUT A LOGIN")
         try:
             await server.serve()
+        except SystemExit:  # uvicorn's only word for an address that it cannot have
+            raise RegistryError(
+                f"nobody can be served at {config.host}:{config.port}",
+                context="another program listens there, or it is no address of this machine",
+                hint="stop that program, or choose another address: --listen",
+                reference="port-taken",
+            ) from None
         finally:
             self._stop.set()
             flusher.cancel()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.cli.main import run
 from builder.errors import RegistryError, UsageError
 from builder.settings import Settings
 from builder.signing.keys import create_keys
@@ -66,6 +67,19 @@ def test_a_port_that_is_taken_is_left_alone(settings: Settings) -> None:
         assert daemon.status(settings).pid is None
     with pytest.raises(UsageError):
         daemon.up(settings, "nowhere")
+
+
+def test_who_serves_at_a_port_that_is_taken_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server below ends the process by itself; that must not look like a closed pipe (141)."""
+    for name, value in (("STATE", settings.state), ("REGISTRY", settings.registry), ("CATALOGUE", ROOT)):
+        monkeypatch.setenv(f"GOLDSMITH_{name}", str(value))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert run(["serve", "--listen", address]) == 6
+    said = capsys.readouterr().err
+    assert f"error: nobody can be served at {address}" in said and "--listen" in said
 
 
 def test_a_gate_that_ends_at_once_is_told_with_its_log(settings: Settings) -> None:
