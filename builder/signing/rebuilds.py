@@ -82,13 +82,17 @@ def signed_rebuild(rebuild: Rebuild, subject: Descriptor, key: RoleSigner) -> Si
 def witnesses(registry: Registry, where: Reference, trust: Trust, now: dt.datetime) -> tuple[Witness, ...]:
     """Who built the image at `where` (its digest is the index) again, by the attestations that count.
 
-    A witness's key held when it signed; the digests are those that the index lists. What does not
-    count is left out. Raises RegistryError when the registry cannot tell.
+    A witness's key held when it signed; the digests are those that the index lists. Each is there once for
+    each engine, with its oldest attestation. What does not count is left out. Raises RegistryError when the registry cannot tell.
     """
     index, _, _ = manifest_at(registry, where)
     listed = {d.platform: d.digest for d in index.manifests}
     found = [w for w, _ in _read(registry, where, trust, now) if w.rebuild.platforms == listed]
-    return tuple(sorted(found, key=lambda w: (w.rebuild.at, w.key, w.rebuild.engine)))
+    ordered = sorted(found, key=lambda w: (w.rebuild.at, w.key, w.rebuild.engine))
+    first: dict[tuple[str, str], Witness] = {}
+    for witness in ordered:
+        first.setdefault((witness.key, witness.rebuild.engine), witness)
+    return tuple(first.values())
 
 
 def carriers_of(registry: Registry, where: Reference, trust: Trust, now: dt.datetime) -> tuple[Digest, ...]:

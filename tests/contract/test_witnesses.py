@@ -111,6 +111,16 @@ def test_what_does_not_count_is_left_out_and_harms_nobody(place: Place, tmp_path
     assert place.house.promote(place.here).changed
 
 
+def test_a_witness_that_attested_twice_is_named_once(place: Place) -> None:
+    """Two runs side by side may attest the same; the first one counts."""
+    ann, _ = place.keys
+    for days in (1, 3, 2):
+        place.attest(ann, at=NOW - dt.timedelta(days))
+    assert place.seen() == [(ann.public.id, "direct")]
+    (seen,) = witnesses(place.house.client, place.where(), place.house.trust, NOW)
+    assert seen.rebuild.at == NOW - dt.timedelta(3)
+
+
 def test_strangers_cannot_crowd_a_witness_out(place: Place, tmp_path: Path) -> None:
     """As many of their attestations as a verification puts up with do not hide the one that counts."""
     mallory, (ann, _) = signer(tmp_path / "mallory"), place.keys
