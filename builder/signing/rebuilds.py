@@ -83,7 +83,8 @@ def witnesses(registry: Registry, where: Reference, trust: Trust, now: dt.dateti
     """Who built the image at `where` (its digest is the index) again, by the attestations that count.
 
     A witness's key held when it signed; the digests are those that the index lists. Each is there once for
-    each engine, with its oldest attestation. What does not count is left out. Raises RegistryError when the registry cannot tell.
+    each engine, with its oldest attestation. What does not count is left out. Raises RegistryError when
+    the registry cannot tell.
     """
     index, _, _ = manifest_at(registry, where)
     listed = {d.platform: d.digest for d in index.manifests}
