@@ -113,7 +113,9 @@ def read(path: Path) -> bytes:
         with open(path, "rb") as handle:
             return handle.read(_KEY_FILE_MAX)
     except OSError as error:
-        others = "; for what others sign, get their public keys, and say --trust DIR"
+        others = (
+            "; for what others sign, get their public keys, and give --trust DIR to commands that have it"
+        )
         raise UsageError(
             f"there is no usable {path.name} in {path.parent}",
             context=error.strerror or str(error),

@@ -18,7 +18,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Uni
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
-from builder.errors import ToolError
+from builder.errors import ToolError, UsageError
 from registry.audit.ledger import Entry
 from registry.notify.events import TURNED_BAD, Event, Kind, of_entry
 from registry.notify.rules import NotifyFile
@@ -217,12 +217,21 @@ class Outbox:
             return tuple(Message(**row._mapping) for row in rows)
 
     def replay(self, ids: Iterable[int] = ()) -> int:
-        """Make dead messages (all, or these) due again; returns how many."""
+        """Make dead messages (all, or these) due again; returns how many.
+
+        Raises UsageError when one of these is none.
+        """
         wanted = list(ids)
         change = update(messages).where(messages.c.state == DEAD)
-        if wanted:
-            change = change.where(messages.c.id.in_(wanted))
         with self._begin() as connection:
+            dead = set(connection.scalars(select(messages.c.id).where(messages.c.state == DEAD)))
+            if others := [number for number in wanted if number not in dead]:
+                raise UsageError(
+                    f"no message that was given up has the number {others[0]}",
+                    hint="`goldsmith notify list --state dead` lists them",
+                )
+            if wanted:
+                change = change.where(messages.c.id.in_(wanted))
             done = connection.execute(change.values(state=WAITING, attempts=0, due_at=_text(self._now)))
             return int(done.rowcount)
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from builder.cli import main as command_line
-from builder.errors import ToolError
+from builder.errors import ToolError, UsageError
 from builder.model.digest import Digest
 from builder.model.evidence import Severity
 from builder.model.waiver import Waiver, WaiverEntry
@@ -233,6 +233,9 @@ def test_a_message_that_is_not_taken_is_tried_again_later_and_given_up_at_last(b
     assert box.deliver() == Delivered(0, 0, 0)
 
     box.error = ""
+    for other in (77, 10**30):
+        with pytest.raises(UsageError, match=str(other)):
+            box.outbox.replay([other])
     assert box.outbox.replay() == 1
     assert box.deliver() == Delivered(1, 0, 0)
     assert [m.state for m in box.outbox.list()] == [SENT]
