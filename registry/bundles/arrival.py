@@ -41,7 +41,7 @@ from builder.signing.cosign_formats import (
     attestation_tag,
     signature_tag,
 )
-from builder.signing.predicates import ROLE_OF
+from builder.signing.predicates import REBUILD_TYPE, ROLE_OF
 from builder.signing.rebuilds import carriers_of
 from builder.signing.refusal import refuse
 from builder.signing.trust import Trust
@@ -239,11 +239,18 @@ def _put_bundles(
         if not by_registry:
             unlisted.append(listed)
     if unlisted:
-        there = {d.digest for d in desk.client.referrers(at.name, subject)}
-        if not {d.digest for d in unlisted} <= there:
-            desk.client.put_referrers_fallback(at.name, subject, unlisted, replace_same_kind=True)
+        there = {d.digest: d for d in desk.client.referrers(at.name, subject)}
+        if not {d.digest for d in unlisted} <= there.keys():
+            # What witnesses attested here stays: it is not what the bundle's attestations replace.
+            known = {d.digest for d in unlisted}
+            ours = [d for digest, d in there.items() if _is_rebuild(d) and digest not in known]
+            desk.client.put_referrers_fallback(at.name, subject, [*unlisted, *ours], replace_same_kind=True)
             changed = True
     return changed
+
+
+def _is_rebuild(listed: Descriptor) -> bool:
+    return listed.annotations.get(BUNDLE_PREDICATE_ANNOTATION) == REBUILD_TYPE
 
 
 def _put_manifest(desk: Desk, bundle: Bundle, at: Reference) -> tuple[bool, bool]:

@@ -12,9 +12,14 @@ import pytest
 from builder.model.digest import Digest, canonical_json
 from builder.model.image import INDEX_TYPE, Descriptor
 from builder.model.kit import DOCUMENT_TYPE, KIT_TYPE, PACKAGES_TYPE
+from builder.model.witness import Rebuild
 from builder.oci.manifest import parse_manifest
 from builder.pipeline.kits import make_kit
 from builder.pipeline.prepare import prepare
+from builder.signing.keys import WITNESS, RoleSigner, create_witness, open_signer
+from builder.signing.rebuilds import signed_rebuild, witnesses
+from builder.signing.trust import Trust
+from builder.signing.trustfile import TrustedKey
 from builder.signing.verification import named_kits
 from builder.signing.verify import verify
 from registry.audit.ledger import Ledger
@@ -25,6 +30,8 @@ from registry.gate.admission import admit
 from registry.gate.decision import Approved
 from registry.promotion.closure import Closure, copy
 from registry.promotion.promote import promote
+from registry.promotion.records import put_content
+from tests.support.evidence import PASSPHRASE
 from tests.support.images import NOW
 from tests.support.kits import TOOLS, KitWorld
 from tests.support.memory_client import MemoryClient
@@ -140,3 +147,42 @@ def test_a_bundle_brings_the_kit_to_a_closed_network_or_leaves_it_out(
     listed = there.referrers("app", world.image.digest, KIT_TYPE)
     assert [d.digest for d in listed] == ([world.kit.digest] if kits else [])
     assert take_in(Desk(there, world.trust, NOW, tmp_path / "desk"), open_bundle(path))[0].changed is False
+
+
+def test_a_bundle_brings_witnesses_along_and_leaves_those_who_attested_here(
+    world: KitWorld, tmp_path: Path
+) -> None:
+    """In a closed network others build it again too; what comes in later does not take their word away."""
+    where = world.publish()
+    ann, bob = (_witness(tmp_path / name) for name in ("ann", "bob"))
+    trust = Trust((*world.trust.keys, *(TrustedKey(k.public) for k in (ann, bob))))
+    house = House(tmp_path, world.client)
+    office = house.office(keys=world.keys, trust=trust, ledger=Ledger(tmp_path / "book", trust))
+    done = promote(office, where, world.target, "it passed")
+    there = MemoryClient()
+    (tmp_path / "desk").mkdir()
+    for number, engine in enumerate(("direct", "docker")):
+        _attest(world, world.client, ann, engine)
+        to = tmp_path / f"bundle-{number}"
+        path = export(world.client, [done.reference], trust, {}, NOW, to, kits=False).path
+        (arrival,) = take_in(Desk(there, trust, NOW, tmp_path / "desk"), open_bundle(path))
+        assert arrival.refused is None
+        if number == 0:
+            _attest(world, there, bob, "direct")
+    seen = {(w.key, w.rebuild.engine) for w in witnesses(there, arrival.reference, trust, NOW)}
+    assert seen == {(ann.public.id, "direct"), (ann.public.id, "docker"), (bob.public.id, "direct")}
+
+
+def _witness(folder: Path) -> RoleSigner:
+    create_witness(folder, PASSPHRASE)
+    return open_signer(folder, WITNESS, {}, PASSPHRASE)
+
+
+def _attest(world: KitWorld, client: MemoryClient, key: RoleSigner, engine: str) -> None:
+    image = world.image
+    platforms = {p.platform: p.manifest.digest for p in image.platforms}
+    made = Rebuild(image.digest, "app:1", world.kit.digest, image.input_hash, engine, {}, platforms, NOW)
+    item = signed_rebuild(made, image.index, key)
+    put_content(client, "app", item)
+    client.put_referrer("app", item.manifest, item.media_type)
+    client.put_referrers_fallback("app", image.digest, [item.entry])
