@@ -78,13 +78,14 @@ def release(outcomes: list[ImageOutcome], gate: str, reporter: Reporter) -> None
 
 
 def address(settings: Settings) -> str:
-    """Where the gate listens: where it did, or at its own port, or at a free one."""
+    """Where the gate listens: where it did, or where `goldsmith up --gate` starts it, or at a free port."""
     known = daemon.status(settings)
-    host, _, port = daemon.LISTEN.rpartition(":")
+    own = settings.mirror if settings.mirror.startswith("127.0.0.1:") else daemon.LISTEN
+    host, _, port = own.rpartition(":")
     if known.pid is not None:
         return known.address
     if not answers(host, int(port)):
-        return daemon.LISTEN
+        return own
     with socket.create_server((host, 0)) as free:
         return f"{host}:{free.getsockname()[1]}"
 

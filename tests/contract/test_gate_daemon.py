@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from builder.settings import Settings
 from builder.signing.keys import create_keys
 from builder.store import Store
 from registry.gate import daemon
+from tests.demo_serving import address
 from tests.support.gates import wait_for
 from tests.support.ports import free_address
 from tests.support.registry_simulator import simulator
@@ -67,6 +69,15 @@ def test_a_port_that_is_taken_is_left_alone(settings: Settings) -> None:
         assert daemon.status(settings).pid is None
     with pytest.raises(UsageError):
         daemon.up(settings, "nowhere")
+
+
+def test_the_demo_starts_it_where_the_settings_say(settings: Settings) -> None:
+    wanted = free_address()
+    assert address(replace(settings, mirror=wanted)) == wanted
+    assert address(replace(settings, mirror="mirror.example")).startswith("127.0.0.1:")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        mirror = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert address(replace(settings, mirror=mirror)) != mirror
 
 
 def test_who_serves_at_a_port_that_is_taken_is_told(
