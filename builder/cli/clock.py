@@ -10,7 +10,7 @@ import typer
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from builder.cli.wiring import Workshop
     from registry.clock.remediation import Remediation
@@ -54,10 +54,11 @@ def clock(
     if late:
         found = replace(found, remediations=found.late)
     blocked, behind = _blocked(workshop), _behind(workshop)
+    ours = frozenset(target.ref for target in workshop.catalogue.targets())
     if as_json:
-        emit_json({**as_dict(found, blocked), "behind": behind})
+        emit_json({**as_dict(found, blocked, ours), "behind": behind})
     else:
-        _tell(found, blocked)
+        _tell(found, blocked, ours)
         _tell_missing(found, behind)
     if found.late:
         raise typer.Exit(_LATE)
@@ -164,16 +165,16 @@ def _behind(workshop: Workshop) -> str:
     return behind(place, place.require(), workshop.store)
 
 
-def _tell(found: Clock, blocked: Mapping[str, tuple[str, str]]) -> None:
+def _tell(found: Clock, blocked: Mapping[str, tuple[str, str]], ours: Container[str]) -> None:
     from builder.report import emit, table
     from registry.clock.telling import by_week, obstacle
 
     for one in found.late[:_ROWS_MAX]:
         hours = int((found.now - one.due).total_seconds() // 3600) if one.due else 0
-        why = obstacle(one, blocked)
+        why = obstacle(one, blocked, ours)
         emit(f"{one.ref} ({one.vulnerability} in {one.package}) is {hours} h late: blocked by {why.by}")
         emit(f"  what to do: {why.hint}")
-    rows = [_row(one, found, obstacle(one, blocked).by) for one in found.remediations[:_ROWS_MAX]]
+    rows = [_row(one, found, obstacle(one, blocked, ours).by) for one in found.remediations[:_ROWS_MAX]]
     columns = ("image", "finding", "severity", "state", "fixed in", "seen", "due", "adopted", "waits for")
     if rows:
         table("Clock", columns, rows)

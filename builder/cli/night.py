@@ -271,7 +271,7 @@ class Doing:
             *rebuilt(self.ends, reasons, workshop.store, outbox.marked(_TOLD)),
             *ending_waivers(workshop),
             *obstacles_of(blocked, failed),
-            *lateness_of(blocked, self.overdue, self.settings.now),
+            *lateness_of(blocked, self.overdue, workshop),
         ]
         made, done = dispatch(workshop, rules, news)
         outbox.mark(_TOLD, int(self.settings.now.timestamp()))

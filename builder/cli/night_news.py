@@ -52,17 +52,20 @@ def obstacles_of(blocked: Sequence[Blocked], failed: frozenset[str]) -> list[Eve
     return [of_obstacle(b.what, b.by, b.since, b.hint, failed=b.what in failed) for b in blocked]
 
 
-def lateness_of(blocked: Sequence[Blocked], overdue: Sequence[Remediation], now: dt.datetime) -> list[Event]:
+def lateness_of(
+    blocked: Sequence[Blocked], overdue: Sequence[Remediation], workshop: Workshop
+) -> list[Event]:
     """What should have moved by now: what is blocked for long, and findings past their deadline."""
     from builder.cli.watchdog import HOURS
     from registry.clock.telling import obstacle
     from registry.notify.events import of_lateness
 
-    limit = dt.timedelta(hours=HOURS)
+    limit, now = dt.timedelta(hours=HOURS), workshop.settings.now
+    ours = frozenset(target.ref for target in workshop.catalogue.targets())
     found = [of_lateness(b.what, b.since + limit, b.by, b.hint) for b in blocked if b.since + limit < now]
     waits = {b.what: (b.by, b.hint) for b in blocked}
     for one in overdue:
-        why = obstacle(one, waits)
+        why = obstacle(one, waits, ours)
         what = f"{one.ref} ({one.vulnerability} in {one.package})"
         found.append(of_lateness(what, one.due or now, why.by, why.hint, one.severity))
     return found

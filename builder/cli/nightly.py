@@ -29,7 +29,7 @@ Promote = Annotated[
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Hold nothing back; see `goldsmith plan`.")]
 Most = Annotated[int, typer.Option("--most", min=1, help="The most builds in 24 hours.")]
-Wait = Annotated[float, typer.Option(metavar="SECONDS", help="Wait so long for another night to end.")]
+Wait = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Wait so long for another night to end.")]
 ReportFolder = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the report goes. Default: nightly/ in the state.")
 ]

@@ -87,6 +87,10 @@ def serve(
 
     settings = Settings.load(needs_catalogue=trust is None)
     host, port = _address(listen)
+    if accel is not None and not accel.startswith("/"):
+        raise UsageError(f"--accel is no path of a web server: {accel[:100]!r}", hint="such as /_blobs")
+    if link is not None and not link.startswith(("http://", "https://")):
+        raise UsageError(f"--link is no address: {link[:100]!r}", hint="such as https://mirror.example")
     upstream = storage or settings.registry
     store = Store(settings.state)
     folder = trust or store.keys

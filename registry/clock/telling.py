@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,22 +106,30 @@ class Obstacle:
     hint: str
 
 
-def obstacle(one: Remediation, blocked: Mapping[str, tuple[str, str]]) -> Obstacle:
-    """What a remediation waits for; `blocked` is what the last night said: image → cause and hint."""
+def obstacle(one: Remediation, blocked: Mapping[str, tuple[str, str]], ours: Container[str]) -> Obstacle:
+    """What a remediation waits for; `blocked` is what the last night said: image → cause and hint.
+
+    `ours` are the images of the catalogue; the others were imported.
+    """
+    imported = one.ref not in ours
     if one.state is State.PROMOTED:
         left = one.takers - one.movers
         return Obstacle(
             f"{left} of {one.takers} have not pulled it yet", f"goldsmith affected {one.vulnerability}"
         )
     if one.state is State.NO_FIX:
-        hint = (
-            f"goldsmith waive {one.ref.partition(':')[0]} {one.vulnerability}, if the image is not affected"
-        )
+        waive = f"goldsmith waive {one.ref.partition(':')[0]} {one.vulnerability}"
+        hint = f"{waive}{' --imported' if imported else ''}, if the image is not affected"
         return Obstacle("there is no fix", hint)
     if one.state is not State.RUNNING:
         return Obstacle("", "")
     if one.rebuilt is None:
-        cause = blocked.get(one.ref, ("no image without it was built", f"goldsmith run {one.ref}"))
+        cause = (
+            ("no newer image was imported", f"goldsmith import SOURCE --as {one.ref}")
+            if imported
+            else ("no image without it was built", f"goldsmith run {one.ref}")
+        )
+        cause = blocked.get(one.ref, cause)
     else:
         cause = blocked.get(
             f"promotion of {one.ref}", ("it is built and not promoted", f"goldsmith promote {one.ref}")
@@ -129,11 +137,11 @@ def obstacle(one: Remediation, blocked: Mapping[str, tuple[str, str]]) -> Obstac
     return Obstacle(*cause)
 
 
-def as_dict(clock: Clock, blocked: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """The clock as plain data for `--json`."""
+def as_dict(clock: Clock, blocked: Mapping[str, tuple[str, str]], ours: Container[str]) -> dict[str, Any]:
+    """The clock as plain data for `--json`; `blocked` and `ours` as in `obstacle`."""
     return {
         "late": len(clock.late),
-        "remediations": [_one(r, clock.now, obstacle(r, blocked)) for r in clock.remediations],
+        "remediations": [_one(r, clock.now, obstacle(r, blocked, ours)) for r in clock.remediations],
         "weeks": [_row(row) for row in by_week(clock)],
         "last_30_days": [_row(row) for row in lately(clock)],
         "unverified": clock.unverified,

@@ -93,6 +93,15 @@ def test_who_serves_at_a_port_that_is_taken_is_told(
     assert f"error: nobody can be served at {address}" in said and "--listen" in said
 
 
+@pytest.mark.parametrize("option", [("--accel", "blobs"), ("--link", "mirror.example")])
+def test_an_address_that_nobody_could_follow_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, option: tuple[str, str]
+) -> None:
+    for name, value in (("STATE", settings.state), ("REGISTRY", settings.registry), ("CATALOGUE", ROOT)):
+        monkeypatch.setenv(f"GOLDSMITH_{name}", str(value))
+    assert run(["serve", *option]) == 2
+
+
 def test_a_gate_that_ends_at_once_is_told_with_its_log(settings: Settings) -> None:
     for key in Store(settings.state).keys.glob("*.pub"):
         key.unlink()

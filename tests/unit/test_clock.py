@@ -35,6 +35,7 @@ from tests.support.promotion import policy
 DEADLINES = policy().data.deadlines
 HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
 OLD = Spot("debian 13", "libssl3t64", "3.5.1-1", "CVE-2026-1")
+OURS = {"base:13", "python:3.13"}
 
 
 def said(
@@ -88,7 +89,7 @@ def test_all_stages_of_a_fix_in_their_order() -> None:
     assert (found.measured, found.doubts) == (True, ())
     half = look(Stream("python:3.13", (BEFORE, new), moves, pulls[:3]), FIXED, NOW + 3 * DAY)
     assert (half.state, half.movers, half.takers, half.adopted) == (State.PROMOTED, 1, 2, None)
-    assert obstacle(half, {}).by == "1 of 2 have not pulled it yet"
+    assert obstacle(half, {}, OURS).by == "1 of 2 have not pulled it yet"
 
 
 def test_who_goes_back_to_the_old_image_has_not_adopted_the_new_one() -> None:
@@ -109,19 +110,26 @@ def test_without_a_fix_no_deadline_runs_and_a_waiver_is_shown_with_its_end() -> 
     assert look(stream, gone, NOW + 9 * DAY).state is State.NO_FIX
 
 
+def test_an_imported_image_is_mended_by_a_newer_import() -> None:
+    found = look(Stream("redis:7", (BEFORE,), (Move(NOW - 8 * DAY, "old"),)), FIXED, NOW + 9 * DAY)
+    assert obstacle(found, {}, OURS).hint == "goldsmith import SOURCE --as redis:7"
+    unfixed = look(Stream("redis:7", (BEFORE,)), history(said()), NOW + DAY)
+    assert "goldsmith waive redis CVE-2026-1 --imported" in obstacle(unfixed, {}, OURS).hint
+
+
 def test_it_is_late_after_the_deadline_and_says_what_is_in_the_way() -> None:
     stream = Stream("python:3.13", (BEFORE,), (Move(NOW - 8 * DAY, "old"),))
     found = look(stream, FIXED, NOW + 2 * DAY)
     assert (found.due, found.late(NOW + 2 * DAY)) == (NOW + 2 * DAY, False)
     assert found.late(NOW + 2 * DAY + HOUR)
-    assert obstacle(found, {}).hint == "goldsmith run python:3.13"
-    assert obstacle(found, {"python:3.13": ("the lock", "do it")}).by == "the lock"
+    assert obstacle(found, {}, OURS).hint == "goldsmith run python:3.13"
+    assert obstacle(found, {"python:3.13": ("the lock", "do it")}, OURS).by == "the lock"
     rebuilt = look(
         Stream("python:3.13", (BEFORE, build("new", NOW + DAY)), stream.stable), FIXED, NOW + 2 * DAY
     )
     assert (rebuilt.state, rebuilt.rebuilt, rebuilt.promoted) == (State.RUNNING, NOW + DAY, None)
-    assert obstacle(rebuilt, {}).hint == "goldsmith promote python:3.13"
-    assert obstacle(rebuilt, {"promotion of python:3.13": ("an approval", "")}).by == "an approval"
+    assert obstacle(rebuilt, {}, OURS).hint == "goldsmith promote python:3.13"
+    assert obstacle(rebuilt, {"promotion of python:3.13": ("an approval", "")}, OURS).by == "an approval"
 
 
 @pytest.mark.parametrize(
@@ -340,6 +348,6 @@ def test_what_ended_is_remembered_once_and_the_metrics_can_be_read() -> None:
     assert read["goldsmith_clock_oldest_seconds", KNOWN_EXPLOITED] == 5 * 86400
     assert read["goldsmith_clock_fix_hours", "0.95", "critical", "promoted"] == 5
     assert read[("goldsmith_clock_unverified",)] == 2
-    told = as_dict(clock, {})
+    told = as_dict(clock, {}, OURS)
     assert (told["late"], told["last_30_days"][0]["p50_hours"]) == (1, 5)
     assert told["remediations"][0]["hint"] == "goldsmith run base:13"
