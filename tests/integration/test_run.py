@@ -114,9 +114,9 @@ def test_a_denied_image_is_judged_again_and_not_looked_at_again(line: Checkout) 
     demo = (ROOT / "registry" / "policies" / "demo.yaml").read_text()
     policies = line.catalogue / "policies"
     policies.mkdir(exist_ok=True)
-    strict_text = demo.replace("name: demo", "name: strict").replace("sample: accept", "sample: refuse")
-    (policies / "strict.yaml").write_text(strict_text)
-    strict = replace(line, environment={**line.environment, "GOLDSMITH_POLICY": "strict"})
+    text = demo.replace("name: demo", "name: no-sample").replace("sample: accept", "sample: refuse")
+    (policies / "no-sample.yaml").write_text(text)
+    strict = replace(line, environment={**line.environment, "GOLDSMITH_POLICY": "no-sample"})
 
     def run() -> dict:
         (image,) = json.loads(strict.goldsmith("run", "--json", "base", ok=False).stdout)["images"]
