@@ -37,7 +37,7 @@ class Checkout:
         return copy
 
     def goldsmith(
-        self, *arguments: str, ok: bool = True, prefix: tuple[str, ...] = ()
+        self, *arguments: str, ok: bool = True, prefix: tuple[str, ...] = (), seconds: int = _SECONDS_MAX
     ) -> subprocess.CompletedProcess[str]:
         """Run the command in this checkout, as a user does."""
         done = subprocess.run(
@@ -47,7 +47,7 @@ class Checkout:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_SECONDS_MAX,
+            timeout=seconds,
         )
         if ok:
             assert done.returncode == 0, done.stderr + done.stdout
