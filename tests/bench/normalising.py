@@ -27,7 +27,7 @@ base = prepare(workshop.catalogue, workshop.catalogue.find("base:13"))
 packages = tuple(sorted((*below.lock.packages, *context.lock.packages)))
 lock = replace(below.lock, packages=packages)
 workshop.pool.fetch(packages)
-contents = unpack(packages, workshop.pool.path)
+contents = unpack(packages, workshop.pool.path, left_out=below.left_out)
 context = replace(below, lock=lock, epoch=contents.epoch)
 raw = workshop.engine("direct").build(context, workshop.pool, work)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
